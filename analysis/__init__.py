@@ -1,0 +1,1 @@
+"""Tables and figures of a study, rendered from the store alone."""

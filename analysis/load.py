@@ -1,0 +1,201 @@
+"""A study as one long table, read from the store."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.names import budget_order, function_order, method_order
+from qlexp.errors import UsageError
+from qlexp.store import FINISHED, Cell, Store
+
+LOSSES = (
+    "post_train_loss",
+    "validation_loss",
+    "test_loss",
+    "test_loss_clean",
+    "test_loss_raw",
+)  # of the adapted model: infinite where the run diverged
+_BACKBONE_LOSSES = ("pretrain_loss", "source_loss", "frozen_loss")
+_SCORES = ("pretrain_r2", "test_r2")
+_COLUMNS = (
+    "budget",
+    "function",
+    "method",
+    "overrides",
+    "seed",
+    "run_id",
+    "status",
+    "error",
+    "backbone_id",
+    *_BACKBONE_LOSSES,
+    "pretrain_r2",
+    *LOSSES,
+    "test_r2",
+    "trainable_parameters",
+    "reference_parameters",
+    "total_parameters",
+    "rank",
+    "steps",
+    "samples_per_period",
+    "lanes",
+    "seconds",
+    "peak_memory_bytes",
+    "device",
+    "commit",
+)
+_NUMBERS = (
+    *_BACKBONE_LOSSES,
+    *LOSSES,
+    *_SCORES,
+    "trainable_parameters",
+    "reference_parameters",
+    "samples_per_period",
+    "steps",
+    "seconds",
+)
+SEPARATOR = "; "  # between the overrides of a cell
+_LISTED = 20  # the most cells that an error names
+
+
+def open_store(root: str | Path) -> Store:
+    """The store at `root`.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not Path(root).expanduser().is_dir():
+        raise UsageError(
+            f"There is no store at {root}: run an experiment first, or name its folder by --store."
+        )
+    return Store(root)
+
+
+def load_study(store: Store, study: str) -> pd.DataFrame:
+    """One row a cell of the study's manifest, in a fixed order.
+
+    The columns are those of the run's summary, nested ones flattened (`config.data.noise`,
+    `versions.torch`; lists as JSON text), and the cell's `budget` and `overrides` (text). `status`
+    is "missing" where no run is stored. The store writes null for what is not finite: a loss comes
+    back as inf and an R² as -inf, and the losses of the adapted model (`LOSSES`) are inf in every
+    diverged run, whatever they are.
+
+    Raises:
+        UsageError: the study is unknown, or its manifest or a summary is not readable.
+    """
+    try:
+        cells = store.study(study)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"The manifest {store.root / 'studies' / study}.json is not readable ({error}): "
+            f"run `qlexp experiment={study}` again to rewrite it."
+        ) from error
+    if not cells:
+        raise UsageError(f"Study '{study}' lists no cells: run `qlexp experiment={study}` again.")
+    cells = list(dict.fromkeys(cells))
+    _refuse_namesakes(cells, study)
+    runs = {identity: _read_run(store, identity) for identity in {cell.run_id for cell in cells}}
+    rows = [{**runs[cell.run_id], **_cell_columns(cell)} for cell in sorted(cells, key=_cell_order)]
+    found = {column for row in rows for column in row}
+    frame = pd.DataFrame(rows, columns=[*_COLUMNS, *sorted(found.difference(_COLUMNS))])
+    return frame.assign(**{name: pd.to_numeric(frame[name]) for name in _NUMBERS})
+
+
+def _refuse_namesakes(cells: list[Cell], study: str) -> None:
+    """Refuses two runs that no row could tell apart."""
+    names = Counter(replace(cell, run_id="") for cell in cells)
+    cell, count = names.most_common(1)[0]
+    if count > 1:
+        raise UsageError(
+            f"Study '{study}' has {count} different runs called {cell.method} on {cell.function}, "
+            f"seed {cell.seed}, {cell.budget}: give their methods different names."
+        )
+
+
+def _cell_columns(cell: Cell) -> dict[str, Any]:
+    return {**vars(cell), "overrides": SEPARATOR.join(cell.overrides)}
+
+
+def _cell_order(cell: Cell) -> tuple[Any, ...]:
+    return (
+        budget_order(cell.budget),
+        function_order(cell.function),
+        method_order(cell.method),
+        cell.overrides,
+        cell.seed,
+        cell.run_id,
+    )
+
+
+def _read_run(store: Store, identity: str) -> dict[str, Any]:
+    summary = store.summary(identity)
+    if summary is None:
+        return {"status": "missing"}
+    row = dict(_flat(summary))
+    if row.get("status") not in FINISHED:
+        return row
+    try:
+        for name in (*LOSSES, *_BACKBONE_LOSSES):
+            diverged = row["status"] == "diverged" and name in LOSSES
+            row[name] = math.inf if diverged or row[name] is None else float(row[name])
+        for name in _SCORES:
+            row[name] = -math.inf if row[name] is None else float(row[name])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"The summary of run {identity} has no usable value for {error}: delete "
+            f"{store.run_folder(identity)} and run the study again."
+        ) from error
+    return row
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, json.dumps(value) if isinstance(value, list) else value
+
+
+def finished(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells whose run is stored and did not fail; diverged ones are finished."""
+    return frame[frame["status"].isin(FINISHED)]
+
+
+def require_complete(frame: pd.DataFrame, study: str) -> None:
+    """Refuses a study with missing or failed cells.
+
+    Raises:
+        UsageError: names them.
+    """
+    lines = incomplete(frame)
+    if not lines:
+        return
+    more = f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    raise UsageError(
+        f"Study '{study}' is incomplete: {'; '.join(lines[:_LISTED])}{more}. Run "
+        f"`qlexp experiment={study}` again, or pass --allow-missing to print the gaps."
+    )
+
+
+def incomplete(frame: pd.DataFrame) -> list[str]:
+    """Missing and failed cells in words, with their errors; the seeds of a cell together."""
+    gaps = frame[~frame["status"].isin(FINISHED)]
+    keys = ["status", "budget", "function", "method", "overrides", "error"]
+    lines = []
+    for values, group in gaps.groupby(keys, sort=False, dropna=False):
+        status, budget, function, method, overrides, error = values
+        place = f"{status}: {method} on {function} ({budget}{', ' * bool(overrides)}{overrides})"
+        reason = f": {' '.join(str(error).split())}" if isinstance(error, str) else ""
+        lines.append(f"{place}, {seed_list(group['seed'])}{reason}")
+    return lines
+
+
+def seed_list(seeds: Iterable[int]) -> str:
+    """`seed 0` or `seeds 0, 2`."""
+    numbers = sorted(set(seeds))
+    return f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

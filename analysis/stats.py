@@ -1,0 +1,219 @@
+"""From the long table to the cells of a table: means and spreads over seeds."""
+
+import math
+import statistics
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import pandas as pd
+
+from analysis.load import SEPARATOR, finished
+from analysis.names import REFERENCES, UNRESTRICTED, budget_order, method_order, row_label
+
+COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One method on one function.
+
+    Attributes:
+        values: by finished seed; inf where the run diverged.
+        missing: seeds without a stored run.
+        failed: seeds whose run failed.
+    """
+
+    values: dict[int, float]
+    missing: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+
+    @cached_property
+    def finite(self) -> list[float]:
+        return [value for value in self.values.values() if math.isfinite(value)]
+
+    @property
+    def infinite(self) -> int:
+        return len(self.values) - len(self.finite)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.values) and not self.missing and not self.failed
+
+    @property
+    def mean(self) -> float:
+        """Over all finished seeds: inf as soon as one of them diverged, NaN without any."""
+        return math.inf if self.infinite else self.finite_mean
+
+    @property
+    def finite_mean(self) -> float:
+        return statistics.fmean(self.finite) if self.finite else math.nan
+
+    @property
+    def finite_deviation(self) -> float:
+        """Sample standard deviation; NaN for fewer than two finite values."""
+        return statistics.stdev(self.finite) if len(self.finite) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of a block, with the overrides that tell it from its namesakes."""
+
+    method: str
+    variant: str
+    estimates: dict[str, Estimate]  # by function; a function that was not asked for is absent
+    trainable: tuple[int, ...]  # the counts that occur, ascending
+    reference: tuple[int, ...]  # LoRA's at the reference rank
+
+    @property
+    def label(self) -> str:
+        return row_label(self.method, self.variant)
+
+    @property
+    def is_reference(self) -> bool:
+        return self.method in REFERENCES
+
+    @property
+    def off_budget(self) -> bool:
+        """Whether a count lies further than `COUNT_TOLERANCE` from LoRA's."""
+        return not self.is_reference and any(
+            abs(own - wanted) > COUNT_TOLERANCE * wanted
+            for own in self.trainable
+            for wanted in self.reference
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one budget."""
+
+    budget: str
+    rows: list[Row]
+    best: dict[str, set[int]] = field(default_factory=dict)  # by function, indices into rows
+
+
+def build_blocks(frame: pd.DataFrame, loss: str) -> list[Block]:
+    """The blocks of a table of `loss`, one a budget.
+
+    The frozen backbone and full fine-tuning have no rank, so a budget means nothing to them: a
+    block that lacks their rows shows those of another block.
+
+    The best adapter of a function is the one with the smallest mean among those whose seeds have
+    all finished, and finitely; exact ties are all best.
+    """
+    frame = frame.assign(variant=variants(frame))
+    blocks = [
+        Block(budget, _rows(part, loss))
+        for budget, part in sorted(frame.groupby("budget"), key=lambda item: budget_order(item[0]))
+    ]
+    everywhere = {
+        (row.method, row.variant): row for block in blocks for row in block.rows if row.is_reference
+    }
+    return [_with_best(_with_references(block, everywhere)) for block in blocks]
+
+
+def variants(frame: pd.DataFrame) -> pd.Series:
+    """For each cell the overrides that tell its row from others of the same method, or "".
+
+    They are needed where a method has two cells for one function, seed and budget; overrides that
+    all cells share are left out.
+    """
+    texts = pd.Series("", index=frame.index)
+    for _, part in frame.groupby(["budget", "method"]):
+        if not part.duplicated(["function", "seed"]).any():
+            continue
+        shared = set.intersection(*(set(text.split(SEPARATOR)) for text in part["overrides"]))
+        for index, text in part["overrides"].items():
+            own = [word for word in text.split(SEPARATOR) if word not in shared]
+            texts[index] = SEPARATOR.join(own)
+    return texts
+
+
+def _rows(part: pd.DataFrame, loss: str) -> list[Row]:
+    rows = []
+    for (method, variant), group in part.groupby(["method", "variant"]):
+        estimates = {
+            function: _estimate(cells, loss) for function, cells in group.groupby("function")
+        }
+        rows.append(
+            Row(
+                method,
+                variant,
+                estimates,
+                _counts(group["trainable_parameters"]),
+                _counts(group["reference_parameters"]),
+            )
+        )
+    return sorted(rows, key=_row_order)
+
+
+def _row_order(row: Row) -> tuple[object, ...]:
+    return method_order(row.method), row.variant
+
+
+def _estimate(cells: pd.DataFrame, loss: str) -> Estimate:
+    done = finished(cells)
+    return Estimate(
+        values={int(seed): float(v) for seed, v in zip(done["seed"], done[loss], strict=True)},
+        missing=_seeds(cells, "missing"),
+        failed=_seeds(cells, "failed"),
+    )
+
+
+def _seeds(cells: pd.DataFrame, status: str) -> tuple[int, ...]:
+    return tuple(int(seed) for seed in sorted(cells.loc[cells["status"] == status, "seed"]))
+
+
+def _counts(column: pd.Series) -> tuple[int, ...]:
+    return tuple(sorted({int(count) for count in column.dropna()}))
+
+
+def _with_references(block: Block, everywhere: dict[tuple[str, str], Row]) -> Block:
+    present = {row.method for row in block.rows}
+    borrowed = [row for row in everywhere.values() if row.method not in present]
+    return replace(block, rows=sorted([*block.rows, *borrowed], key=_row_order))
+
+
+def _with_best(block: Block) -> Block:
+    functions = {function for row in block.rows for function in row.estimates}
+    best = {}
+    for function in functions:
+        means = {
+            index: row.estimates[function].mean
+            for index, row in enumerate(block.rows)
+            if not row.is_reference
+            and function in row.estimates
+            and row.estimates[function].complete
+            and math.isfinite(row.estimates[function].mean)
+        }
+        best[function] = {i for i, mean in means.items() if mean == min(means.values())}
+    return replace(block, best=best)
+
+
+def not_learnable(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
+    """Functions that full fine-tuning could not learn: its test R² below 0, by seed."""
+    unlearnt = (frame["method"] == UNRESTRICTED) & (frame["test_r2"] < 0)
+    return _by_function(frame[unlearnt], "test_r2")
+
+
+def weak_backbones(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
+    """Functions with a backbone whose validation R² is below its floor: that R², by seed."""
+    weak = frame["pretrain_r2"] < _column(frame, "config.trainer.r2_floor")
+    return _by_function(frame[weak], "pretrain_r2")
+
+
+def _by_function(cells: pd.DataFrame, column: str) -> dict[str, dict[int, float]]:
+    return {
+        function: {int(seed): float(values.min()) for seed, values in part.groupby("seed")[column]}
+        for function, part in finished(cells).groupby("function")
+    }
+
+
+def _column(frame: pd.DataFrame, name: str) -> pd.Series:
+    return frame[name] if name in frame else pd.Series(math.nan, index=frame.index)
+
+
+def backbones(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a backbone under one shift: the frozen network that all methods of a cell share."""
+    done = finished(frame)
+    shift = [name for name in done if name.startswith(("config.shift.", "config.data."))]
+    return done.drop_duplicates(["function", "seed", "backbone_id", *shift])

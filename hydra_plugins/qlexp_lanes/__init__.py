@@ -1,0 +1,65 @@
+"""Hydra launcher that trains the cells of a sweep in batches: `hydra/launcher=lanes`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from qlexp.sweep import Job, run_sweep
+
+
+@dataclass
+class LanesConfig:
+    _target_: str = "hydra_plugins.qlexp_lanes.LanesLauncher"
+    width: int = 9  # the most runs that train in one batch
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="lanes", node=LanesConfig, provider="qlexp"
+)
+
+
+class LanesLauncher(Launcher):
+    """Composes every job, refuses the sweep where one cannot work, and runs all in lanes."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.loader = hydra_context.config_loader
+        self.config = config
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        composed = [
+            self.loader.load_sweep_config(self.config, list(overrides))
+            for overrides in job_overrides
+        ]
+        summaries = run_sweep([Job.of(config) for config in composed], self.width)
+        return [
+            _job_return(overrides, config, summary)
+            for overrides, config, summary in zip(job_overrides, composed, summaries, strict=True)
+        ]
+
+
+def _job_return(
+    overrides: Sequence[str], config: DictConfig, summary: dict[str, Any]
+) -> JobReturn:
+    failed = summary["status"] == "failed"
+    return JobReturn(
+        overrides=overrides,
+        cfg=config,
+        hydra_cfg=config.hydra,
+        working_dir=config.hydra.sweep.dir,
+        task_name=config.hydra.job.name,
+        status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
+        _return_value=RuntimeError(summary["error"]) if failed else summary["validation_loss"],
+    )

@@ -1,0 +1,54 @@
+"""DoRA: direction by LoRA, magnitude of its own (Liu et al. 2024, arXiv 2402.09353).
+
+    W' = diag(m) (W + s B A) / ‖W + s B A‖,   norms by output row, detached from the graph (its
+    section 4.3); m (L, out) starts at ‖W‖; the bias is not scaled.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from qlexp.adapters.base import Adapter, LowRankConfig
+from qlexp.adapters.lora import LoRALinear
+from qlexp.initial import Draw
+from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
+
+
+class DoRALinear(LoRALinear):
+    """LoRA's factors and a magnitude m (L, out)."""
+
+    def __init__(self, base: LaneLinear, config: LowRankConfig, draw: Draw) -> None:
+        super().__init__(base, config, draw)
+        self.register_buffer(
+            "base_square", base.weight.detach().square().sum(-1), persistent=False
+        )  # (L, out)
+        self.magnitude = torch.nn.Parameter(self.row_norm().clone())
+
+    @torch.no_grad()
+    def row_norm(self) -> Tensor:
+        """‖W + s B A‖ by row, (L, out), without forming the (out, in) product.
+
+        Expanded as ‖w‖² + 2 s b·(A w) + s² bᵀ (A Aᵀ) b for a row w of W and b of B.
+        """
+        cross = (self.B * torch.bmm(self.base.weight, self.A.mT)).sum(-1)
+        square = (self.B * torch.bmm(self.B, torch.bmm(self.A, self.A.mT))).sum(-1)
+        return (self.base_square + 2 * self.scale * cross + self.scale**2 * square).sqrt()
+
+    def adapt(self, h: Tensor) -> Tensor:
+        y = lane_linear_add(self.base.project(h), lane_linear(h, self.A), self.B, self.scale)
+        ratio = (self.magnitude / self.row_norm())[:, None, None]  # (L, 1, 1, out)
+        return torch.addcmul((1 - ratio) * self.base.bias[:, None, None], ratio, y)
+
+    def merged(self) -> Tensor:
+        ratio = self.magnitude / self.row_norm()
+        return ratio.unsqueeze(-1) * super().merged()
+
+
+class DoRA(Adapter):
+    """DoRA on every targeted linear."""
+
+    Config: ClassVar = LowRankConfig
+
+    def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> DoRALinear:
+        return DoRALinear(base, self.config, draw)

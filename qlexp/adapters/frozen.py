@@ -1,0 +1,32 @@
+"""The two ends of the scale: the backbone as it is, and every weight of it trained."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from qlexp.adapters.base import Adapter, AdapterConfig
+from qlexp.backbone import Backbone
+from qlexp.initial import Draw
+
+
+@dataclass
+class NoTargetsConfig(AdapterConfig):
+    """A method that wraps no linear."""
+
+    targets: list[str] = field(default_factory=list)
+
+
+class Frozen(Adapter):
+    """Nothing trains: what the shift costs a model that does not adapt."""
+
+    Config: ClassVar = NoTargetsConfig
+    trains: ClassVar = False
+
+
+class Full(Adapter):
+    """Full fine-tuning, the unrestricted reference."""
+
+    Config: ClassVar = NoTargetsConfig
+
+    def __init__(self, backbone: Backbone, config: NoTargetsConfig, draw: Draw) -> None:
+        super().__init__(backbone, config, draw)
+        self.backbone.requires_grad_(True)

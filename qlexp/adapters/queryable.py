@@ -1,0 +1,221 @@
+"""Queryable LoRA: a shared bank of rank-space atoms, routed by the network's own state.
+
+Source: "Queryable LoRA: Instruction-Regularized Routing Over Shared Low-Rank Update Atoms", arXiv
+2605.08423, section 3.
+
+    y = W h + s B (I + g R_b) A h
+
+Every adapted linear has its own A, B and gate g; R_b (rank, rank), one per example and block, is
+a sparse convex combination of the atoms of ONE bank. What the paper leaves open: one gate per
+adapted linear, a state normalised by RMSNorm (`state_norm`), and the initial values (gate 0.5, atoms
+Gaussian with deviation 1/sqrt(rank), so that neither waits for the other).
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, LowRankConfig
+from qlexp.backbone import Backbone
+from qlexp.checks import bounded
+from qlexp.config import BackboneConfig
+from qlexp.context import Context
+from qlexp.errors import UsageError
+from qlexp.initial import Draw
+from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
+
+
+@dataclass
+class QueryableConfig(LowRankConfig):
+    """LoRA's fields, and the bank's."""
+
+    atoms: int = bounded(16, minimum=1)
+    key_dim: int | None = bounded(None, minimum=1)  # null: the rank
+    top_k: int = bounded(4, minimum=1)
+    block_size: int = bounded(2, minimum=1)
+    gate: float = 0.5
+    state_norm: bool = True
+    straight_through: bool = False
+
+    @property
+    def d_k(self) -> int:
+        return self.key_dim or self.rank
+
+    def blocks(self, depth: int) -> int:
+        """N_b: how many blocks cover the depth; the last may be shorter."""
+        return -(-depth // self.block_size)
+
+    def check(self, backbone: BackboneConfig) -> None:
+        super().check(backbone)
+        if self.block_size > backbone.depth:
+            raise UsageError(
+                f"method.block_size={self.block_size} exceeds the depth: it must be at most "
+                f"backbone.depth={backbone.depth}."
+            )
+        if self.top_k > self.atoms:
+            raise UsageError(
+                f"method.top_k={self.top_k} exceeds the bank: it must be at most "
+                f"method.atoms={self.atoms}."
+            )
+        if self.top_k == 1 and not self.straight_through:
+            raise UsageError(
+                "method.top_k=1 gives the router no gradient: use top_k of at least 2, or name "
+                "method.straight_through=true."
+            )
+        if not self.targets:
+            raise UsageError("method.targets is empty: queryable LoRA needs at least one linear.")
+
+
+class Router(nn.Module):
+    """The bank (keys, atoms) and the maps that query it; shared by all blocks and linears.
+
+    What cannot learn is not built: one block has no earlier one, so no S and V; with two, the
+    softmax over one block has no gradient, so no V.
+    """
+
+    def __init__(self, config: QueryableConfig, depth: int, draw: Draw) -> None:
+        super().__init__()
+        self.config = config
+        rank, d_k, blocks = config.rank, config.d_k, config.blocks(depth)
+        self.keys = draw.normal(config.atoms, d_k)
+        self.atoms = draw.normal(config.atoms, rank, rank, std=rank**-0.5)
+        self.priors = draw.normal(blocks, d_k, std=0.5)
+        self.U = draw.normal(d_k, rank, std=rank**-0.5)
+        self.S = draw.normal(d_k, rank, std=rank**-0.5) if blocks > 1 else None
+        self.V = draw.normal(d_k, rank, std=rank**-0.5) if blocks > 2 else None
+
+    def query(self, block: int, state: Tensor, summaries: tuple[Tensor, ...]) -> Tensor:
+        """q_b (L, N, d_k) from the block-entry state (L, N, rank) and earlier blocks' averages."""
+        u = rms_norm(state) if self.config.state_norm else state
+        query = self.priors[:, block, None] + lane_linear(u, self.U)
+        if self.S is None or not summaries:
+            return query
+        return lane_linear_add(query, self.depth_summary(query, summaries), self.S)
+
+    def depth_summary(self, query: Tensor, summaries: tuple[Tensor, ...]) -> Tensor:
+        """c_b (L, N, rank): attention of the pre-query over EARLIER blocks.
+
+        Keys normalised, values not, as in block attention residuals (arXiv 2603.15031).
+        """
+        if self.V is None or len(summaries) == 1:
+            return summaries[0]
+        values = torch.stack(summaries, dim=2)  # (L, N, earlier blocks, rank)
+        keys = lane_linear(rms_norm(values), self.V)
+        scores = (keys * query.unsqueeze(2)).sum(-1) * self.config.d_k**-0.5
+        return (scores.softmax(-1).unsqueeze(-1) * values).sum(2)
+
+    def logits(self, query: Tensor) -> Tensor:
+        """q · k_m / sqrt(d_k), (L, N, K)."""
+        return lane_linear(query, self.keys) * self.config.d_k**-0.5
+
+    def weights(self, logits: Tensor) -> Tensor:
+        """Softmax over the top k logits and 0 elsewhere: w >= 0, sum 1, (L, N, K)."""
+        largest, chosen = logits.topk(self.config.top_k, dim=-1)
+        sparse = torch.zeros_like(logits).scatter(-1, chosen, largest.softmax(-1))
+        if not self.config.straight_through:
+            return sparse
+        dense = logits.softmax(-1)
+        return sparse.detach() + dense - dense.detach()
+
+    def operator(self, weights: Tensor) -> Tensor:
+        """R_b = sum_m w_m M_m, (L, N, rank, rank)."""
+        rank = self.config.rank
+        return torch.bmm(weights, self.atoms.flatten(2)).unflatten(-1, (rank, rank))
+
+
+def rms_norm(h: Tensor) -> Tensor:
+    """h over its root mean square along the last axis."""
+    return F.rms_norm(h, h.shape[-1:], eps=1e-6)
+
+
+@dataclass(frozen=True)
+class Routing(Context):
+    """The route so far.
+
+    Attributes:
+        router: the bank.
+        operator: R of the current block, (L, N, rank, rank).
+        weights: w of every block so far, (L, N, K) each.
+        states: token means of A h at the first adapted linear of the current block's layers.
+        summaries: v_j, the mean of the states of every block left behind, (L, N, rank) each.
+    """
+
+    router: Router | None = None
+    operator: Tensor | None = None
+    weights: tuple[Tensor, ...] = ()
+    states: tuple[Tensor, ...] = ()
+    summaries: tuple[Tensor, ...] = ()
+
+    def enter_layer(self, layer: int, low: Tensor) -> "Routing":
+        """Notes the state of a layer, and routes where a block begins; low (L, N, T, rank)."""
+        router = self.router
+        assert router is not None
+        state = self.token_mean(low)
+        if layer % router.config.block_size:
+            return replace(self, states=(*self.states, state))
+        summaries = self.summaries
+        if self.states:
+            summaries = (*summaries, sum(self.states[1:], self.states[0]) / len(self.states))
+        block = layer // router.config.block_size
+        weights = router.weights(router.logits(router.query(block, state, summaries)))
+        return replace(
+            self,
+            operator=router.operator(weights),
+            weights=(*self.weights, weights),
+            states=(state,),
+            summaries=summaries,
+        )
+
+
+class QueryableLinear(AdaptedLinear):
+    """LoRA's factors with the routed operator between them.
+
+    `layer` is given to the first adapted linear of a layer, whose A h is the layer's state.
+    """
+
+    def __init__(
+        self, base: LaneLinear, config: QueryableConfig, draw: Draw, layer: int | None
+    ) -> None:
+        super().__init__(base)
+        self.scale = config.scale
+        self.layer = layer
+        self.A = draw.kaiming_uniform(config.rank, base.d_in)
+        self.B = draw.constant(base.d_out, config.rank, value=0.0)
+        self.gate = draw.constant(value=config.gate)  # (L,)
+
+    def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
+        assert isinstance(context, Routing)
+        low = lane_linear(h, self.A)  # (L, N, T, rank)
+        if self.layer is not None:
+            context = context.enter_layer(self.layer, low)
+        assert context.operator is not None
+        routed = torch.matmul(low, context.operator.mT)
+        low = torch.addcmul(low, self.gate[:, None, None, None], routed)
+        return lane_linear_add(self.base.project(h), low, self.B, self.scale), context
+
+
+class Queryable(Adapter):
+    """State-routed queryable LoRA."""
+
+    Config: ClassVar = QueryableConfig
+    near_lora: ClassVar = True
+
+    def __init__(self, backbone: Backbone, config: QueryableConfig, draw: Draw) -> None:
+        super().__init__(backbone, config, draw)
+        self.router = Router(config, backbone.config.depth, draw)
+
+    def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> QueryableLinear:
+        first = next(target for target in ALL_LINEARS if target in self.config.targets)
+        return QueryableLinear(base, self.config, draw, layer if name == first else None)
+
+    def context(self, mask: Tensor | None = None) -> Routing:
+        return Routing(mask, router=self.router)
+
+    def routes(self, x: Tensor) -> Tensor:
+        """Atom weights of points x (L, N, 2) in every block: (L, N, N_b, K)."""
+        _, context = self.backbone.run(x, self.context())
+        assert isinstance(context, Routing)
+        return torch.stack(context.weights, dim=2)

@@ -1,0 +1,41 @@
+"""ShareLoRA: LoRA whose A, B or both are one tensor for all layers (arXiv 2406.10785).
+
+Tensors are shared among linears of the same projection type, which have equal shapes. `share: A` is
+the paper's default.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from qlexp.adapters.base import Adapter, LowRankConfig
+from qlexp.adapters.lora import LoRALinear
+from qlexp.backbone import Backbone
+from qlexp.checks import one_of
+from qlexp.initial import Draw
+from qlexp.linear import LaneLinear
+
+
+@dataclass
+class SharedLoRAConfig(LowRankConfig):
+    """LoRA's fields and which factors are shared."""
+
+    share: str = one_of("A", "A", "B", "both")
+
+
+class SharedLoRA(Adapter):
+    """The first layer's linear of a type makes the shared factor; the other layers tie to it."""
+
+    Config: ClassVar = SharedLoRAConfig
+
+    def __init__(self, backbone: Backbone, config: SharedLoRAConfig, draw: Draw) -> None:
+        self._shared: dict[str, nn.Parameter] = {}
+        super().__init__(backbone, config, draw)
+
+    def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> LoRALinear:
+        linear = LoRALinear(base, self.config, draw)
+        for factor in ("A", "B") if self.config.share == "both" else (self.config.share,):
+            own = getattr(linear, factor)
+            setattr(linear, factor, self._shared.setdefault(f"{name}.{factor}", own))
+        return linear

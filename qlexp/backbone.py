@@ -1,0 +1,125 @@
+"""The Transformer over the two coordinates of a point, with a leading lane axis.
+
+Each coordinate is a token; layers are pre-norm attention and MLP; the prediction is a linear head on
+the mean token. What the paper leaves open (heads, MLP ratio, tokens, activation) are fields of
+`BackboneConfig` or stated here: LayerNorm, GELU, learned coordinate embeddings, no dropout.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from qlexp.config import BackboneConfig
+from qlexp.context import Context
+from qlexp.initial import Draw
+from qlexp.linear import LaneLinear
+
+COORDINATES = 2
+
+
+def linear_shapes(config: BackboneConfig) -> dict[str, tuple[int, int]]:
+    """(d_out, d_in) of the linears of one layer, in the order in which a forward pass meets them."""
+    width, hidden = config.width, config.width * config.mlp_ratio
+    return {
+        "qkv": (3 * width, width),
+        "out": (width, width),
+        "up": (hidden, width),
+        "down": (width, hidden),
+    }
+
+
+class LaneNorm(nn.Module):
+    """LayerNorm over the last axis with weights (L, width)."""
+
+    def __init__(self, width: int, draw: Draw) -> None:
+        super().__init__()
+        self.weight = draw.constant(width, value=1.0)
+        self.bias = draw.constant(width, value=0.0)
+
+    def forward(self, h: Tensor) -> Tensor:
+        axes = (slice(None), *[None] * (h.ndim - 2))
+        return torch.addcmul(
+            self.bias[axes], F.layer_norm(h, h.shape[-1:]), self.weight[axes]
+        )  # (L, ..., width)
+
+
+class Tokens(nn.Module):
+    """Points (L, N, 2) in [-1, 1]² to tokens (L, N, 2, width).
+
+    `linear` embeds a coordinate's value. `fourier` embeds it with `frequencies` sines and cosines,
+    evenly spaced up to `bandwidth` cycles over [-1, 1] (after arXiv 2006.10739; the spacing is ours).
+    """
+
+    def __init__(self, config: BackboneConfig, draw: Draw) -> None:
+        super().__init__()
+        count = config.frequencies if config.tokens == "fourier" else 0
+        cycles = torch.arange(1, count + 1, dtype=draw.dtype) * (config.bandwidth / max(count, 1))
+        self.register_buffer("angles", math.pi * cycles, persistent=False)
+        self.embed = LaneLinear(1 + 2 * count, config.width, draw)
+        self.coordinate = draw.normal(COORDINATES, config.width, std=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = x.unsqueeze(-1)  # (L, N, 2, 1)
+        phases = values * self.angles
+        features = torch.cat([values, phases.sin(), phases.cos()], dim=-1)
+        return self.embed.project(features) + self.coordinate.unsqueeze(1)
+
+
+class Layer(nn.Module):
+    """One pre-norm Transformer layer; its four linears are what adapters wrap."""
+
+    def __init__(self, config: BackboneConfig, draw: Draw) -> None:
+        super().__init__()
+        self.heads = config.heads
+        shapes = linear_shapes(config)
+        residual_gain = (2 * config.depth) ** -0.5
+        self.norm1 = LaneNorm(config.width, draw)
+        self.qkv = LaneLinear(*reversed(shapes["qkv"]), draw)
+        self.out = LaneLinear(*reversed(shapes["out"]), draw, residual_gain)
+        self.norm2 = LaneNorm(config.width, draw)
+        self.up = LaneLinear(*reversed(shapes["up"]), draw)
+        self.down = LaneLinear(*reversed(shapes["down"]), draw, residual_gain)
+
+    def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
+        qkv, context = self.qkv(self.norm1(h), context)
+        update, context = self.out(attention(qkv, self.heads, context.mask), context)
+        h = h + update
+        hidden, context = self.up(self.norm2(h), context)
+        update, context = self.down(F.gelu(hidden), context)
+        return h + update, context
+
+
+def attention(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """softmax(Q Kᵀ / sqrt(d)) V, written out: with two tokens the products are too small for GEMMs.
+
+    qkv (L, N, T, 3 * width), mask (L, N, T) -> (L, N, T, width).
+    """
+    q, k, v = qkv.unflatten(-1, (3, heads, -1)).unbind(-3)  # (L, N, T, heads, d) each
+    scores = (q.unsqueeze(3) * k.unsqueeze(2)).sum(-1) / math.sqrt(q.shape[-1])  # (L, N, T, T', h)
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, :, None, :, None], -math.inf)
+    return (scores.softmax(3).unsqueeze(-1) * v.unsqueeze(2)).sum(3).flatten(-2)
+
+
+class Backbone(nn.Module):
+    """Points (L, N, 2) to predictions (L, N), on the standardised scale."""
+
+    def __init__(self, config: BackboneConfig, draw: Draw) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = Tokens(config, draw)
+        self.layers = nn.ModuleList(Layer(config, draw) for _ in range(config.depth))
+        self.norm = LaneNorm(config.width, draw)
+        self.head = LaneLinear(config.width, 1, draw)
+
+    def run(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
+        """The prediction, and the context as the last layer leaves it."""
+        h = self.tokens(x)
+        for layer in self.layers:
+            h, context = layer(h, context)
+        return self.head.project(self.norm(context.token_mean(h))).squeeze(-1), context
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x, Context())[0]

@@ -1,0 +1,287 @@
+"""The configuration of one run, and its identity.
+
+`Config` is the schema that Hydra checks types against; ranges are checked by `Checked`. The nodes
+`method`, `optimizer` and `pretrain_optimizer` name a class by `_target_`; the class carries its own
+config dataclass as `Config`, so a new method or optimiser needs no entry here.
+
+`run_id` hashes what decides a run's numbers and nothing else: tracking, paths, device, compilation
+and the study that asked for the run are left out, so that two studies share one stored cell. The
+budget is left out too, since `resolve` has already turned it into the method's own fields.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from qlexp.checks import Checked, bounded, one_of
+from qlexp.errors import UsageError, unknown_name
+from qlexp.functions import FUNCTIONS
+
+NUMERICS_VERSION = 1  # part of every id: raised when the same config gives other numbers
+_NOT_IN_RUN_ID = ("tracking", "budget", "device", "compile", "store", "study")
+
+
+@dataclass
+class FunctionConfig(Checked):
+    """A source function: its entry in `qlexp.functions`, with what may be changed of it."""
+
+    name: str = MISSING
+    coefficients: dict[str, float] = field(default_factory=dict)
+    domain: list[list[float]] = field(default_factory=list)  # [[x1 low, high], [x2 low, high]]
+    spread: float = bounded(0.0, minimum=0.0, maximum=0.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.name not in FUNCTIONS:
+            raise unknown_name("function", self.name, FUNCTIONS)
+        for name in self.coefficients:
+            if name not in FUNCTIONS[self.name].coefficients:
+                raise unknown_name(
+                    f"coefficient of {self.name}", name, FUNCTIONS[self.name].coefficients
+                )
+        if len(self.domain) != 2 or any(len(s) != 2 or s[0] >= s[1] for s in self.domain):
+            raise UsageError(
+                f"function.domain={self.domain} must be two sides [[low, high], [low, high]]."
+            )
+
+
+@dataclass
+class ShiftConfig(Checked):
+    """What moves between source and target; 0 is no change."""
+
+    strength: float = bounded(0.0, above=-1.0)  # relative change of every shifted coefficient
+    rotation: float = bounded(0.0, above=-90.0, below=90.0)  # degrees
+    coefficients: list[str] | None = None  # the ones to shift; null: all
+
+
+@dataclass
+class DataConfig(Checked):
+    """Sizes of the seeded splits and the observation noise."""
+
+    pretrain: int = bounded(3000, minimum=2)
+    adapt: int = bounded(1200, minimum=1)
+    validation: int = bounded(1000, minimum=2)
+    test: int = bounded(2000, minimum=2)
+    noise: float = bounded(0.05, minimum=0.0)  # in standard deviations of the clean source
+
+
+@dataclass
+class BackboneConfig(Checked):
+    """The Transformer that is pretrained on the source."""
+
+    depth: int = bounded(8, minimum=1)
+    width: int = bounded(256, minimum=1)
+    heads: int = bounded(4, minimum=1)
+    mlp_ratio: int = bounded(4, minimum=1)
+    tokens: str = one_of("fourier", "linear", "fourier")
+    frequencies: int = bounded(16, minimum=1)
+    bandwidth: float = bounded(8.0, above=0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % self.heads:
+            raise UsageError(f"backbone.width={self.width} must be a multiple of heads={self.heads}.")
+
+
+@dataclass
+class StageConfig(Checked):
+    """How long and how fast one stage trains."""
+
+    epochs: int = bounded(300, minimum=0)
+    batch_size: int | None = bounded(None, minimum=1)  # null: full batch
+    learning_rate: float = bounded(3e-3, above=0.0)
+    schedule: str = one_of("cosine", "constant", "cosine")
+    warmup: float = bounded(0.05, minimum=0.0, maximum=1.0)  # fraction of the updates
+    clip: float | None = bounded(1.0, above=0.0)  # per-lane gradient norm; null: no clipping
+
+
+@dataclass
+class TrainerConfig(Checked):
+    """Both stages, and what is recorded of them."""
+
+    pretrain: StageConfig = MISSING
+    adapt: StageConfig = MISSING
+    record_every: int = bounded(10, minimum=1)  # updates between two rows of the curves
+    loss_ceiling: float = bounded(10.0, above=0.0)  # a larger final loss counts as diverged
+    r2_floor: float = bounded(0.9, maximum=1.0)  # a backbone below is flagged in the tables
+
+
+@dataclass
+class BudgetConfig(Checked):
+    """How a method's trainable parameters are held against LoRA's."""
+
+    rank: int | None = bounded(None, minimum=1)  # LoRA's rank to match; null: the method's own rank
+    tolerance: float = bounded(0.1, minimum=0.0)
+    enforce: bool = True
+
+
+@dataclass
+class TrackingConfig(Checked):
+    """The mirror in W&B; the store stays the truth."""
+
+    mode: str = one_of("offline", "offline", "online", "none")
+    project: str = "qlexp"
+    entity: str | None = None
+    directory: str = "."
+
+
+@dataclass
+class Config(Checked):
+    """One run: a (function, method, seed, settings) cell."""
+
+    function: FunctionConfig = MISSING
+    shift: ShiftConfig = MISSING
+    data: DataConfig = MISSING
+    backbone: BackboneConfig = MISSING
+    method: Any = MISSING
+    optimizer: Any = MISSING
+    pretrain_optimizer: Any = MISSING
+    trainer: TrainerConfig = MISSING
+    tracking: TrackingConfig = MISSING
+    budget: BudgetConfig = MISSING
+    seed: int = bounded(0, minimum=0)
+    precision: str = one_of("float32", "float32", "tf32", "bfloat16", "float64")
+    device: str = one_of("auto", "auto", "cpu", "cuda")
+    compile: bool = False
+    store: str = "store"
+    study: str = "adhoc"
+
+
+@dataclass(frozen=True)
+class Component:
+    """A class named by `_target_` with its checked config: a method or an optimiser."""
+
+    kind: type
+    config: Any
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def plain(self) -> dict[str, Any]:
+        target = f"{self.kind.__module__}.{self.kind.__qualname__}"
+        return {"_target_": target, **asdict(self.config)}
+
+
+def register_schema() -> None:
+    """Makes the schema and every function known to Hydra."""
+    configs = ConfigStore.instance()
+    configs.store(name="schema", node=Config)
+    for function in FUNCTIONS.values():
+        node = {
+            "name": function.name,
+            "coefficients": dict(function.coefficients),
+            "domain": [list(side) for side in function.domain],
+            "spread": 0.0,
+        }
+        configs.store(group="function", name=function.name, node=node)
+
+
+def resolve(composed: DictConfig) -> Config:
+    """The checked config of a composed one.
+
+    Raises:
+        UsageError: a value has the wrong type, is out of range or does not fit the others.
+    """
+    with _readable_errors():
+        config = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(Config), _without_hydra(composed))
+        )
+    assert isinstance(config, Config)
+    config = replace(
+        config,
+        method=_component("method", config.method),
+        optimizer=_component("optimizer", config.optimizer),
+        pretrain_optimizer=_component("pretrain_optimizer", config.pretrain_optimizer),
+    )
+    config.method.config.check(config.backbone)
+    return config
+
+
+def _without_hydra(composed: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(composed, [item.name for item in fields(Config)])
+
+
+def _component(group: str, node: Any) -> Component:
+    values = dict(node)
+    try:
+        kind = get_class(values.pop("_target_"))
+    except (KeyError, ImportError, ValueError) as error:
+        raise UsageError(
+            f"{group}._target_ must name an importable class such as "
+            f"qlexp.adapters.lora.LoRA ({error})."
+        ) from error
+    with _readable_errors(f"{group}."):
+        schema = OmegaConf.structured(kind.Config)  # type: ignore[attr-defined]
+        return Component(kind, OmegaConf.to_object(OmegaConf.merge(schema, values)))
+
+
+@contextmanager
+def _readable_errors(prefix: str = "") -> Iterator[None]:
+    """Turns OmegaConf's complaints into one sentence."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        key = getattr(error, "full_key", None)
+        where = f"{prefix}{key}: " if key else ""
+        raise UsageError(f"{where}{reason}.") from error
+
+
+def plain(config: Config) -> dict[str, Any]:
+    """The config as nested dictionaries of JSON values."""
+    return {
+        item.name: _plain_value(getattr(config, item.name)) for item in fields(config)
+    }
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, Component):
+        return value.plain()
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def run_id(config: Config) -> str:
+    """Identity of a run: 16 hexadecimal digits."""
+    return _digest(
+        {key: value for key, value in plain(config).items() if key not in _NOT_IN_RUN_ID}
+    )
+
+
+def backbone_id(config: Config) -> str:
+    """Identity of the backbone of a run: what pretraining depends on, and no more."""
+    values = plain(config)
+    return _digest(
+        {
+            "data": {key: values["data"][key] for key in ("pretrain", "validation", "noise")},
+            "trainer": values["trainer"]["pretrain"],
+            **{
+                key: values[key]
+                for key in ("function", "backbone", "pretrain_optimizer", "seed", "precision")
+            },
+        }
+    )
+
+
+def group_id(config: Config) -> str:
+    """Identity of the batch a run may share: everything but what may differ from lane to lane."""
+    values = plain(config)
+    for key in (*_NOT_IN_RUN_ID, "function", "shift", "seed"):
+        del values[key]
+    values["data"].pop("noise")
+    for stage in ("pretrain", "adapt"):
+        values["trainer"][stage].pop("learning_rate")
+    return _digest(values)
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps({"numerics": NUMERICS_VERSION, **values}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,107 @@
+"""The `qlexp` command and its Python twin: compose, plan, run, store."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from qlexp.config import register_schema, run_id
+from qlexp.errors import UsageError, unknown_name
+from qlexp.execute import execute
+from qlexp.plan import plan
+from qlexp.store import Store, read_curves
+
+_PACKAGE = Path(__file__).parent
+CONF = next(f for f in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if f.is_dir())
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored run: its summary, its curves, and the folder that holds both and the weights."""
+
+    summary: dict[str, Any]
+    curves: pd.DataFrame
+    folder: Path
+
+
+def run(overrides: Sequence[str] = ()) -> Result:
+    """Runs one cell, or reads it back where it is stored.
+
+    Args:
+        overrides: as on the command line, such as `["function=matyas", "method=dora", "seed=1"]`.
+
+    Raises:
+        UsageError: an override is wrong; the sentence says what would be right.
+        RuntimeError: the run failed.
+    """
+    register_schema()
+    with _one_sentence(), initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        config = plan(compose("config", overrides=list(overrides)))
+    summary = execute([config], width=1)[0]
+    if summary["status"] == "failed":
+        raise RuntimeError(summary["error"])
+    folder = Store(config.store).run_folder(run_id(config))
+    return Result(summary, read_curves(folder), folder)
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def _run_one(composed: DictConfig) -> float | None:
+    """One cell from the command line; returns the validation loss, for sweepers that optimise."""
+    summary = execute([plan(composed)], width=1)[0]
+    print(summary_line(summary))
+    return summary.get("validation_loss")
+
+
+def summary_line(summary: dict[str, Any]) -> str:
+    """A run in one line."""
+    cell = f"{summary['function']}/{summary['method']}/s{summary['seed']}"
+    if summary["status"] == "failed":
+        return f"{cell}  failed: {summary['error']}"
+    keys = ("pretrain_r2", "frozen_loss", "post_train_loss", "test_loss")
+    values = "  ".join(
+        f"{key} {'inf' if summary[key] is None else format(summary[key], '.4g')}" for key in keys
+    )
+    return f"{cell}  {summary['status']}  {values}  run_id {summary['run_id']}"
+
+
+def main() -> None:
+    """The console script: a mistake of the user's is one sentence on stderr and exit code 2."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
+    register_schema()
+    try:
+        with _one_sentence():
+            _run_one()
+    except UsageError as error:
+        print(f"qlexp: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("qlexp: stopped; finished runs are stored and a rerun skips them.", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Turns Hydra's and OmegaConf's complaints into a `UsageError`."""
+    try:
+        yield
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if error.options is None:
+            raise UsageError(str(error).splitlines()[0]) from error
+        raise unknown_name(group or "config", name, error.options) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+if __name__ == "__main__":
+    main()

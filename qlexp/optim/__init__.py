@@ -1,0 +1,1 @@
+"""Optimisers of a batch of lanes."""

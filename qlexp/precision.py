@@ -1,0 +1,22 @@
+"""What `precision` means: the parameters' type, and how products are taken."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The type that parameters and losses are kept in."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+def arithmetic(precision: str, device: torch.device) -> AbstractContextManager:
+    """The context in which a model runs: bfloat16 takes its products in that type.
+
+    `tf32` allows float32 products to round their inputs to 10 bits where the hardware offers it; every
+    other precision forbids it.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

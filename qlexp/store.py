@@ -1,0 +1,196 @@
+"""The folder of runs: the only truth of the project.
+
+    store/runs/<run_id>/        summary.json, curves.parquet, adapter.safetensors
+    store/backbones/<id>/       summary.json, curves.parquet, backbone.safetensors
+    store/studies/<study>.json  the cells that a study asked for, by run_id
+
+A folder is written under a temporary name and put in place by one rename, so that a reader sees a
+whole run or none.
+"""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from qlexp.errors import UsageError
+
+FINISHED = ("done", "diverged")  # the states that a rerun leaves alone
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a study: what its row is called, and the run that fills it."""
+
+    run_id: str
+    function: str
+    method: str
+    seed: int
+    budget: str
+    overrides: tuple[str, ...] = ()
+
+
+class Store:
+    """Reads and writes a store at `root`, which is made if needed.
+
+    Raises:
+        UsageError: `root` cannot be written to.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser().resolve()
+        try:
+            for folder in ("runs", "backbones", "studies"):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"The results folder {self.root} is not writable ({error.strerror}): name another "
+                "with store=PATH."
+            ) from error
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def backbone_folder(self, backbone_id: str) -> Path:
+        return self.root / "backbones" / backbone_id
+
+    def summary(self, run_id: str) -> dict[str, Any] | None:
+        """The summary of a run, or None where it is not stored whole."""
+        return read_summary(self.run_folder(run_id))
+
+    def finished(self, run_id: str) -> bool:
+        """Whether a rerun may skip this run."""
+        summary = self.summary(run_id)
+        return summary is not None and summary["status"] in FINISHED
+
+    def summaries(self) -> Iterator[dict[str, Any]]:
+        """Every stored run, in the order of run ids."""
+        for folder in sorted((self.root / "runs").iterdir()):
+            summary = read_summary(folder)
+            if summary is not None:
+                yield summary
+
+    def write_study(self, name: str, cells: list[Cell]) -> None:
+        """Names the cells of a study; the last sweep of a study is the one that counts."""
+        text = json.dumps([vars(cell) for cell in cells], indent=1)
+        _write_file(self.root / "studies" / f"{name}.json", text + "\n")
+
+    def study(self, name: str) -> list[Cell]:
+        """The cells of a study.
+
+        Raises:
+            UsageError: no sweep of that name has run here.
+        """
+        path = self.root / "studies" / f"{name}.json"
+        if not path.exists():
+            known = sorted(file.stem for file in path.parent.glob("*.json"))
+            listed = f"stored studies: {', '.join(known)}" if known else "no study is stored yet"
+            raise UsageError(
+                f"The store {self.root} has no study '{name}' ({listed}). Run "
+                f"`qlexp experiment={name}` first."
+            )
+        entries = json.loads(path.read_text())
+        return [Cell(**{**entry, "overrides": tuple(entry["overrides"])}) for entry in entries]
+
+
+def write_folder(
+    folder: Path,
+    summary: Mapping[str, Any],
+    curves: pd.DataFrame | None = None,
+    tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Puts a run in place whole: `summary.json`, `curves.parquet`, `<name>.safetensors`.
+
+    Raises:
+        UsageError: the disk is full or the folder not writable; nothing is left behind.
+    """
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            if curves is not None:
+                curves.to_parquet(draft / "curves.parquet", index=False)
+            for name, lane in (tensors or {}).items():
+                save_file(dict(lane), draft / f"{name}.safetensors")
+            (draft / "summary.json").write_text(_to_json(summary))
+            _put_in_place(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(
+            f"Could not write {folder} ({error.strerror}): free some space or name another folder "
+            "with store=PATH; finished runs are kept."
+        ) from error
+
+
+def _put_in_place(draft: Path, folder: Path) -> None:
+    """Renames `draft` to `folder`; a finished run already there wins, a failed one gives way."""
+    existing = read_summary(folder)
+    if existing is not None and existing.get("status") in FINISHED:
+        return
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+        os.replace(folder, old / "run")
+        shutil.rmtree(old, ignore_errors=True)
+    draft.chmod(0o755)
+    os.replace(draft, folder)
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary in `folder`, or None where there is none or it is not whole."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
+def read_curves(folder: Path) -> pd.DataFrame:
+    """The recorded curves of a run, one row a recorded update."""
+    return pd.read_parquet(folder / "curves.parquet")
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        UsageError: the file is missing, cut short or not safetensors.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(
+            f"{path} is not a readable safetensors file ({error}): delete its folder and run again."
+        ) from error
+
+
+def _to_json(summary: Mapping[str, Any]) -> str:
+    """JSON without NaN or Infinity, which are no JSON: a number that is not finite becomes null."""
+    return json.dumps(_finite(summary), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _write_file(path: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
+        draft.write(text)
+    os.replace(draft.name, path)

@@ -1,0 +1,60 @@
+"""A whole sweep: name its cells in the store, run what is missing, say what came of it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from qlexp.config import Config, run_id
+from qlexp.execute import execute
+from qlexp.plan import plan
+from qlexp.store import Cell, Store
+
+_ROW_GROUPS = ("function", "method", "seed", "budget")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a Hydra sweep: its checked config, and how its cell is called in the study."""
+
+    config: Config
+    budget: str
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def of(cls, composed: DictConfig) -> "Job":
+        """From Hydra's composed config of the job, `hydra` node included."""
+        hydra = composed.hydra
+        overrides = tuple(
+            override
+            for override in hydra.overrides.task
+            if override.split("=")[0] not in _ROW_GROUPS
+        )
+        return cls(plan(composed), hydra.runtime.choices.budget, overrides)
+
+    @property
+    def cell(self) -> Cell:
+        config = self.config
+        return Cell(
+            run_id(config),
+            config.function.name,
+            config.method.name,
+            config.seed,
+            self.budget,
+            self.overrides,
+        )
+
+
+def run_sweep(jobs: Sequence[Job], width: int) -> list[dict[str, Any]]:
+    """Runs the jobs in batches of at most `width` lanes; their summaries, in order."""
+    for place, study in {(job.config.store, job.config.study) for job in jobs}:
+        cells = [
+            job.cell for job in jobs if (job.config.store, job.config.study) == (place, study)
+        ]
+        Store(place).write_study(study, list(dict.fromkeys(cells)))
+    summaries = execute([job.config for job in jobs], width)
+    states = Counter(summary["status"] for summary in summaries)
+    print(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
+    return summaries

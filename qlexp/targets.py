@@ -1,0 +1,171 @@
+"""From a function, a shift and a seed to the data of one two-stage problem.
+
+Inputs are scaled to [-1, 1]^2 over the domain. The source is f(x; theta_0), standardised by the
+mean and deviation of its clean values on the pre-training sample (written f~). The target moves
+coefficients and rotates outputs:
+
+    target(x) = cos(phi) f~(x; theta_1) + sin(phi) x_1,    theta_1 = theta_0 (1 + strength),
+
+with x_1 the scaled first input and the source's own mean and deviation. "Rotated outputs" is a
+reading of arXiv 2605.08423, which gives no formula.
+
+Every split, and the noise of every split, has its own random stream, named by the function and the
+seed alone. So all methods and all shifts of a cell see the same inputs and the same noise, and a
+larger split begins with the samples of a smaller one and leaves the others' inputs as they were.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
+from qlexp.errors import UsageError, unknown_name
+from qlexp.functions import FUNCTIONS, Array, Coefficients
+from qlexp.seeding import seed_stream
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Samples of the source or of the target, standardised; all arrays are float64."""
+
+    x: Array  # (n, 2), in [-1, 1]
+    y: Array  # (n,), clean plus noise
+    clean: Array  # (n,)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """One function, shift and seed: the source and the target, and samples of both.
+
+    `mean` and `deviation` are those of the clean source on the pre-training sample, in raw units.
+    """
+
+    pretrain: Split  # source
+    source_validation: Split  # source
+    adapt: Split  # target, as are the next two
+    validation: Split
+    test: Split
+    mean: float
+    deviation: float
+    source_coefficients: Coefficients
+    target_coefficients: Coefficients
+    function: FunctionConfig
+    shift: ShiftConfig
+
+    def source(self, x: Array) -> Array:
+        """The clean standardised source at scaled points: (n, 2) -> (n,)."""
+        values = _raw_values(self.function, x, self.source_coefficients)
+        return (values - self.mean) / self.deviation
+
+    def target(self, x: Array) -> Array:
+        """The clean standardised target at scaled points: (n, 2) -> (n,)."""
+        values = _raw_values(self.function, x, self.target_coefficients)
+        return rotate((values - self.mean) / self.deviation, x[:, 0], self.shift.rotation)
+
+    def raw(self, values: Array) -> Array:
+        """Standardised values in the function's own units."""
+        return values * self.deviation + self.mean
+
+
+def rotate(values: Array, x1: Array, degrees: float) -> Array:
+    """cos(phi) values + sin(phi) x1, for |phi| < 90 degrees; `x1` scaled to [-1, 1]."""
+    phi = math.radians(degrees)
+    return math.cos(phi) * values + math.sin(phi) * x1
+
+
+def unrotate(values: Array, x1: Array, degrees: float) -> Array:
+    """The inverse of `rotate`."""
+    phi = math.radians(degrees)
+    return (values - math.sin(phi) * x1) / math.cos(phi)
+
+
+def make_problem(
+    function: FunctionConfig, shift: ShiftConfig, data: DataConfig, seed: int
+) -> Problem:
+    """Draw the coefficients and the five splits of one problem.
+
+    Raises `UsageError` for a shift of unknown coefficients, and for a function that is constant or
+    not finite on its domain.
+    """
+    if not np.isfinite(function.domain).all():
+        raise UsageError(f"function.domain={function.domain} must be finite on both sides.")
+    source = _source_coefficients(function, seed)
+    target = _shifted(function.name, source, shift)
+
+    x_pretrain = _inputs(function.name, seed, "pretrain", data.pretrain)
+    raw = _raw_values(function, x_pretrain, source)
+    mean, deviation = float(raw.mean()), float(raw.std())
+    if not math.isfinite(deviation) or deviation <= 1e-12 * float(np.abs(raw).max()):
+        raise UsageError(
+            f"Function {function.name} does not vary on domain {function.domain} with coefficients"
+            f" {source}: choose a domain and coefficients for which it does."
+        )
+
+    def split(name: str, n: int, of_target: bool) -> Split:
+        x = _inputs(function.name, seed, name, n)
+        values = _raw_values(function, x, target if of_target else source)
+        clean = (values - mean) / deviation
+        if of_target:
+            clean = rotate(clean, x[:, 0], shift.rotation)
+        noise = _generator(function.name, seed, f"{name}.noise").standard_normal(n)
+        return Split(x=x, y=clean + data.noise * noise, clean=clean)
+
+    return Problem(
+        pretrain=split("pretrain", data.pretrain, of_target=False),
+        source_validation=split("source_validation", data.validation, of_target=False),
+        adapt=split("adapt", data.adapt, of_target=True),
+        validation=split("validation", data.validation, of_target=True),
+        test=split("test", data.test, of_target=True),
+        mean=mean,
+        deviation=deviation,
+        source_coefficients=source,
+        target_coefficients=target,
+        function=function,
+        shift=shift,
+    )
+
+
+def _source_coefficients(function: FunctionConfig, seed: int) -> dict[str, float]:
+    """theta_0: the configured coefficients, each times exp(spread N(0, 1)) of its own stream."""
+    coefficients = {**FUNCTIONS[function.name].coefficients, **function.coefficients}
+    for name, value in coefficients.items():
+        draw = _generator(function.name, seed, f"coefficient.{name}").standard_normal()
+        coefficients[name] = float(value) * math.exp(function.spread * draw)
+    return coefficients
+
+
+def _shifted(function: str, source: Mapping[str, float], shift: ShiftConfig) -> dict[str, float]:
+    """theta_1: the named coefficients (all, where none are named) times 1 + strength."""
+    moved = source if shift.coefficients is None else shift.coefficients
+    for name in moved:
+        if name not in source:
+            raise unknown_name(f"coefficient of {function}", name, source)
+    return {
+        name: value * (1 + shift.strength) if name in moved else value
+        for name, value in source.items()
+    }
+
+
+def _raw_values(function: FunctionConfig, x: Array, coefficients: Coefficients) -> Array:
+    """f at scaled points, in raw units: (n, 2) -> (n,)."""
+    low, high = np.array(function.domain, dtype=np.float64).T  # (2,), (2,)
+    points = low + (x + 1) / 2 * (high - low)
+    with np.errstate(all="ignore"):
+        values = FUNCTIONS[function.name].evaluate(points[:, 0], points[:, 1], coefficients)
+    if not np.isfinite(values).all():
+        raise UsageError(
+            f"Function {function.name} is not finite on domain {function.domain} with coefficients"
+            f" {dict(coefficients)}: choose a domain and coefficients for which it is."
+        )
+    return values
+
+
+def _inputs(function: str, seed: int, split: str, n: int) -> Array:
+    """`n` uniform points in [-1, 1]^2: (n, 2)."""
+    return _generator(function, seed, split).uniform(-1.0, 1.0, size=(n, 2))
+
+
+def _generator(function: str, seed: int, stream: str) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed_stream(function, seed, stream)))

@@ -1,0 +1,180 @@
+"""One loop for a batch of lanes; it knows no Hydra and no W&B.
+
+The lanes of a batch have the same shapes and method, and each its own data, seed, weights, learning
+rate and order of samples. They train in lockstep and never influence each other: gradient clipping,
+optimiser moments and divergence are per lane. A lane whose loss or gradient is not finite stops
+there: its gradient and its learning rate are zero from then on, and its neighbours do not notice.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from qlexp.config import StageConfig
+
+LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Points x (L, n, 2) and values y (L, n) of a batch of lanes."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a batch of lanes recorded, R rows of L lanes.
+
+    Attributes:
+        steps: how many updates were done before each row.
+        loss: training loss on the row's batch, (R, L).
+        learning_rate: (R, L).
+        gradient_norms: by layer of the network, before clipping, (R, L) each.
+        alive: (L,) of bool, False for a lane that met a value that is not finite.
+    """
+
+    steps: list[int]
+    loss: Tensor
+    learning_rate: Tensor
+    gradient_norms: dict[str, Tensor]
+    alive: Tensor
+
+
+def lane_losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Mean square error of each lane, (L,)."""
+    return (model(x) - y).square().mean(1)
+
+
+def batches_per_epoch(samples: int, batch_size: int | None) -> int:
+    """An epoch is cut into equal batches of at most `batch_size`; a remainder sits it out."""
+    return 1 if batch_size is None else math.ceil(samples / batch_size)
+
+
+def schedule_factor(stage: StageConfig, step: int, steps: int) -> float:
+    """The learning rate of update `step` over its peak: linear warm-up, then `stage.schedule`."""
+    warmup = round(stage.warmup * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if stage.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def train(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    samples: Samples,
+    stage: StageConfig,
+    optimizer: Optimizer,
+    learning_rate: Tensor,
+    order_seeds: Sequence[int],
+    record_every: int,
+    losses: LossFunction = lane_losses,
+    advance: Callable[[], object] = lambda: None,
+) -> Curves:
+    """Trains `parameters` (L, ...) of `model` for `stage.epochs` and returns what was recorded.
+
+    Args:
+        optimizer: steps all lanes at once; its `lr` is set to a tensor (L,) before every update.
+        learning_rate: the peak of each lane, (L,).
+        order_seeds: one a lane, for the order of its minibatches.
+        record_every: updates between two rows of the curves; the last update has a row too.
+        losses: gives each lane's loss from (model, x, y); a compiled one is welcome.
+        advance: called after every update.
+    """
+    batches = batches_per_epoch(samples.x.shape[1], stage.batch_size)
+    steps = stage.epochs * batches
+    tensors = list(parameters.values())
+    alive = torch.ones_like(learning_rate, dtype=torch.bool)
+    rows: list[tuple[int, Tensor, Tensor, Tensor]] = []
+    for step, (x, y) in enumerate(_minibatches(samples, stage.epochs, batches, order_seeds)):
+        loss = losses(model, x, y)
+        gradients = torch.autograd.grad(loss.sum(), tensors)
+        norms = torch.stack(
+            [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients]
+        )  # (tensors, L)
+        norm = torch.linalg.vector_norm(norms, dim=0)
+        alive = alive & loss.isfinite() & norm.isfinite()
+        lr = learning_rate * schedule_factor(stage, step, steps)
+        if step % record_every == 0 or step == steps - 1:
+            rows.append((step, loss.detach(), lr, norms))
+        factor = alive if stage.clip is None else alive * (stage.clip / norm).clamp(max=1.0)
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            tensor.grad = _scaled(gradient, factor, alive)
+        optimizer.param_groups[0]["lr"] = torch.where(alive, lr, 0.0)
+        optimizer.step()
+        advance()
+    return _curves(rows, list(parameters), alive)
+
+
+def _scaled(gradient: Tensor, factor: Tensor, alive: Tensor) -> Tensor:
+    """Each lane's gradient (L, ...) times its factor (L,); exactly 0 in a lane that is not alive."""
+    axes = (slice(None), *[None] * (gradient.ndim - 1))
+    return torch.where(alive[axes], gradient * factor[axes], 0.0)
+
+
+def _minibatches(
+    samples: Samples, epochs: int, batches: int, seeds: Sequence[int]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches (L, n, 2), (L, n) of every epoch, each lane's in an order of its own."""
+    lanes, n = samples.y.shape
+    if batches == 1:
+        for _ in range(epochs):
+            yield samples.x, samples.y
+        return
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    size = n // batches
+    lane = torch.arange(lanes, device=samples.y.device).unsqueeze(1)
+    for _ in range(epochs):
+        order = torch.stack([torch.randperm(n, generator=g) for g in generators])
+        order = order.to(samples.y.device, non_blocking=True)
+        for batch in range(batches):
+            chosen = order[:, batch * size : (batch + 1) * size]
+            yield samples.x[lane, chosen], samples.y[lane, chosen]
+
+
+def layer_of(parameter: str) -> str:
+    """Where a parameter's gradient is counted in the curves: `layer_3`, or its module's name."""
+    match = re.match(r"layers\.(\d+)\.", parameter)
+    return f"layer_{match[1]}" if match else parameter.split(".")[0]
+
+
+def _curves(
+    rows: list[tuple[int, Tensor, Tensor, Tensor]], names: list[str], alive: Tensor
+) -> Curves:
+    if not rows:
+        empty = torch.empty(0, len(alive))
+        return Curves([], empty, empty, {}, alive.cpu())
+    steps, loss, lr, norms = zip(*rows, strict=True)
+    square = torch.stack(norms).square().cpu()  # (R, tensors, L)
+    members: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        members.setdefault(layer_of(name), []).append(index)
+    return Curves(
+        steps=list(steps),
+        loss=torch.stack(loss).cpu(),
+        learning_rate=torch.stack(lr).cpu(),
+        gradient_norms={
+            layer: square[:, indices].sum(1).sqrt() for layer, indices in members.items()
+        },
+        alive=alive.cpu(),
+    )
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x: Tensor, chunk: int = 1024) -> Tensor:
+    """Predictions (L, n) at x (L, n, 2), `chunk` points at a time."""
+    return torch.cat([model(part) for part in x.split(chunk, dim=1)], dim=1)
+
+
+def mean_square_error(model: nn.Module, samples: Samples) -> Tensor:
+    """The loss of each lane over all its samples, (L,), summed in float64."""
+    error = predict(model, samples.x).double() - samples.y.double()
+    return error.square().mean(1).cpu()

@@ -188,7 +188,8 @@ def test_every_coefficient_can_be_seen(function: Function) -> None:
 @EVERY
 def test_default_box_is_sampled_finely_enough(function: Function) -> None:
     count = samples_per_period(function, function.coefficients, function.domain, 3000)
-    assert count is None if function.period is None else count is not None and count >= 7
+    assert (count is None) == (function.period is None)
+    assert count is None or count >= 7
 
 
 @EVERY
@@ -203,7 +204,8 @@ def test_samples_per_period() -> None:
     drop_wave = FUNCTIONS["drop_wave"]
     domain = [[-2.0, 2.0], [0.0, 1.0]]
     count = samples_per_period(drop_wave, drop_wave.coefficients, domain, 3000)
-    assert count is not None and count == pytest.approx(math.sqrt(3000) / (4 / (2 * math.pi / 12)))
+    assert count is not None
+    assert count == pytest.approx(math.sqrt(3000) / (4 / (2 * math.pi / 12)))
     faster = {**drop_wave.coefficients, "frequency": -24.0}
     assert samples_per_period(drop_wave, faster, domain, 3000) == pytest.approx(count / 2)
     still = {**drop_wave.coefficients, "frequency": 0.0}

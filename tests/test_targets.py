@@ -154,17 +154,16 @@ def test_the_shift_moves_neither_inputs_nor_noise() -> None:
 @EVERY
 @pytest.mark.parametrize("changed", ["adapt", "validation", "test"])
 def test_the_size_of_a_split_changes_no_other(changed: str, name: str) -> None:
-    plain, data = problem(name), DataConfig()
+    data = DataConfig()
+    plain = problem(name)
     larger = problem(name, data=dataclasses.replace(data, **{changed: getattr(data, changed) + 77}))
-    for name in SPLITS:
+    grown = {"validation", "source_validation"} if changed == "validation" else {changed}
+    for split, before in splits(plain).items():
+        after = splits(larger)[split]
+        assert len(after.y) == len(before.y) + (77 if split in grown else 0)
         for item in ("x", "y", "clean"):
-            before, after = (
-                getattr(getattr(plain, name), item),
-                getattr(getattr(larger, name), item),
-            )
-            np.testing.assert_array_equal(before, after[: len(before)])
-            grown = changed == split or (changed, split) == ("validation", "source_validation")
-            assert len(after) == len(before) + (77 if grown else 0)
+            longer = getattr(after, item)[: len(before.y)]
+            np.testing.assert_array_equal(longer, getattr(before, item))
 
 
 def test_the_pretraining_size_changes_no_other_inputs() -> None:
@@ -185,7 +184,7 @@ def test_streams_are_independent() -> None:
 
 def test_inputs_fill_the_square_evenly() -> None:
     x = problem(data=DataConfig(pretrain=40_000)).pretrain.x
-    counts, _, _ = np.histogram2d(*x.T, bins=4, range=[[-1, 1], [-1, 1]])
+    counts, _, _ = np.histogram2d(x[:, 0], x[:, 1], bins=4, range=[[-1, 1], [-1, 1]])
     assert counts.sum() == 40_000
     assert np.abs(counts - 2500).max() < 5 * math.sqrt(2500)
 
@@ -246,7 +245,7 @@ def test_functions_without_usable_values_are_refused(
     name: str, changes: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        problem(name, **changes)
+        make_problem(config(name, **changes), ShiftConfig(), DataConfig(), 0)
 
 
 def test_a_target_that_is_not_finite_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -59,6 +60,7 @@ _NUMBERS = (
     "steps",
     "seconds",
 )
+_PLACE = re.compile(r"[+~]*(experiment|hydra|store|study|tracking)\b")
 SEPARATOR = "; "  # between the overrides of a cell
 _LISTED = 20  # the most cells that an error names
 
@@ -97,7 +99,7 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
         ) from error
     if not cells:
         raise UsageError(f"Study '{study}' lists no cells: run `qlexp experiment={study}` again.")
-    cells = list(dict.fromkeys(cells))
+    cells = list(dict.fromkeys(_without_places(cell) for cell in cells))
     _refuse_namesakes(cells, study)
     runs = {identity: _read_run(store, identity) for identity in {cell.run_id for cell in cells}}
     rows = [{**runs[cell.run_id], **_cell_columns(cell)} for cell in sorted(cells, key=_cell_order)]
@@ -115,6 +117,12 @@ def _refuse_namesakes(cells: list[Cell], study: str) -> None:
             f"Study '{study}' has {count} different runs called {cell.method} on {cell.function}, "
             f"seed {cell.seed}, {cell.budget}: give their methods different names."
         )
+
+
+def _without_places(cell: Cell) -> Cell:
+    """`cell` without the overrides that say where a run went, not what it was."""
+    kept = [word for word in cell.overrides if not _PLACE.match(word)]
+    return replace(cell, overrides=tuple(kept))
 
 
 def _cell_columns(cell: Cell) -> dict[str, Any]:

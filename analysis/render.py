@@ -53,6 +53,7 @@ def _md_row(texts: Sequence[str]) -> str:
 
 
 def _md(text: str) -> str:
+    text = " ".join(text.split())
     for character in "\\`*_|<>[]":
         text = text.replace(character, f"\\{character}")
     return text
@@ -120,5 +121,5 @@ _TEX = {
 
 def _tex(text: str) -> str:
     """LaTeX for `text`; a character that LaTeX's default encoding lacks becomes `?`."""
-    plain = "".join(_TEX.get(character, character) for character in text)
+    plain = "".join(_TEX.get(character, character) for character in " ".join(text.split()))
     return plain.encode("ascii", "replace").decode()

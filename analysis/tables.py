@@ -14,6 +14,7 @@ refused unless `--allow-missing` is given. The same store gives the same bytes.
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,10 +28,10 @@ from analysis.notes import (
     OFF_BUDGET,
     column_marks,
     flags,
+    loss_notes,
     setting_notes,
     spread,
 )
-from analysis.notes import loss_notes as notes_of
 from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
 from analysis.stats import (
     Block,
@@ -42,6 +43,7 @@ from analysis.stats import (
     weak_backbones,
 )
 
+_PLACE = re.compile(r"config\.(store|study|tracking)\b")
 TABLES = (
     ("table1", "post_train_loss", "Post-training loss"),
     ("table2", "test_loss", "Test loss"),
@@ -67,7 +69,7 @@ def _run(options: argparse.Namespace) -> None:
 def render(frame: pd.DataFrame, study: str, out: Path) -> Path:
     """Writes every table of a loaded study to `out/study`, which is returned."""
     with writing(out / study) as folder:
-        _write_csv(folder / "runs.csv", frame.dropna(axis="columns", how="all"))
+        _write_csv(folder / "runs.csv", _run_columns(frame))
         for name, loss, title in TABLES:
             blocks = build_blocks(frame, loss)
             _write_csv(folder / f"{name}.csv", loss_cells(frame, blocks))
@@ -75,6 +77,12 @@ def render(frame: pd.DataFrame, study: str, out: Path) -> Path:
         _write_csv(folder / "backbones.csv", _backbone_cells(frame))
         _write(folder, "backbones", backbone_grid(frame, study))
     return folder
+
+
+def _run_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """What is known of the runs, but for empty columns and those that say where a run was kept."""
+    places = [name for name in frame if _PLACE.match(name)]
+    return frame.drop(columns=places).dropna(axis="columns", how="all")
 
 
 def _write(folder: Path, name: str, grid: Grid) -> None:
@@ -100,7 +108,7 @@ def loss_grid(
         )
         for block in blocks
     ]
-    return Grid(label, caption, headers, sections, notes_of(frame, blocks, loss))
+    return Grid(label, caption, headers, sections, loss_notes(frame, blocks, loss))
 
 
 def _row_texts(block: Block, index: int, functions: list[str]) -> list[Text]:

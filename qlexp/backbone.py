@@ -1,7 +1,7 @@
 """The Transformer over the two coordinates of a point, with a leading lane axis.
 
-Each coordinate is a token; layers are pre-norm attention and MLP; the prediction is a linear head on
-the mean token. What the paper leaves open (heads, MLP ratio, tokens, activation) are fields of
+Each coordinate is a token; layers are pre-norm attention and MLP; the prediction is a linear head
+on the mean token. What the paper leaves open (heads, MLP ratio, tokens, activation) are fields of
 `BackboneConfig` or stated here: LayerNorm, GELU, learned coordinate embeddings, no dropout.
 """
 
@@ -20,7 +20,7 @@ COORDINATES = 2
 
 
 def linear_shapes(config: BackboneConfig) -> dict[str, tuple[int, int]]:
-    """(d_out, d_in) of the linears of one layer, in the order in which a forward pass meets them."""
+    """(d_out, d_in) of a layer's linears, in the order in which a forward pass meets them."""
     width, hidden = config.width, config.width * config.mlp_ratio
     return {
         "qkv": (3 * width, width),
@@ -49,15 +49,18 @@ class Tokens(nn.Module):
     """Points (L, N, 2) in [-1, 1]² to tokens (L, N, 2, width).
 
     `linear` embeds a coordinate's value. `fourier` embeds it with `frequencies` sines and cosines,
-    evenly spaced up to `bandwidth` cycles over [-1, 1] (after arXiv 2006.10739; the spacing is ours).
+    evenly spaced up to `bandwidth` cycles over [-1, 1] (after arXiv 2006.10739; even spacing is
+    ours).
     """
+
+    angles: Tensor  # (frequencies,), radians per unit of x
 
     def __init__(self, config: BackboneConfig, draw: Draw) -> None:
         super().__init__()
         count = config.frequencies if config.tokens == "fourier" else 0
         cycles = torch.arange(1, count + 1, dtype=draw.dtype) * (config.bandwidth / max(count, 1))
         self.register_buffer("angles", math.pi * cycles, persistent=False)
-        self.embed = LaneLinear(1 + 2 * count, config.width, draw)
+        self.embed = LaneLinear(config.width, 1 + 2 * count, draw)
         self.coordinate = draw.normal(COORDINATES, config.width, std=0.5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,12 +78,16 @@ class Layer(nn.Module):
         self.heads = config.heads
         shapes = linear_shapes(config)
         residual_gain = (2 * config.depth) ** -0.5
+
+        def linear(name: str, gain: float = 1.0) -> LaneLinear:
+            return LaneLinear(*shapes[name], draw, gain)
+
         self.norm1 = LaneNorm(config.width, draw)
-        self.qkv = LaneLinear(*reversed(shapes["qkv"]), draw)
-        self.out = LaneLinear(*reversed(shapes["out"]), draw, residual_gain)
+        self.qkv = linear("qkv")
+        self.out = linear("out", residual_gain)
         self.norm2 = LaneNorm(config.width, draw)
-        self.up = LaneLinear(*reversed(shapes["up"]), draw)
-        self.down = LaneLinear(*reversed(shapes["down"]), draw, residual_gain)
+        self.up = linear("up")
+        self.down = linear("down", residual_gain)
 
     def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
         qkv, context = self.qkv(self.norm1(h), context)
@@ -112,7 +119,7 @@ class Backbone(nn.Module):
         self.tokens = Tokens(config, draw)
         self.layers = nn.ModuleList(Layer(config, draw) for _ in range(config.depth))
         self.norm = LaneNorm(config.width, draw)
-        self.head = LaneLinear(config.width, 1, draw)
+        self.head = LaneLinear(1, config.width, draw)
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
         """The prediction, and the context as the last layer leaves it."""

@@ -2,13 +2,11 @@
 
 `budget.rank` asks for equal counts: the method takes the rank whose count is nearest to LoRA's at
 that rank, with alpha scaled along so that alpha / rank stays what it was. Without it every method
-keeps its own rank. A method that promises to stay near LoRA (`Adapter.near_lora`) is refused outside
-`budget.tolerance`.
+keeps its own rank. A method that promises to stay near LoRA (`Adapter.near_lora`) is refused
+outside `budget.tolerance`.
 """
 
-import json
-from dataclasses import asdict, replace
-from functools import cache
+from dataclasses import replace
 
 from qlexp.adapters.base import Adapter, LowRankConfig, count_trainable
 from qlexp.adapters.lora import LoRA
@@ -61,7 +59,7 @@ def _enforce(config: Config, budget: BudgetConfig) -> None:
 def _lora_count(method: LowRankConfig, backbone: BackboneConfig, rank: int) -> int:
     lora = LowRankConfig(name="lora", targets=method.targets, rank=rank)
     lora.check(backbone)
-    return _cached_count(LoRA, _key(lora), _key(backbone))
+    return count_trainable(LoRA, lora, backbone)
 
 
 def _nearest(
@@ -73,20 +71,9 @@ def _nearest(
     best, best_distance = method, None
     for rank in range(1, largest + 1):
         sized = replace(method, rank=rank, alpha=method.scale * rank)
-        distance = abs(_cached_count(kind, _key(sized), _key(backbone)) - wanted)
+        distance = abs(count_trainable(kind, sized, backbone) - wanted)
         if best_distance is not None and distance > best_distance:
             break  # counts grow with the rank
         if best_distance is None or distance < best_distance:
             best, best_distance = sized, distance
     return best
-
-
-@cache
-def _cached_count(kind: type[Adapter], method: str, backbone: str) -> int:
-    return count_trainable(
-        kind, kind.Config(**json.loads(method)), BackboneConfig(**json.loads(backbone))
-    )
-
-
-def _key(config: LowRankConfig | BackboneConfig) -> str:
-    return json.dumps(asdict(config), sort_keys=True)

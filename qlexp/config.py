@@ -88,7 +88,9 @@ class BackboneConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.width % self.heads:
-            raise UsageError(f"backbone.width={self.width} must be a multiple of heads={self.heads}.")
+            raise UsageError(
+                f"backbone.width={self.width} must be a multiple of backbone.heads={self.heads}."
+            )
 
 
 @dataclass
@@ -101,6 +103,10 @@ class StageConfig(Checked):
     schedule: str = one_of("cosine", "constant", "cosine")
     warmup: float = bounded(0.05, minimum=0.0, maximum=1.0)  # fraction of the updates
     clip: float | None = bounded(1.0, above=0.0)  # per-lane gradient norm; null: no clipping
+
+    def shape(self) -> tuple[Any, ...]:
+        """All but the learning rate, which may differ from lane to lane."""
+        return tuple(value for key, value in vars(self).items() if key != "learning_rate")
 
 
 @dataclass
@@ -238,9 +244,7 @@ def _readable_errors(prefix: str = "") -> Iterator[None]:
 
 def plain(config: Config) -> dict[str, Any]:
     """The config as nested dictionaries of JSON values."""
-    return {
-        item.name: _plain_value(getattr(config, item.name)) for item in fields(config)
-    }
+    return {item.name: _plain_value(getattr(config, item.name)) for item in fields(config)}
 
 
 def _plain_value(value: Any) -> Any:

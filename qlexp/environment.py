@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """The commit of the source tree, `-dirty` where tracked files differ; None outside a checkout."""
+    """The source tree's commit, `-dirty` where tracked files differ; None outside a checkout."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],

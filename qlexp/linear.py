@@ -24,7 +24,7 @@ class LaneLinear(nn.Module):
     Called with a context, as an adapted linear is, and returns it unchanged.
     """
 
-    def __init__(self, d_in: int, d_out: int, draw: Draw, gain: float = 1.0) -> None:
+    def __init__(self, d_out: int, d_in: int, draw: Draw, gain: float = 1.0) -> None:
         super().__init__()
         self.weight = draw.uniform(d_out, d_in, bound=gain * d_in**-0.5)
         self.bias = draw.constant(d_out, value=0.0)

@@ -1,10 +1,11 @@
-"""From Hydra's composed config to one that is ready to run: the last place where input is refused."""
+"""From Hydra's composed config to one that is ready to run: bad input ends here."""
 
 from omegaconf import DictConfig
 
 from qlexp import environment, tracking
 from qlexp.budget import with_budget
 from qlexp.config import Config, resolve
+from qlexp.stages import problem_of
 
 
 def plan(composed: DictConfig) -> Config:
@@ -16,4 +17,5 @@ def plan(composed: DictConfig) -> Config:
     config = with_budget(resolve(composed))
     environment.pick_device(config.device)
     tracking.check(config.tracking)
+    problem_of(config)
     return config

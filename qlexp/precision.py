@@ -13,8 +13,8 @@ def dtype_of(precision: str) -> torch.dtype:
 def arithmetic(precision: str, device: torch.device) -> AbstractContextManager:
     """The context in which a model runs: bfloat16 takes its products in that type.
 
-    `tf32` allows float32 products to round their inputs to 10 bits where the hardware offers it; every
-    other precision forbids it.
+    `tf32` allows float32 products to round their inputs to 10 bits where the hardware offers it;
+    every other precision forbids it.
     """
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if precision == "bfloat16":

@@ -85,7 +85,7 @@ class Store:
     def write_study(self, name: str, cells: list[Cell]) -> None:
         """Names the cells of a study; the last sweep of a study is the one that counts."""
         text = json.dumps([vars(cell) for cell in cells], indent=1)
-        _write_file(self.root / "studies" / f"{name}.json", text + "\n")
+        write_file(self.root / "studies" / f"{name}.json", text + "\n")
 
     def study(self, name: str) -> list[Cell]:
         """The cells of a study.
@@ -110,8 +110,10 @@ def write_folder(
     summary: Mapping[str, Any],
     curves: pd.DataFrame | None = None,
     tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
-) -> None:
+) -> bool:
     """Puts a run in place whole: `summary.json`, `curves.parquet`, `<name>.safetensors`.
+
+    Returns whether it did: where a finished run is already there, that one stays.
 
     Raises:
         UsageError: the disk is full or the folder not writable; nothing is left behind.
@@ -124,7 +126,7 @@ def write_folder(
             for name, lane in (tensors or {}).items():
                 save_file(dict(lane), draft / f"{name}.safetensors")
             (draft / "summary.json").write_text(_to_json(summary))
-            _put_in_place(draft, folder)
+            return _put_in_place(draft, folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
@@ -134,26 +136,37 @@ def write_folder(
         ) from error
 
 
-def _put_in_place(draft: Path, folder: Path) -> None:
-    """Renames `draft` to `folder`; a finished run already there wins, a failed one gives way."""
+def _put_in_place(draft: Path, folder: Path) -> bool:
+    """Renames `draft` to `folder`; a finished run already there stays, a failed one gives way."""
     existing = read_summary(folder)
     if existing is not None and existing.get("status") in FINISHED:
-        return
+        return False
     if folder.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
         os.replace(folder, old / "run")
         shutil.rmtree(old, ignore_errors=True)
     draft.chmod(0o755)
-    os.replace(draft, folder)
+    try:
+        os.replace(draft, folder)
+    except OSError:
+        if folder.exists():  # another worker was first
+            return False
+        raise
+    return True
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary in `folder`, or None where there is none or it is not whole."""
+    return read_json(folder / "summary.json")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None where there is none or it is not whole."""
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        value = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return summary if isinstance(summary, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def read_curves(folder: Path) -> pd.DataFrame:
@@ -190,7 +203,8 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _write_file(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
+    """Replaces a text file whole."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
         draft.write(text)
     os.replace(draft.name, path)

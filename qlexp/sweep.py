@@ -34,25 +34,20 @@ class Job:
         )
         return cls(plan(composed), hydra.runtime.choices.budget, overrides)
 
-    @property
-    def cell(self) -> Cell:
+    def cell(self, common: set[str]) -> Cell:
+        """The cell in its study, called by the overrides that not all jobs have in common."""
         config = self.config
-        return Cell(
-            run_id(config),
-            config.function.name,
-            config.method.name,
-            config.seed,
-            self.budget,
-            self.overrides,
-        )
+        own = tuple(override for override in self.overrides if override not in common)
+        cell = (config.function.name, config.method.name, config.seed, self.budget)
+        return Cell(run_id(config), *cell, own)
 
 
-def run_sweep(jobs: Sequence[Job], width: int) -> list[dict[str, Any]]:
-    """Runs the jobs in batches of at most `width` lanes; their summaries, in order."""
+def run_sweep(jobs: Sequence[Job], width: int | None) -> list[dict[str, Any]]:
+    """Runs the jobs, at most `width` lanes a batch (None: what fits); their summaries, in order."""
     for place, study in {(job.config.store, job.config.study) for job in jobs}:
-        cells = [
-            job.cell for job in jobs if (job.config.store, job.config.study) == (place, study)
-        ]
+        members = [job for job in jobs if (job.config.store, job.config.study) == (place, study)]
+        common = set.intersection(*(set(job.overrides) for job in members))
+        cells = [job.cell(common) for job in members]
         Store(place).write_study(study, list(dict.fromkeys(cells)))
     summaries = execute([job.config for job in jobs], width)
     states = Counter(summary["status"] for summary in summaries)

@@ -9,12 +9,15 @@ there: its gradient and its learning rate are zero from then on, and its neighbo
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from qlexp.checkpoint import Checkpoint
 from qlexp.config import StageConfig
 
 LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -77,7 +80,8 @@ def train(
     order_seeds: Sequence[int],
     record_every: int,
     losses: LossFunction = lane_losses,
-    advance: Callable[[], object] = lambda: None,
+    checkpoint: Checkpoint | None = None,
+    advance: Callable[[int], object] = lambda updates: None,
 ) -> Curves:
     """Trains `parameters` (L, ...) of `model` for `stage.epochs` and returns what was recorded.
 
@@ -87,35 +91,66 @@ def train(
         order_seeds: one a lane, for the order of its minibatches.
         record_every: updates between two rows of the curves; the last update has a row too.
         losses: gives each lane's loss from (model, x, y); a compiled one is welcome.
-        advance: called after every update.
+        checkpoint: where to go on from, and where to save to.
+        advance: called with the number of updates just done.
     """
     batches = batches_per_epoch(samples.x.shape[1], stage.batch_size)
     steps = stage.epochs * batches
     tensors = list(parameters.values())
-    alive = torch.ones_like(learning_rate, dtype=torch.bool)
-    rows: list[tuple[int, Tensor, Tensor, Tensor]] = []
-    for step, (x, y) in enumerate(_minibatches(samples, stage.epochs, batches, order_seeds)):
+    state = _State(torch.ones_like(learning_rate, dtype=torch.bool))
+    if checkpoint is not None and (saved := checkpoint.load(learning_rate.device)) is not None:
+        state = _restore(saved, tensors, optimizer)
+        advance(state.step)
+    order = _minibatches(samples, stage.epochs, batches, order_seeds)
+    for step, (x, y) in islice(enumerate(order), state.step, None):
         loss = losses(model, x, y)
         gradients = torch.autograd.grad(loss.sum(), tensors)
         norms = torch.stack(
             [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients]
         )  # (tensors, L)
         norm = torch.linalg.vector_norm(norms, dim=0)
-        alive = alive & loss.isfinite() & norm.isfinite()
+        alive = state.alive = state.alive & loss.isfinite() & norm.isfinite()
         lr = learning_rate * schedule_factor(stage, step, steps)
         if step % record_every == 0 or step == steps - 1:
-            rows.append((step, loss.detach(), lr, norms))
+            state.rows.append((step, loss.detach(), lr, norms))
         factor = alive if stage.clip is None else alive * (stage.clip / norm).clamp(max=1.0)
         for tensor, gradient in zip(tensors, gradients, strict=True):
             tensor.grad = _scaled(gradient, factor, alive)
         optimizer.param_groups[0]["lr"] = torch.where(alive, lr, 0.0)
         optimizer.step()
-        advance()
-    return _curves(rows, list(parameters), alive)
+        state.step = step + 1
+        if checkpoint is not None:
+            checkpoint.save_if_due(lambda: _saved(state, tensors, optimizer))
+        advance(1)
+    return _curves(state.rows, list(parameters), state.alive)
+
+
+@dataclass
+class _State:
+    """How far a batch is: updates done, lanes alive, rows recorded (step, loss, rate, norms)."""
+
+    alive: Tensor
+    step: int = 0
+    rows: list[tuple[int, Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+
+def _saved(state: _State, tensors: Sequence[Tensor], optimizer: Optimizer) -> dict[str, Any]:
+    return {
+        **vars(state),
+        "tensors": [tensor.detach() for tensor in tensors],
+        "optimizer": optimizer.state_dict(),
+    }
+
+
+def _restore(saved: dict[str, Any], tensors: Sequence[Tensor], optimizer: Optimizer) -> _State:
+    for tensor, value in zip(tensors, saved["tensors"], strict=True):
+        tensor.data.copy_(value)
+    optimizer.load_state_dict(saved["optimizer"])
+    return _State(saved["alive"], saved["step"], saved["rows"])
 
 
 def _scaled(gradient: Tensor, factor: Tensor, alive: Tensor) -> Tensor:
-    """Each lane's gradient (L, ...) times its factor (L,); exactly 0 in a lane that is not alive."""
+    """Each lane's gradient (L, ...) times its factor (L,); 0 in a lane that is not alive."""
     axes = (slice(None), *[None] * (gradient.ndim - 1))
     return torch.where(alive[axes], gradient * factor[axes], 0.0)
 
@@ -143,7 +178,7 @@ def _minibatches(
 def layer_of(parameter: str) -> str:
     """Where a parameter's gradient is counted in the curves: `layer_3`, or its module's name."""
     match = re.match(r"layers\.(\d+)\.", parameter)
-    return f"layer_{match[1]}" if match else parameter.split(".")[0]
+    return f"layer_{match[1]}" if match else parameter.split(".", maxsplit=1)[0]
 
 
 def _curves(

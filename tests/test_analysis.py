@@ -58,6 +58,8 @@ def config_of(function: str, method: str, seed: int) -> dict:
         "trainer": {"pretrain": stage, "adapt": stage, "loss_ceiling": 10.0, "r2_floor": 0.9},
         "seed": seed,
         "precision": "float32",
+        "store": "/somewhere/else",
+        "tracking": {"directory": "/somewhere/else"},
     }
 
 
@@ -140,7 +142,12 @@ def store(tmp_path: Path) -> Store:
                     changes = {"pretrain_r2": 0.5}
                 summary = summary_of(function, method, seed, **changes)
                 write_run(store, summary)
-                cells += [cell_of(summary, budget, "experiment=made_up") for budget in BUDGETS]
+                cells += [
+                    cell_of(
+                        summary, budget, "experiment=made_up", "trainer=quick", "store=/somewhere"
+                    )
+                    for budget in BUDGETS
+                ]
     store.write_study(STUDY, cells)
     return store
 
@@ -217,7 +224,7 @@ def test_load_study_has_a_row_a_cell(store: Store) -> None:
     assert list(frame["function"].unique()) == list(FUNCTIONS)
     assert list(frame["method"].unique()) == ["frozen", "lora", "shared_lora", "queryable", "full"]
     assert set(frame["config.data.noise"]) == {NOISE}
-    assert set(frame["overrides"]) == {"experiment=made_up"}
+    assert set(frame["overrides"]) == {"trainer=quick"}
 
 
 def test_a_diverged_run_has_infinite_losses(store: Store) -> None:
@@ -417,8 +424,8 @@ def test_gaps_are_refused_by_name(
     assert tables_command(gappy, tmp_path / "out") == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    assert "missing: lora on ackley (equal_rank, experiment=made_up), seed 0;" in message
-    assert "missing: lora on levy (equal_rank, experiment=made_up), seeds 0, 1, 2;" in message
+    assert "missing: lora on ackley (equal_rank, trainer=quick), seed 0;" in message
+    assert "missing: lora on levy (equal_rank, trainer=quick), seeds 0, 1, 2;" in message
     assert "seed 2: RuntimeError: no | memory at all_;" in message
     assert not (tmp_path / "out").exists()
 
@@ -457,7 +464,7 @@ def test_a_long_list_of_gaps_is_cut(store: Store) -> None:
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_2(
-    store: Store, tmp_path: Path, monkeypatch, capsys, command, change: dict, wanted: str
+    store: Store, tmp_path: Path, monkeypatch, capsys, *, command, change: dict, wanted: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
@@ -494,6 +501,12 @@ def test_tables_are_the_same_bytes_again(store: Store, tmp_path: Path) -> None:
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
+def test_no_file_says_where_the_runs_were_kept(store: Store, tmp_path: Path) -> None:
+    for path in rendered(store, tmp_path).iterdir():
+        assert "/somewhere" not in path.read_text()
+        assert str(store.root) not in path.read_text()
+
+
 def test_csv_files_are_rectangular_and_in_order(store: Store, tmp_path: Path) -> None:
     folder = rendered(store, tmp_path)
     for path in folder.glob("*.csv"):
@@ -523,7 +536,7 @@ def test_latex_is_well_formed(gappy: Store, tmp_path: Path) -> None:
         text = path.read_text()
         assert text.isascii()
         assert "?" not in text
-        unescaped = re.sub(r"\\.", "", text)
+        unescaped = re.sub(r"\\label{.*?}|\\.", "", text)
         assert unescaped.count("{") == unescaped.count("}")
         assert unescaped.count("$") % 2 == 0
         assert "_" not in unescaped
@@ -678,8 +691,8 @@ def test_prediction_panels_are_labelled() -> None:
     ]
     figure = predictions_figure("matyas", 0, problem, predictions)
     labels = {axis.get_xlabel() for axis in figure.axes if axis.axison} - {""}
-    assert labels == {"$x_1$ (scaled)"}
-    bars = {axis.get_ylabel() for axis in figure.axes} - {"$x_2$ (scaled)", ""}
+    assert labels == {"x₁ (scaled)"}
+    bars = {axis.get_ylabel() for axis in figure.axes} - {"x₂ (scaled)", ""}
     assert bars == {"value (standardised)", "error (standardised)"}
     assert [t.get_text() for axis in figure.axes for t in axis.texts] == ["diverged"] * 2
 

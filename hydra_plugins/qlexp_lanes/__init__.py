@@ -16,7 +16,7 @@ from qlexp.sweep import Job, run_sweep
 @dataclass
 class LanesConfig:
     _target_: str = "hydra_plugins.qlexp_lanes.LanesLauncher"
-    width: int = 9  # the most runs that train in one batch
+    width: int | None = None  # the most runs in one batch; null: what fits into the free memory
 
 
 ConfigStore.instance().store(
@@ -27,7 +27,7 @@ ConfigStore.instance().store(
 class LanesLauncher(Launcher):
     """Composes every job, refuses the sweep where one cannot work, and runs all in lanes."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int | None) -> None:
         self.width = width
 
     def setup(
@@ -50,9 +50,7 @@ class LanesLauncher(Launcher):
         ]
 
 
-def _job_return(
-    overrides: Sequence[str], config: DictConfig, summary: dict[str, Any]
-) -> JobReturn:
+def _job_return(overrides: Sequence[str], config: DictConfig, summary: dict[str, Any]) -> JobReturn:
     failed = summary["status"] == "failed"
     return JobReturn(
         overrides=overrides,

@@ -9,7 +9,9 @@ Every method starts as the frozen backbone exactly, and every trainable tensor h
 gradient after two steps.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -178,5 +180,23 @@ class Adapter(nn.Module):
 
 def count_trainable(method: type[Adapter], config: AdapterConfig, backbone: BackboneConfig) -> int:
     """Trainable parameters of one lane, exact, without drawing any."""
-    adapter = method(Backbone(backbone, Shapes()), config, Shapes())
+    return _count(method, _Frozen(config), _Frozen(backbone))
+
+
+@dataclass(frozen=True, eq=False)
+class _Frozen:
+    """A config as a dictionary key: equal where its fields are."""
+
+    config: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Frozen) and self.config == other.config
+
+    def __hash__(self) -> int:
+        return hash(repr(self.config))
+
+
+@cache
+def _count(method: Callable[..., Adapter], config: _Frozen, backbone: _Frozen) -> int:
+    adapter = method(Backbone(backbone.config, Shapes()), config.config, Shapes())
     return sum(parameter.numel() for parameter in adapter.trainable().values())

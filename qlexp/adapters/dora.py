@@ -1,7 +1,7 @@
 """DoRA: direction by LoRA, magnitude of its own (Liu et al. 2024, arXiv 2402.09353).
 
-    W' = diag(m) (W + s B A) / ‖W + s B A‖,   norms by output row, detached from the graph (its
-    section 4.3); m (L, out) starts at ‖W‖; the bias is not scaled.
+W' = diag(m) (W + s B A) / ‖W + s B A‖,   norms by output row, detached from the graph (its
+section 4.3); m (L, out) starts at ‖W‖; the bias is not scaled.
 """
 
 from typing import ClassVar
@@ -17,6 +17,8 @@ from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
 
 class DoRALinear(LoRALinear):
     """LoRA's factors and a magnitude m (L, out)."""
+
+    base_square: Tensor  # ‖w‖² of every row, (L, out)
 
     def __init__(self, base: LaneLinear, config: LowRankConfig, draw: Draw) -> None:
         super().__init__(base, config, draw)

@@ -1,6 +1,6 @@
 """LoRA: a low-rank update beside every frozen linear (Hu et al. 2021, arXiv 2106.09685).
 
-    y = W h + s B A h,   s = alpha / rank
+y = W h + s B A h,   s = alpha / rank
 """
 
 from typing import ClassVar

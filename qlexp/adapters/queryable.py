@@ -7,8 +7,8 @@ Source: "Queryable LoRA: Instruction-Regularized Routing Over Shared Low-Rank Up
 
 Every adapted linear has its own A, B and gate g; R_b (rank, rank), one per example and block, is
 a sparse convex combination of the atoms of ONE bank. What the paper leaves open: one gate per
-adapted linear, a state normalised by RMSNorm (`state_norm`), and the initial values (gate 0.5, atoms
-Gaussian with deviation 1/sqrt(rank), so that neither waits for the other).
+adapted linear, a state normalised by RMSNorm (`state_norm`), and the initial values (gate 0.5,
+atoms Gaussian with deviation 1/sqrt(rank), so that neither waits for the other).
 """
 
 from dataclasses import dataclass, replace

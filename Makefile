@@ -1,0 +1,47 @@
+# make tables   everything from nothing: environment, study "quick", its tables and figures
+# make test     every check: style, types, tests
+# make clean    removes the environment and the caches; keeps the store of runs
+#
+# PYTHON=...    the interpreter (3.11 or later) that makes .venv
+# PIP_ARGS=...  more for pip, such as an index that has CPU-only builds of torch
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_ARGS ?=
+
+bin := .venv/bin
+pip := $(bin)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS)
+
+export PIP_CONSTRAINT := constraints.txt # unlike -c, it holds for the build backend too
+export PIP_BUILD_CONSTRAINT := constraints.txt # the same for pip 25.3 and later
+
+.SILENT:
+.DELETE_ON_ERROR:
+.PHONY: tables test clean
+
+tables: .venv/installed
+	$(bin)/qlexp experiment=quick
+	$(bin)/python -m analysis.tables --study quick
+	$(bin)/python -m analysis.figures --study quick
+
+test: .venv/installed-test
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/pytest
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	echo "Installing into .venv; the first time takes minutes."
+	$(pip) -e .
+	touch $@
+
+.venv/installed-test: pyproject.toml constraints.txt | .venv/bin/python
+	echo "Installing into .venv; the first time takes minutes."
+	$(pip) -e '.[test]'
+	touch .venv/installed $@
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

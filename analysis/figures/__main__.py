@@ -1,0 +1,100 @@
+"""Renders the figures of a study: `python -m analysis.figures --study quick`.
+
+    results/<study>/curves_<budget>.svg    training loss, a panel a function
+    results/<study>/targets.svg            source, target and their difference, a row a function
+
+With `--function NAME` it renders, for that function alone,
+
+    results/<study>/curves_<budget>_<function>.svg
+    results/<study>/predictions_<budget>_<function>.svg    target, prediction and error by method
+
+A study with missing or failed cells is refused unless `--allow-missing` is given; the figures then
+name the gaps. The same store and the same versions give the same bytes.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.cli import exit_code, parser, writing
+from analysis.figures.curves import curves_figure
+from analysis.figures.predictions import Prediction, evaluate, predictions_figure
+from analysis.figures.targets import problem_of, targets_figure
+from analysis.load import finished, load_study, open_store, require_complete
+from analysis.names import budget_order, method_order
+from analysis.stats import variants
+from analysis.style import figure_style, save_svg
+from qlexp.errors import UsageError, unknown_name
+from qlexp.execute import load_run
+from qlexp.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    command = parser("analysis.figures", "Render the figures of a study from the store.")
+    command.add_argument("--function", help="one function only, with the methods' predictions")
+    options = command.parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    store = open_store(options.store)
+    frame = load_study(store, options.study)
+    if options.function is not None:
+        known = set(frame["function"])
+        if options.function not in known:
+            raise unknown_name(f"function of study {options.study}", options.function, known)
+        frame = frame[frame["function"] == options.function]
+    if not options.allow_missing:
+        require_complete(frame, options.study)
+    if finished(frame).empty:
+        raise UsageError(f"Study '{options.study}' has no finished run to draw.")
+    with figure_style(), writing(Path(options.out) / options.study) as folder:
+        for name, figure in _figures(store, frame, options.function):
+            save_svg(figure, folder / f"{name}.svg")
+            print(folder / f"{name}.svg")
+
+
+def _figures(
+    store: Store, frame: pd.DataFrame, function: str | None
+) -> Iterator[tuple[str, Figure]]:
+    suffix = f"_{function}" if function else ""
+    for budget in sorted(frame["budget"].unique(), key=budget_order):
+        part = frame[frame["budget"] == budget]
+        yield f"curves_{budget}{suffix}", curves_figure(store, part)
+        if function:
+            yield f"predictions_{budget}{suffix}", _predictions(store, part, function)
+    if not function:
+        firsts = finished(frame).sort_values("seed", kind="stable").drop_duplicates("function")
+        stored = [store.summary(identity) for identity in firsts["run_id"]]
+        problems = {s["function"]: problem_of(s["config"]) for s in stored if s is not None}
+        yield "targets", targets_figure(problems)
+
+
+def _predictions(store: Store, cells: pd.DataFrame, function: str) -> Figure:
+    """The predictions of the first seed that any method has finished."""
+    seed = int(finished(cells)["seed"].min())
+    cells = cells.assign(variant=variants(cells))
+    cells = cells[cells["seed"] == seed]
+    problem, predictions = None, []
+    order = sorted(
+        cells.index, key=lambda i: (method_order(cells.at[i, "method"]), cells.at[i, "variant"])
+    )
+    for cell in cells.loc[order].itertuples():
+        values = None
+        if cell.status == "done":
+            adapter, own = load_run(store, cell.run_id)
+            problem = problem or own
+            values = evaluate(adapter)
+        predictions.append(Prediction(cell.method, cell.variant, cell.status, values))
+    if problem is None:
+        raise UsageError(f"No run of {function} with seed {seed} has weights to predict with.")
+    return predictions_figure(function, seed, problem, predictions)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Side-by-side timings: every figure is a ratio measured within one run."""

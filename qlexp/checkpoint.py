@@ -1,0 +1,49 @@
+"""The state of a batch of lanes in the middle of its training, in one file."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoint:
+    """Saves at most every `interval` seconds; read back without unpickling code.
+
+    Args:
+        path: the file; its folder exists.
+        interval: seconds between two saves.
+    """
+
+    def __init__(self, path: Path, interval: float) -> None:
+        self.path = path
+        self.interval = interval
+        self._saved = time.monotonic()
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """The last state, its tensors on `device`; None where there is none that can be read."""
+        try:
+            return torch.load(self.path, map_location=device, weights_only=True)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # a file cut short or foreign shows in many ways
+            log.warning("%s is not readable (%s): this batch starts anew", self.path, error)
+            return None
+
+    def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
+        """Writes `state()` where the interval has passed; the file is replaced whole."""
+        if time.monotonic() - self._saved < self.interval:
+            return
+        self._saved = time.monotonic()
+        draft = self.path.with_suffix(f".{os.getpid()}")
+        try:
+            torch.save(state(), draft)
+            os.replace(draft, self.path)
+        except (OSError, RuntimeError) as error:
+            draft.unlink(missing_ok=True)
+            log.warning("%s could not be written (%s): training goes on", self.path, error)

@@ -1,0 +1,37 @@
+"""The compiled training step, and what happens where nothing can be compiled."""
+
+import logging
+from functools import cache
+
+import torch
+
+from qlexp.training import LossFunction, lane_losses
+
+log = logging.getLogger(__name__)
+
+
+def loss_function(compiled: bool, device: torch.device) -> LossFunction:
+    """The lanes' losses, compiled if asked for and possible.
+
+    On a CUDA device the step is replayed from CUDA graphs (`reduce-overhead`). Compiled code is
+    kept on disk by torch and found again by later runs.
+    """
+    if not compiled or not _can_compile(device.type):
+        return lane_losses
+    torch._dynamo.reset()  # the last batch's code: it would only be tried and recompiled
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    return torch.compile(lane_losses, mode=mode, dynamic=False)
+
+
+@cache
+def _can_compile(device_type: str) -> bool:
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device_type))
+    except Exception as error:  # a missing compiler shows in many ways
+        log.warning(
+            "compile=true, but nothing can be compiled here (%s): training goes on uncompiled. "
+            "Install a C++ compiler such as g++, or set compile=false.",
+            str(error).strip().splitlines()[0],
+        )
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""Which runs train together, and the plan that lets a stopped batch go on as it was."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from qlexp.config import Config, backbone_id, group_id, plain, resolve, run_id
+from qlexp.errors import UsageError
+from qlexp.store import Store, read_json, write_file
+from qlexp.width import lanes_that_fit
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+IDENTITY: dict[str, Callable[[Config], str]] = {"pretrain": backbone_id, "adapt": run_id}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The lanes of one batch, in a fixed order, and the stage that they go through.
+
+    Its plan is written before the first update. A stopped group is rebuilt from it with the same
+    lanes in the same order, those that are stored already as passengers, so that its numbers are
+    those of the undisturbed run.
+    """
+
+    stage: str  # pretrain or adapt
+    configs: tuple[Config, ...]
+
+    @property
+    def identities(self) -> list[str]:
+        """Run ids, or backbone ids in the pretraining stage, lane by lane."""
+        return [IDENTITY[self.stage](config) for config in self.configs]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.configs[0].store)
+
+    def folder(self) -> Path:
+        """Where the plan and the checkpoint lie while the group trains."""
+        digest = hashlib.sha256("/".join([self.stage, *self.identities]).encode()).hexdigest()
+        return self.store.root / "groups" / digest[:16]
+
+    def payload(self) -> dict[str, Any]:
+        """The group as JSON values."""
+        return {"stage": self.stage, "configs": [plain(config) for config in self.configs]}
+
+    @classmethod
+    def of(cls, payload: dict[str, Any]) -> "Group":
+        """From `payload()`."""
+        configs = (resolve(OmegaConf.create(values)) for values in payload["configs"])
+        return cls(payload["stage"], tuple(configs))
+
+    def write_plan(self) -> Path:
+        """Puts the plan in place and returns its folder."""
+        folder = self.folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / "plan.json", json.dumps(self.payload(), indent=1) + "\n")
+        return folder
+
+    def discard_plan(self) -> None:
+        shutil.rmtree(self.folder(), ignore_errors=True)
+
+    def halves(self) -> tuple["Group", "Group"]:
+        half = len(self.configs) // 2
+        return Group(self.stage, self.configs[:half]), Group(self.stage, self.configs[half:])
+
+
+def plan_groups(stage: str, configs: Sequence[Config], width: int | None) -> list[Group]:
+    """Groups that cover `configs`, which share one store: stopped ones first, as they were.
+
+    Args:
+        width: the most lanes in a batch; None: as many as fit into the free memory.
+    """
+    if not configs:
+        return []
+    wanted = {IDENTITY[stage](config): config for config in configs}
+    groups = []
+    for group in _stopped(Store(configs[0].store), stage):
+        if wanted.keys() & set(group.identities):
+            groups.append(group)
+            for identity in group.identities:
+                wanted.pop(identity, None)
+    for alike in _alike(wanted.values(), _KEYS[stage]):
+        for batch in equal_parts(alike, width or lanes_that_fit(alike, stage)):
+            groups.append(Group(stage, tuple(batch)))
+    return groups
+
+
+def _stopped(store: Store, stage: str) -> Iterator[Group]:
+    for path in sorted((store.root / "groups").glob("*/plan.json")):
+        payload = read_json(path)
+        if payload is None or payload.get("stage") != stage:
+            continue
+        try:
+            yield Group.of(payload)
+        except (UsageError, KeyError) as error:
+            log.warning("the plan %s is not usable (%s): its runs are planned anew", path, error)
+
+
+def _pretrain_key(config: Config) -> Hashable:
+    return (
+        config.device,
+        config.precision,
+        config.compile,
+        repr(config.backbone),
+        repr(config.trainer.pretrain.shape()),
+        repr(config.pretrain_optimizer),
+        config.data.pretrain,
+    )
+
+
+def _adapt_key(config: Config) -> Hashable:
+    return (config.device, config.compile, group_id(config))
+
+
+_KEYS: dict[str, Callable[[Config], Hashable]] = {"pretrain": _pretrain_key, "adapt": _adapt_key}
+
+
+def _alike(configs: Iterable[Config], key: Callable[[Config], Hashable]) -> Iterable[list[Config]]:
+    """The configs of one key together, in order of appearance."""
+    groups: dict[Hashable, list[Config]] = {}
+    for config in configs:
+        groups.setdefault(key(config), []).append(config)
+    return groups.values()
+
+
+def equal_parts(items: list[T], width: int) -> list[list[T]]:
+    """Cuts `items` into as few parts of at most `width` as can be, their sizes nearly equal."""
+    count = -(-len(items) // width)
+    bounds = [len(items) * index // count for index in range(count + 1)]
+    return [items[low:high] for low, high in pairwise(bounds)]

@@ -1,0 +1,276 @@
+"""The two stages of a group of lanes: pretrain backbones, adapt them; every lane is stored."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from qlexp import environment, tracking
+from qlexp.adapters.base import Adapter
+from qlexp.backbone import Backbone
+from qlexp.budget import reference_count
+from qlexp.checkpoint import Checkpoint
+from qlexp.compilation import loss_function
+from qlexp.config import Config, StageConfig, backbone_id, plain, run_id
+from qlexp.errors import UsageError
+from qlexp.functions import FUNCTIONS, samples_per_period
+from qlexp.initial import Draw
+from qlexp.precision import arithmetic, dtype_of
+from qlexp.seeding import seed_stream
+from qlexp.store import Store, read_summary, read_tensors, write_folder
+from qlexp.targets import Problem, make_problem
+from qlexp.training import Curves, Samples, batches_per_epoch, mean_square_error, train
+
+Advance = Callable[[int], object]
+
+
+def pretrain(
+    configs: Sequence[Config], store: Store, checkpoint: Checkpoint, advance: Advance
+) -> None:
+    """Trains the backbones of `configs` as lanes and stores each.
+
+    Args:
+        advance: called with the number of updates just done, all lanes counted.
+    """
+    started, first = time.perf_counter(), configs[0]
+    device = environment.pick_device(first.device)
+    problems = [problem_of(config) for config in configs]
+    draw = Draw(_seeds(configs, "backbone"), dtype_of(first.precision))
+    model = Backbone(first.backbone, draw).to(device)
+    parameters = dict(model.named_parameters())
+    samples = _stack(problems, "pretrain", first.precision, device)
+    curves = _train(model, configs, parameters, samples, "pretrain", checkpoint, advance)
+    validation = _stack(problems, "source_validation", first.precision, device)
+    with arithmetic(first.precision, device):
+        fit = mean_square_error(model, samples).tolist()
+        held_out = mean_square_error(model, validation)
+    r2 = _r2(held_out, validation).tolist()
+    for lane, config in enumerate(configs):
+        summary = {
+            "backbone_id": backbone_id(config),
+            "function": config.function.name,
+            "seed": config.seed,
+            "status": "done" if curves.alive[lane] else "diverged",
+            "pretrain_loss": fit[lane],
+            "pretrain_r2": r2[lane],
+            "source_loss": held_out[lane].item(),
+            "steps": updates(config, "pretrain"),
+            **_provenance(started, len(configs), device),
+            "config": plain(config),
+        }
+        folder = store.backbone_folder(backbone_id(config))
+        tensors = {"backbone": _lane(parameters, lane)}
+        write_folder(folder, summary, _curve_table(curves, lane), tensors)
+
+
+def adapt(
+    configs: Sequence[Config], store: Store, checkpoint: Checkpoint, advance: Advance
+) -> None:
+    """Adapts the stored backbones of `configs` as lanes and stores every run.
+
+    Args:
+        advance: called with the number of updates just done, all lanes counted.
+    """
+    started, first = time.perf_counter(), configs[0]
+    device = environment.pick_device(first.device)
+    problems = [problem_of(config) for config in configs]
+    backbone = load_backbones(configs, store, device)
+    splits = {
+        name: _stack(problems, name, first.precision, device)
+        for name in ("adapt", "validation", "test", "test_clean")
+    }
+    with arithmetic(first.precision, device):
+        frozen = mean_square_error(backbone, splits["test"])
+    adapter = build_adapter(configs, backbone)
+    parameters = adapter.trainable()
+    curves = _train(adapter, configs, parameters, splits["adapt"], "adapt", checkpoint, advance)
+    with arithmetic(first.precision, device):
+        losses = {name: mean_square_error(adapter, split) for name, split in splits.items()}
+    r2 = _r2(losses["test"], splits["test"])
+    for lane, config in enumerate(configs):
+        final = {name: values[lane].item() for name, values in losses.items()}
+        fine = bool(curves.alive[lane]) and max(final.values()) <= config.trainer.loss_ceiling
+        summary = {
+            **identity(config),
+            "status": "done" if fine else "diverged",
+            **_source(config, store),
+            "frozen_loss": frozen[lane].item(),
+            "post_train_loss": final["adapt"],
+            "validation_loss": final["validation"],
+            "test_loss": final["test"],
+            "test_loss_clean": final["test_clean"],
+            "test_r2": r2[lane].item(),
+            "test_loss_raw": final["test"] * problems[lane].deviation ** 2,
+            "trainable_parameters": _count(parameters.values()),
+            "reference_parameters": reference_count(config),
+            "total_parameters": _count(adapter.parameters()),
+            "rank": getattr(config.method.config, "rank", None),
+            "steps": updates(config, "adapt"),
+            "samples_per_period": samples_per_period(
+                FUNCTIONS[config.function.name],
+                problems[lane].target_coefficients,
+                config.function.domain,
+                config.data.adapt,
+            ),
+            **_provenance(started, len(configs), device),
+            "config": plain(config),
+        }
+        folder = store.run_folder(run_id(config))
+        table = _curve_table(curves, lane)
+        if write_folder(folder, summary, table, {"adapter": _lane(parameters, lane)}):
+            tracking.mirror(
+                config.tracking, run_id(config), config.study, summary["config"], summary, table
+            )
+
+
+def updates(config: Config, stage: str) -> int:
+    """How many updates a stage of one run takes."""
+    if stage == "adapt" and not config.method.kind.trains:
+        return 0
+    settings: StageConfig = getattr(config.trainer, stage)
+    samples = config.data.adapt if stage == "adapt" else config.data.pretrain
+    return settings.epochs * batches_per_epoch(samples, settings.batch_size)
+
+
+def problem_of(config: Config) -> Problem:
+    """The samples of a config's cell; the same for every method."""
+    return make_problem(config.function, config.shift, config.data, config.seed)
+
+
+def build_adapter(configs: Sequence[Config], backbone: Backbone) -> Adapter:
+    """The method of `configs` at its start, a lane each, around `backbone`."""
+    draw = Draw(_seeds(configs, "adapter"), dtype_of(configs[0].precision))
+    method = configs[0].method
+    return method.kind(backbone, method.config, draw).to(backbone.head.weight.device)
+
+
+def load_backbones(configs: Sequence[Config], store: Store, device: torch.device) -> Backbone:
+    """The pretrained backbones of `configs`, a lane each.
+
+    Raises:
+        UsageError: a file is missing, cut short or holds another network.
+    """
+    shape, dtype = configs[0].backbone, dtype_of(configs[0].precision)
+    backbone = Backbone(shape, Draw([0] * len(configs), dtype))
+    parameters = dict(backbone.named_parameters())
+    for lane, config in enumerate(configs):
+        path = store.backbone_folder(backbone_id(config)) / "backbone.safetensors"
+        stored = read_tensors(path)
+        if {name: t.shape for name, t in stored.items()} != {
+            name: p.shape[1:] for name, p in parameters.items()
+        }:
+            raise UsageError(f"{path} holds another network: delete its folder and run again.")
+        for name, parameter in parameters.items():
+            parameter.data[lane].copy_(stored[name])
+    return backbone.to(device)
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """How a summary begins."""
+    return {
+        "run_id": run_id(config),
+        "function": config.function.name,
+        "method": config.method.name,
+        "seed": config.seed,
+    }
+
+
+def _train(
+    model: nn.Module,
+    configs: Sequence[Config],
+    parameters: dict[str, nn.Parameter],
+    samples: Samples,
+    stage: str,
+    checkpoint: Checkpoint,
+    advance: Advance,
+) -> Curves:
+    """One stage of a batch of lanes."""
+    first, device, lanes = configs[0], samples.x.device, len(configs)
+    settings: list[StageConfig] = [getattr(config.trainer, stage) for config in configs]
+    if not parameters:
+        empty = torch.empty(0, lanes)
+        return Curves([], empty, empty, {}, torch.ones(lanes, dtype=torch.bool))
+    rates = torch.tensor([s.learning_rate for s in settings], dtype=samples.x.dtype, device=device)
+    component = first.optimizer if stage == "adapt" else first.pretrain_optimizer
+    optimizer = component.kind(list(parameters.values()), lr=rates, config=component.config)
+    with arithmetic(first.precision, device):
+        return train(
+            model,
+            parameters,
+            samples,
+            settings[0],
+            optimizer,
+            rates,
+            _seeds(configs, f"order of {stage}"),
+            first.trainer.record_every,
+            loss_function(first.compile, device),
+            checkpoint,
+            lambda done: advance(done * lanes),
+        )
+
+
+def _seeds(configs: Sequence[Config], stream: str) -> list[int]:
+    return [seed_stream(config.function.name, config.seed, stream) for config in configs]
+
+
+def _stack(problems: Sequence[Problem], name: str, precision: str, device: torch.device) -> Samples:
+    """One split of every lane; `test_clean` is the test split without its noise."""
+    clean = name.endswith("_clean")
+    splits = [getattr(problem, name.removesuffix("_clean")) for problem in problems]
+
+    def tensor(arrays: list[np.ndarray]) -> Tensor:
+        return torch.as_tensor(np.stack(arrays), dtype=dtype_of(precision), device=device)
+
+    return Samples(
+        tensor([split.x for split in splits]),
+        tensor([split.clean if clean else split.y for split in splits]),
+    )
+
+
+def _r2(loss: Tensor, samples: Samples) -> Tensor:
+    """1 - loss / variance, (L,)."""
+    return 1 - loss / samples.y.double().cpu().var(1, correction=0)
+
+
+def _count(parameters: Any) -> int:
+    """Parameters of one lane."""
+    return sum(parameter[0].numel() for parameter in parameters)
+
+
+def _lane(parameters: dict[str, nn.Parameter], lane: int) -> dict[str, Tensor]:
+    return {name: p.detach()[lane].cpu().contiguous() for name, p in parameters.items()}
+
+
+def _curve_table(curves: Curves, lane: int) -> pd.DataFrame:
+    columns = {
+        "step": curves.steps,
+        "loss": curves.loss[:, lane].numpy(),
+        "learning_rate": curves.learning_rate[:, lane].numpy(),
+    }
+    for layer, norms in curves.gradient_norms.items():
+        columns[f"gradient_norm.{layer}"] = norms[:, lane].numpy()
+    return pd.DataFrame(columns)
+
+
+def _source(config: Config, store: Store) -> dict[str, Any]:
+    """What a run's summary repeats of its backbone's."""
+    summary = read_summary(store.backbone_folder(backbone_id(config)))
+    assert summary is not None
+    keys = ("backbone_id", "pretrain_loss", "pretrain_r2", "source_loss")
+    return {key: summary[key] for key in keys}
+
+
+def _provenance(started: float, lanes: int, device: torch.device) -> dict[str, Any]:
+    """Where and how fast; `seconds` is the batch's wall time over its lanes."""
+    return {
+        "lanes": lanes,
+        "seconds": (time.perf_counter() - started) / lanes,
+        "peak_memory_bytes": environment.peak_memory_bytes(device),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
+        "device": environment.device_name(device),
+    }

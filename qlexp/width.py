@@ -1,0 +1,60 @@
+"""How many lanes fit into the free memory."""
+
+from collections.abc import Sequence
+
+import psutil
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from qlexp.backbone import COORDINATES, Backbone
+from qlexp.config import Config
+from qlexp.environment import pick_device
+from qlexp.initial import Shapes
+from qlexp.training import batches_per_epoch, lane_losses
+
+_SHARE = 0.6  # of the free memory; the rest is for what the count below leaves out
+_ADAM_COPIES = 4  # weight, gradient and two moments
+_CPU_LANES = 9  # more do not raise a CPU's throughput (benchmarks/sweep.py)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be taken now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def lane_bytes(config: Config, stage: str) -> int:
+    """What one lane of a stage holds at once, counted on the meta device: nothing is computed.
+
+    Weights, gradients and moments, and the activations that the backward pass keeps.
+    """
+    model: torch.nn.Module = Backbone(config.backbone, Shapes())
+    samples, settings = config.data.pretrain, config.trainer.pretrain
+    if stage == "adapt":
+        model = config.method.kind(model, config.method.config, Shapes())
+        samples, settings = config.data.adapt, config.trainer.adapt
+    rows = samples // batches_per_epoch(samples, settings.batch_size)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    model = model.to("meta")
+    points = torch.empty(1, rows, COORDINATES, device="meta")
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = lane_losses(model, points, torch.empty(1, rows, device="meta"))
+    del losses
+    element = 2 if config.precision == "float64" else 1
+    trainable = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad)
+    return element * (sum(kept.values()) + _ADAM_COPIES * trainable + frozen)
+
+
+def lanes_that_fit(configs: Sequence[Config], stage: str) -> int:
+    """The width of a batch of `configs`, which have one shape: at least 1."""
+    device = pick_device(configs[0].device)
+    fitting = int(_SHARE * free_bytes(device) / lane_bytes(configs[0], stage))
+    return max(1, min(fitting, _CPU_LANES) if device.type == "cpu" else fitting)

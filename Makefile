@@ -11,8 +11,9 @@ PIP_ARGS ?=
 bin := .venv/bin
 pip := $(bin)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS)
 
-export PIP_CONSTRAINT := constraints.txt # unlike -c, it holds for the build backend too
-export PIP_BUILD_CONSTRAINT := constraints.txt # the same for pip 25.3 and later
+# Unlike -c, the variables also hold for the build backend (the second one: from pip 25.3 on).
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .SILENT:
 .DELETE_ON_ERROR:

@@ -1,5 +1,7 @@
 """The same backbone with `torch.nn.Linear`s, so that peft can adapt it."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
@@ -35,7 +37,9 @@ class Twin(nn.Module):
         super().__init__()
         self.tokens = backbone.tokens
         self.lane = lane
-        self.layers = nn.ModuleList(TwinLayer(layer, lane) for layer in backbone.layers)
+        self.layers = nn.ModuleList(
+            TwinLayer(cast(Layer, layer), lane) for layer in backbone.layers
+        )
         self.norm = _norm(backbone.norm, lane)
         self.head = _linear(backbone.head, lane)
 

@@ -1,7 +1,8 @@
 """The compiled training step, and what happens where nothing can be compiled."""
 
 import logging
-from functools import cache
+from collections.abc import Hashable
+from functools import cache, lru_cache
 
 import torch
 
@@ -10,16 +11,23 @@ from qlexp.training import LossFunction, lane_losses
 log = logging.getLogger(__name__)
 
 
-def loss_function(compiled: bool, device: torch.device) -> LossFunction:
+def loss_function(compiled: bool, device: torch.device, shape: Hashable) -> LossFunction:
     """The lanes' losses, compiled if asked for and possible.
+
+    Args:
+        shape: equal for batches that can run the same code.
 
     On a CUDA device the step is replayed from CUDA graphs (`reduce-overhead`). Compiled code is
     kept on disk by torch and found again by later runs.
     """
     if not compiled or not _can_compile(device.type):
         return lane_losses
-    torch._dynamo.reset()  # the last batch's code: it would only be tried and recompiled
-    mode = "reduce-overhead" if device.type == "cuda" else None
+    return _compiled("reduce-overhead" if device.type == "cuda" else None, shape)
+
+
+@lru_cache(maxsize=1)
+def _compiled(mode: str | None, shape: Hashable) -> LossFunction:
+    torch._dynamo.reset()  # code of another shape would only be tried and found wanting
     return torch.compile(lane_losses, mode=mode, dynamic=False)
 
 

@@ -1,5 +1,6 @@
 """Where a number was computed: versions, commit, device, memory."""
 
+import ctypes
 import platform
 import resource
 import subprocess
@@ -40,6 +41,23 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
+
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of glibc's mallopt(3)
+
+
+def keep_freed_memory() -> None:
+    """Lets a CPU process keep the memory of freed tensors for the next step.
+
+    By default glibc returns every large block to the kernel and faults it in anew, which takes 5 to
+    15 % of a training step at width 32. Does nothing where the C library is another.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def pick_device(name: str) -> torch.device:

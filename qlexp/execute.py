@@ -8,8 +8,9 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from qlexp import stages
+from qlexp import environment, stages, tracking
 from qlexp.adapters.base import Adapter
+from qlexp.backends import Backend, run_elsewhere
 from qlexp.checkpoint import Checkpoint
 from qlexp.config import Config, backbone_id, plain, resolve, run_id
 from qlexp.errors import UsageError
@@ -23,13 +24,22 @@ CPU = torch.device("cpu")
 CHECKPOINT_SECONDS = 60.0  # at most this much work is lost when a batch is stopped
 
 
-def execute(configs: Sequence[Config], width: int | None = None) -> list[dict[str, Any]]:
+def execute(
+    configs: Sequence[Config], width: int | None = None, backend: Backend | None = None
+) -> list[dict[str, Any]]:
     """Runs what is not stored yet and returns every config's stored summary, in order.
 
     Args:
         configs: checked configs; one that occurs twice is computed once.
         width: the most lanes in a batch; None: as many as fit into the free memory.
+        backend: where the batches run; None: in this process.
+
+    Raises:
+        UsageError: the mirror or the store cannot work; nothing has been computed.
     """
+    environment.keep_freed_memory()
+    for settings in {repr(config.tracking): config.tracking for config in configs}.values():
+        tracking.check(settings)
     stores = {config.store: Store(config.store) for config in configs}
     todo = {
         run_id(config): config
@@ -39,22 +49,21 @@ def execute(configs: Sequence[Config], width: int | None = None) -> list[dict[st
     if len(todo) < len(configs):
         log.info("%d of %d runs are stored already", len(configs) - len(todo), len(configs))
     for place, store in stores.items():
-        _complete([config for config in todo.values() if config.store == place], store, width)
+        part = [config for config in todo.values() if config.store == place]
+        _complete(part, store, width, backend or Backend())
     summaries = (stores[config.store].summary(run_id(config)) for config in configs)
     return [summary for summary in summaries if summary is not None]
 
 
-def _complete(configs: Sequence[Config], store: Store, width: int | None) -> None:
+def _complete(configs: Sequence[Config], store: Store, width: int | None, backend: Backend) -> None:
     """Both stages of `configs`, none of which is stored."""
     missing = [config for config in configs if not _has_backbone(config, store)]
     updates = sum(stages.updates(config, "adapt") for config in configs)
     updates += sum({backbone_id(c): stages.updates(c, "pretrain") for c in missing}.values())
     with tqdm(total=updates, unit="update", disable=None, smoothing=0.02) as progress:
-        for group in plan_groups("pretrain", missing, width):
-            run_group(group, progress.update)
+        _run(plan_groups("pretrain", missing, width), backend, store, progress)
         ready = [config for config in configs if _has_backbone(config, store)]
-        for group in plan_groups("adapt", ready, width):
-            run_group(group, progress.update)
+        _run(plan_groups("adapt", ready, width), backend, store, progress)
     for config in configs:
         if not _has_backbone(config, store):
             _record_failure(config, RuntimeError("its backbone could not be pretrained"))
@@ -62,6 +71,23 @@ def _complete(configs: Sequence[Config], store: Store, width: int | None) -> Non
 
 def _has_backbone(config: Config, store: Store) -> bool:
     return read_summary(store.backbone_folder(backbone_id(config))) is not None
+
+
+def _run(groups: Sequence[Group], backend: Backend, store: Store, progress: tqdm) -> None:
+    if backend.name == "local":
+        for group in groups:
+            run_group(group, progress.update)
+        return
+    payloads = [group.payload() for group in groups]
+    for updates in run_elsewhere(backend, run_payload, payloads, store.root):
+        progress.update(updates)
+
+
+def run_payload(payload: dict[str, Any]) -> int:
+    """A worker's task: the group of `payload`; returns how many updates it made."""
+    group = Group.of(payload)
+    run_group(group, lambda updates: None)
+    return sum(stages.updates(config, group.stage) for config in group.configs)
 
 
 def run_group(group: Group, advance: Callable[[int], object]) -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import hydra
 import pandas as pd
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, MissingConfigException
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from qlexp.complaints import one_sentence
 from qlexp.config import register_schema, run_id
-from qlexp.errors import UsageError, unknown_name
+from qlexp.errors import UsageError
 from qlexp.execute import execute
 from qlexp.plan import plan
 from qlexp.store import Store, read_curves
@@ -45,7 +46,7 @@ def run(overrides: Sequence[str] = ()) -> Result:
         RuntimeError: the run failed.
     """
     register_schema()
-    with _one_sentence(), initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+    with one_sentence(), initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config = plan(compose("config", overrides=list(overrides)))
     summary = execute([config], width=1)[0]
     if summary["status"] == "failed":
@@ -57,8 +58,11 @@ def run(overrides: Sequence[str] = ()) -> Result:
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def _run_one(composed: DictConfig) -> float | None:
     """One cell from the command line; returns the validation loss, for sweepers that optimise."""
-    summary = execute([plan(composed)], width=1)[0]
+    with _refusal():
+        summary = execute([plan(composed)], width=1)[0]
     print(summary_line(summary))
+    if summary["status"] == "failed" and HydraConfig.get().mode == RunMode.RUN:
+        sys.exit(1)
     return summary.get("validation_loss")
 
 
@@ -77,30 +81,24 @@ def summary_line(summary: dict[str, Any]) -> str:
 def main() -> None:
     """The console script: a mistake of the user's is one sentence on stderr and exit code 2."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     register_schema()
     try:
-        with _one_sentence():
+        with _refusal(), one_sentence():
             _run_one()
-    except UsageError as error:
-        print(f"qlexp: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         print("qlexp: stopped; finished runs are stored and a rerun skips them.", file=sys.stderr)
         sys.exit(130)
 
 
 @contextmanager
-def _one_sentence() -> Iterator[None]:
-    """Turns Hydra's and OmegaConf's complaints into a `UsageError`."""
+def _refusal() -> Iterator[None]:
+    """Prints a `UsageError` and leaves; inside a Hydra job too, so that Hydra adds no words."""
     try:
         yield
-    except MissingConfigException as error:
-        group, _, name = (error.missing_cfg_file or "").rpartition("/")
-        if error.options is None:
-            raise UsageError(str(error).splitlines()[0]) from error
-        raise unknown_name(group or "config", name, error.options) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+    except UsageError as error:
+        print(f"qlexp: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from qlexp.backbone import Backbone
 from qlexp.budget import reference_count
 from qlexp.checkpoint import Checkpoint
 from qlexp.compilation import loss_function
-from qlexp.config import Config, StageConfig, backbone_id, plain, run_id
+from qlexp.config import Config, StageConfig, backbone_id, group_id, plain, run_id
 from qlexp.errors import UsageError
 from qlexp.functions import FUNCTIONS, samples_per_period
 from qlexp.initial import Draw
@@ -207,7 +207,7 @@ def _train(
             rates,
             _seeds(configs, f"order of {stage}"),
             first.trainer.record_every,
-            loss_function(first.compile, device),
+            loss_function(first.compile, device, (stage, lanes, group_id(first))),
             checkpoint,
             lambda done: advance(done * lanes),
         )

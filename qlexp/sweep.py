@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from qlexp.backends import Backend
 from qlexp.config import Config, run_id
 from qlexp.execute import execute
 from qlexp.plan import plan
@@ -42,14 +43,14 @@ class Job:
         return Cell(run_id(config), *cell, own)
 
 
-def run_sweep(jobs: Sequence[Job], width: int | None) -> list[dict[str, Any]]:
+def run_sweep(jobs: Sequence[Job], width: int | None, backend: Backend) -> list[dict[str, Any]]:
     """Runs the jobs, at most `width` lanes a batch (None: what fits); their summaries, in order."""
     for place, study in {(job.config.store, job.config.study) for job in jobs}:
         members = [job for job in jobs if (job.config.store, job.config.study) == (place, study)]
         common = set.intersection(*(set(job.overrides) for job in members))
         cells = [job.cell(common) for job in members]
         Store(place).write_study(study, list(dict.fromkeys(cells)))
-    summaries = execute([job.config for job in jobs], width)
+    summaries = execute([job.config for job in jobs], width, backend)
     states = Counter(summary["status"] for summary in summaries)
     print(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
     return summaries

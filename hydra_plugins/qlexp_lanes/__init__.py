@@ -1,7 +1,7 @@
 """Hydra launcher that trains the cells of a sweep in batches: `hydra/launcher=lanes`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -10,6 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from qlexp.backends import Backend
 from qlexp.sweep import Job, run_sweep
 
 
@@ -17,6 +18,9 @@ from qlexp.sweep import Job, run_sweep
 class LanesConfig:
     _target_: str = "hydra_plugins.qlexp_lanes.LanesLauncher"
     width: int | None = None  # the most runs in one batch; null: what fits into the free memory
+    backend: str = "local"  # local, joblib, submitit_local, submitit_slurm or ray
+    workers: int = 1  # batches at a time, for all backends but local
+    options: dict[str, Any] = field(default_factory=dict)  # the backend's own
 
 
 ConfigStore.instance().store(
@@ -27,8 +31,11 @@ ConfigStore.instance().store(
 class LanesLauncher(Launcher):
     """Composes every job, refuses the sweep where one cannot work, and runs all in lanes."""
 
-    def __init__(self, width: int | None) -> None:
+    def __init__(
+        self, width: int | None, backend: str, workers: int, options: Mapping[str, Any]
+    ) -> None:
         self.width = width
+        self.backend = Backend(backend, workers, dict(options))
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -43,7 +50,7 @@ class LanesLauncher(Launcher):
             self.loader.load_sweep_config(self.config, list(overrides))
             for overrides in job_overrides
         ]
-        summaries = run_sweep([Job.of(config) for config in composed], self.width)
+        summaries = run_sweep([Job.of(config) for config in composed], self.width, self.backend)
         return [
             _job_return(overrides, config, summary)
             for overrides, config, summary in zip(job_overrides, composed, summaries, strict=True)

@@ -9,9 +9,7 @@ Every method starts as the frozen backbone exactly, and every trainable tensor h
 gradient after two steps.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -178,25 +176,13 @@ class Adapter(nn.Module):
         return self.backbone
 
 
+_COUNTS: dict[tuple[type, str, str], int] = {}
+
+
 def count_trainable(method: type[Adapter], config: AdapterConfig, backbone: BackboneConfig) -> int:
     """Trainable parameters of one lane, exact, without drawing any."""
-    return _count(method, _Frozen(config), _Frozen(backbone))
-
-
-@dataclass(frozen=True, eq=False)
-class _Frozen:
-    """A config as a dictionary key: equal where its fields are."""
-
-    config: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Frozen) and self.config == other.config
-
-    def __hash__(self) -> int:
-        return hash(repr(self.config))
-
-
-@cache
-def _count(method: Callable[..., Adapter], config: _Frozen, backbone: _Frozen) -> int:
-    adapter = method(Backbone(backbone.config, Shapes()), config.config, Shapes())
-    return sum(parameter.numel() for parameter in adapter.trainable().values())
+    key = (method, repr(config), repr(backbone))
+    if key not in _COUNTS:
+        adapter = method(Backbone(backbone, Shapes()), config, Shapes())
+        _COUNTS[key] = sum(parameter.numel() for parameter in adapter.trainable().values())
+    return _COUNTS[key]

@@ -1,0 +1,103 @@
+"""Where the groups of a sweep run: in this process, or on workers that an existing engine provides.
+
+Whole groups are handed out, so that every worker trains a batch. Workers share the store's folder;
+what one of them finished another never overwrites.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from qlexp.checks import Checked, bounded, one_of
+from qlexp.errors import UsageError
+
+Payload = dict[str, Any]
+Work = Callable[[Payload], int]
+
+_PACKAGES = {
+    "local": None,
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+    "ray": "ray",
+}
+
+
+@dataclass
+class Backend(Checked):
+    """An engine, how many workers it may use, and its own options.
+
+    `options` go to `joblib.Parallel`, `submitit.AutoExecutor.update_parameters` or `ray.init`.
+    """
+
+    name: str = one_of("local", *_PACKAGES)
+    workers: int = bounded(1, minimum=1)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        package = _PACKAGES[self.name]
+        if package is None:
+            return
+        try:
+            import_module(package)
+        except ImportError as error:
+            raise UsageError(
+                f"hydra.launcher.backend={self.name} needs the package {package}: "
+                f"pip install 'qlexp[{package}]'."
+            ) from error
+
+
+def run_elsewhere(
+    backend: Backend, work: Work, payloads: Sequence[Payload], folder: Path
+) -> Iterator[int]:
+    """What `work` returns of every payload, as the workers finish them.
+
+    Args:
+        work: importable, so that a worker finds it.
+        folder: for the engine's own files; seen by all workers.
+    """
+    if backend.name == "joblib":
+        return _joblib(backend, work, payloads)
+    if backend.name == "ray":
+        return _ray(backend, work, payloads)
+    return _submitit(backend, work, payloads, folder)
+
+
+def _joblib(backend: Backend, work: Work, payloads: Sequence[Payload]) -> Iterator[int]:
+    joblib = import_module("joblib")
+    parallel = joblib.Parallel(
+        n_jobs=backend.workers, return_as="generator_unordered", **backend.options
+    )
+    yield from parallel(joblib.delayed(work)(payload) for payload in payloads)
+
+
+def _submitit(
+    backend: Backend, work: Work, payloads: Sequence[Payload], folder: Path
+) -> Iterator[int]:
+    jobs = submit(backend, work, payloads, folder)
+    for job in import_module("submitit").helpers.as_completed(jobs):
+        yield job.result()
+
+
+def submit(backend: Backend, work: Work, payloads: Sequence[Payload], folder: Path) -> list[Any]:
+    """Hands submitit one job a payload, at most `backend.workers` at a time; returns the jobs."""
+    cluster = backend.name.removeprefix("submitit_")
+    executor = import_module("submitit").AutoExecutor(folder / "submitit", cluster=cluster)
+    executor.update_parameters(slurm_array_parallelism=backend.workers, **backend.options)
+    return executor.map_array(work, list(payloads))
+
+
+def _ray(backend: Backend, work: Work, payloads: Sequence[Payload]) -> Iterator[int]:
+    ray = import_module("ray")
+    ray.init(**{"num_cpus": backend.workers, "include_dashboard": False, **backend.options})
+    try:
+        remote = ray.remote(work)
+        waiting = [remote.remote(payload) for payload in payloads]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            yield from ray.get(done)
+    finally:
+        ray.shutdown()

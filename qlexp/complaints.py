@@ -1,7 +1,7 @@
 """What Hydra, OmegaConf and YAML say of bad input, each as one sentence."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from traceback import walk_tb
@@ -40,27 +40,31 @@ def one_sentence() -> Iterator[None]:
         raise UsageError(f"{_one_line(error)}.") from error
 
 
-def unknown_key(key: str, config: DictConfig) -> UsageError:
-    """The error for a dotted `key` that `config` has not: the nearest keys, then its neighbours."""
+def unknown_key(key: str, known: Iterable[str]) -> UsageError:
+    """The error for a dotted `key` that is none of `known`; names the nearest and its siblings."""
     parent, _, last = key.rpartition(".")
-    known = sorted(_keys(config))
-    near = [name for name in known if name.rpartition(".")[2] == last]
-    near = near or get_close_matches(key, known, n=1, cutoff=0.7)
+    parts = [name.rpartition(".") for name in sorted(known)]
+    beside = {name: _joined(folder, name) for folder, _, name in parts if folder == parent}
+    near = [_joined(folder, name) for folder, _, name in parts if name == last]
+    near = near or [beside[name] for name in get_close_matches(last, beside, n=1, cutoff=0.6)]
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
-    beside = [name for name in known if name.rpartition(".")[0] == parent]
-    valid = f" Valid keys: {', '.join(beside)}." if beside else ""
+    valid = f" Valid keys: {', '.join(beside.values())}." if beside else ""
     return UsageError(f"Unknown key '{key}'.{hint}{valid}")
 
 
-def _keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all that can be set in `config`."""
-    for key in config:
-        if not prefix and key == "hydra":
+def _joined(folder: str, name: str) -> str:
+    return f"{folder}.{name}" if folder else name
+
+
+def keys(config: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all that can be set in `config`, Hydra's own node left out."""
+    for key in map(str, config):
+        if prefix + key == "hydra":
             continue
-        yield f"{prefix}{key}"
+        yield prefix + key
         node = None if OmegaConf.is_missing(config, key) else config[key]
-        if isinstance(node, DictConfig) and not node._is_none():
-            yield from _keys(node, f"{prefix}{key}.")
+        if isinstance(node, DictConfig):
+            yield from keys(node, f"{prefix}{key}.")
 
 
 def _unknown_choice(error: MissingConfigException) -> UsageError:
@@ -71,11 +75,13 @@ def _unknown_choice(error: MissingConfigException) -> UsageError:
 
 
 def _sentence(error: Exception) -> UsageError:
+    if isinstance(error.__cause__, UsageError):  # raised where Hydra instantiates
+        return error.__cause__
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         root = _root(cause.parent_node)
         if root is not None:
-            return unknown_key(cause.full_key, root)
+            return unknown_key(cause.full_key, keys(root))
     if isinstance(cause, OmegaConfBaseException):
         key = f"{cause.full_key}: " if cause.full_key else ""
         return UsageError(f"{key}{_one_line(cause, lines=1)}.")

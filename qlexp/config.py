@@ -11,13 +11,14 @@ budget is left out too, since `resolve` has already turned it into the method's 
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_class
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,7 +36,7 @@ class FunctionConfig(Checked):
 
     name: str = MISSING
     coefficients: dict[str, float] = field(default_factory=dict)
-    domain: list[list[float]] = field(default_factory=list)  # [[x1 low, high], [x2 low, high]]
+    domain: list[Any] = field(default_factory=list)  # [[x1 low, high], [x2 low, high]]
     spread: float = bounded(0.0, minimum=0.0, maximum=0.5)
 
     def __post_init__(self) -> None:
@@ -47,10 +48,13 @@ class FunctionConfig(Checked):
                 raise unknown_name(
                     f"coefficient of {self.name}", name, FUNCTIONS[self.name].coefficients
                 )
-        if len(self.domain) != 2 or any(len(s) != 2 or s[0] >= s[1] for s in self.domain):
-            raise UsageError(
-                f"function.domain={self.domain} must be two sides [[low, high], [low, high]]."
-            )
+        try:
+            self.domain = [[float(low), float(high)] for low, high in self.domain]
+        except (TypeError, ValueError):
+            self.domain = []
+        inside = (-math.inf < low < high < math.inf for low, high in self.domain)
+        if len(self.domain) != 2 or not all(inside):
+            raise UsageError("function.domain must be two finite sides [[low, high], [low, high]].")
 
 
 @dataclass
@@ -218,16 +222,20 @@ def _without_hydra(composed: DictConfig) -> DictConfig:
 
 def _component(group: str, node: Any) -> Component:
     values = dict(node)
+    target = values.pop("_target_", None)
     try:
-        kind = get_class(values.pop("_target_"))
-    except (KeyError, ImportError, ValueError) as error:
+        kind = resolve_name(target)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        kind = None
+    schema = getattr(kind, "Config", None)
+    if not isinstance(kind, type) or not is_dataclass(schema):
         raise UsageError(
-            f"{group}._target_ must name an importable class such as "
-            f"qlexp.adapters.lora.LoRA ({error})."
-        ) from error
+            f"{group}._target_={target} must name an importable class with a Config dataclass, "
+            "such as qlexp.adapters.lora.LoRA."
+        )
     with _readable_errors(f"{group}."):
-        schema = OmegaConf.structured(kind.Config)  # type: ignore[attr-defined]
-        return Component(kind, OmegaConf.to_object(OmegaConf.merge(schema, values)))
+        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
+        return Component(kind, OmegaConf.to_object(merged))
 
 
 @contextmanager

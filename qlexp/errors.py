@@ -1,11 +1,22 @@
 """Errors that a user can mend: one sentence that says what is wrong and what would be right."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class UsageError(Exception):
     """Bad input. The command line prints the sentence and exits with code 2, before any compute."""
+
+
+class RunError(RuntimeError):
+    """A run raised an error; it is stored as failed, and the next start tries it again."""
+
+    @classmethod
+    def of(cls, summary: Mapping[str, Any]) -> "RunError":
+        """From the summary of a failed run."""
+        cell = f"{summary['function']}/{summary['method']}/s{summary['seed']}"
+        return cls(f"{cell} failed: {summary['error']}")
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> UsageError:

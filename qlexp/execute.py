@@ -38,8 +38,7 @@ def execute(
         UsageError: the mirror or the store cannot work; nothing has been computed.
     """
     environment.keep_freed_memory()
-    for settings in {repr(config.tracking): config.tracking for config in configs}.values():
-        tracking.check(settings)
+    check_places(configs)
     stores = {config.store: Store(config.store) for config in configs}
     todo = {
         run_id(config): config
@@ -53,6 +52,14 @@ def execute(
         _complete(part, store, width, backend or Backend())
     summaries = (stores[config.store].summary(run_id(config)) for config in configs)
     return [summary for summary in summaries if summary is not None]
+
+
+def check_places(configs: Sequence[Config]) -> None:
+    """Raises `UsageError` where a mirror or a store of `configs` cannot work."""
+    for settings in {repr(config.tracking): config.tracking for config in configs}.values():
+        tracking.check(settings)
+    for place in {config.store for config in configs}:
+        Store(place)
 
 
 def _complete(configs: Sequence[Config], store: Store, width: int | None, backend: Backend) -> None:

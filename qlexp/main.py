@@ -11,13 +11,11 @@ from typing import Any
 import hydra
 import pandas as pd
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from qlexp.complaints import one_sentence
 from qlexp.config import register_schema, run_id
-from qlexp.errors import UsageError
+from qlexp.errors import RunError, UsageError
 from qlexp.execute import execute
 from qlexp.plan import plan
 from qlexp.store import Store, read_curves
@@ -43,14 +41,14 @@ def run(overrides: Sequence[str] = ()) -> Result:
 
     Raises:
         UsageError: an override is wrong; the sentence says what would be right.
-        RuntimeError: the run failed.
+        RunError: the run raised an error.
     """
     register_schema()
     with one_sentence(), initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
         config = plan(compose("config", overrides=list(overrides)))
     summary = execute([config], width=1)[0]
     if summary["status"] == "failed":
-        raise RuntimeError(summary["error"])
+        raise RunError.of(summary)
     folder = Store(config.store).run_folder(run_id(config))
     return Result(summary, read_curves(folder), folder)
 
@@ -60,17 +58,15 @@ def _run_one(composed: DictConfig) -> float | None:
     """One cell from the command line; returns the validation loss, for sweepers that optimise."""
     with _refusal():
         summary = execute([plan(composed)], width=1)[0]
+    if summary["status"] == "failed":
+        raise RunError.of(summary)
     print(summary_line(summary))
-    if summary["status"] == "failed" and HydraConfig.get().mode == RunMode.RUN:
-        sys.exit(1)
-    return summary.get("validation_loss")
+    return summary["validation_loss"]
 
 
 def summary_line(summary: dict[str, Any]) -> str:
-    """A run in one line."""
+    """A finished run in one line."""
     cell = f"{summary['function']}/{summary['method']}/s{summary['seed']}"
-    if summary["status"] == "failed":
-        return f"{cell}  failed: {summary['error']}"
     keys = ("pretrain_r2", "frozen_loss", "post_train_loss", "test_loss")
     values = "  ".join(
         f"{key} {'inf' if summary[key] is None else format(summary[key], '.4g')}" for key in keys
@@ -79,13 +75,19 @@ def summary_line(summary: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """The console script: a mistake of the user's is one sentence on stderr and exit code 2."""
+    """The console script: a mistake of the user's is one sentence on stderr and exit code 2.
+
+    A run that raised an error is one sentence and exit code 1, after all others are stored.
+    """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     register_schema()
     try:
         with _refusal(), one_sentence():
             _run_one()
+    except RunError as error:
+        print(f"qlexp: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("qlexp: stopped; finished runs are stored and a rerun skips them.", file=sys.stderr)
         sys.exit(130)
@@ -99,7 +101,3 @@ def _refusal() -> Iterator[None]:
     except UsageError as error:
         print(f"qlexp: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

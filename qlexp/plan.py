@@ -1,27 +1,48 @@
 """From Hydra's composed config to one that is ready to run: bad input ends here."""
 
-from dataclasses import fields
+import re
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
 from qlexp import environment
 from qlexp.budget import with_budget
-from qlexp.complaints import unknown_key
+from qlexp.complaints import keys, one_sentence, unknown_key
 from qlexp.config import Config, resolve
+from qlexp.errors import UsageError
 from qlexp.stages import problem_of
 
 
+@one_sentence()
 def plan(composed: DictConfig) -> Config:
     """The checked config of a run, its method sized to its budget.
 
     Raises:
         UsageError: something in it cannot work; nothing has been computed yet.
     """
-    names = [item.name for item in fields(Config)]
-    for key in composed:
-        if key not in (*names, "hydra"):
-            raise unknown_key(str(key), OmegaConf.masked_copy(composed, names))
+    if unknown := set(_unknown_keys(composed)):
+        raise unknown_key(min(unknown), set(keys(composed)) - unknown)
     config = with_budget(resolve(composed))
+    if not re.fullmatch(r"[\w.-]*\w", config.study):
+        raise UsageError(
+            f"study='{config.study}' names a file: use letters, digits, '_', '-' and '.' only."
+        )
     environment.pick_device(config.device)
     problem_of(config)
     return config
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """Dotted names of what `+KEY=VALUE` has added and nothing would read."""
+    schema = OmegaConf.get_type(node)
+    if not is_dataclass(schema):
+        return
+    known = {item.name for item in fields(schema)}
+    for key in map(str, node):
+        if prefix + key == "hydra":
+            continue
+        if key not in known:
+            yield prefix + key
+        elif OmegaConf.is_dict(node[key]):
+            yield from _unknown_keys(node[key], f"{prefix}{key}.")

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from qlexp.backends import Backend
 from qlexp.config import Config, run_id
-from qlexp.execute import execute
+from qlexp.execute import check_places, execute
 from qlexp.plan import plan
 from qlexp.store import Cell, Store
 
@@ -45,6 +45,7 @@ class Job:
 
 def run_sweep(jobs: Sequence[Job], width: int | None, backend: Backend) -> list[dict[str, Any]]:
     """Runs the jobs, at most `width` lanes a batch (None: what fits); their summaries, in order."""
+    check_places([job.config for job in jobs])
     for place, study in {(job.config.store, job.config.study) for job in jobs}:
         members = [job for job in jobs if (job.config.store, job.config.study) == (place, study)]
         common = set.intersection(*(set(job.overrides) for job in members))

@@ -1,5 +1,6 @@
 """How many lanes fit into the free memory."""
 
+import logging
 from collections.abc import Sequence
 
 import psutil
@@ -12,6 +13,8 @@ from qlexp.config import Config
 from qlexp.environment import pick_device
 from qlexp.initial import Shapes
 from qlexp.training import batches_per_epoch, lane_losses
+
+log = logging.getLogger(__name__)
 
 _SHARE = 0.6  # of the free memory; the rest is for what the count below leaves out
 _ADAM_COPIES = 4  # weight, gradient and two moments
@@ -56,5 +59,10 @@ def lane_bytes(config: Config, stage: str) -> int:
 def lanes_that_fit(configs: Sequence[Config], stage: str) -> int:
     """The width of a batch of `configs`, which have one shape: at least 1."""
     device = pick_device(configs[0].device)
-    fitting = int(_SHARE * free_bytes(device) / lane_bytes(configs[0], stage))
+    try:
+        needed = lane_bytes(configs[0], stage)
+    except Exception as error:  # a method may fail on the meta device, or anywhere
+        log.warning("the memory of a run cannot be counted (%s): one run at a time", error)
+        return 1
+    fitting = int(_SHARE * free_bytes(device) / needed)
     return max(1, min(fitting, _CPU_LANES) if device.type == "cpu" else fitting)

@@ -11,6 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from qlexp.backends import Backend
+from qlexp.errors import RunError, UsageError
 from qlexp.sweep import Job, run_sweep
 
 
@@ -34,6 +35,8 @@ class LanesLauncher(Launcher):
     def __init__(
         self, width: int | None, backend: str, workers: int, options: Mapping[str, Any]
     ) -> None:
+        if width is not None and width < 1:
+            raise UsageError(f"hydra.launcher.width={width} must be at least 1, or null.")
         self.width = width
         self.backend = Backend(backend, workers, dict(options))
 
@@ -66,5 +69,5 @@ def _job_return(overrides: Sequence[str], config: DictConfig, summary: dict[str,
         working_dir=config.hydra.sweep.dir,
         task_name=config.hydra.job.name,
         status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
-        _return_value=RuntimeError(summary["error"]) if failed else summary["validation_loss"],
+        _return_value=RunError.of(summary) if failed else summary["validation_loss"],
     )

@@ -1,0 +1,5 @@
+"""`python -m qlexp` is the `qlexp` command."""
+
+from qlexp.main import main
+
+main()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,12 @@ def written(store: Path) -> dict[str, int]:
     }
 
 
-def runs(store: Path) -> dict[tuple[str, str, int], dict]:
-    """The stored summaries by (function, method, seed)."""
+def all_runs(store: Path) -> list[dict[str, Any]]:
+    """The stored summaries."""
     summaries = [Store(store).summary(folder.name) for folder in (store / "runs").iterdir()]
-    return {(s["function"], s["method"], s["seed"]): s for s in summaries if s is not None}
+    return [summary for summary in summaries if summary is not None]
+
+
+def runs(store: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    """The stored summaries by (function, method, seed)."""
+    return {(s["function"], s["method"], s["seed"]): s for s in all_runs(store)}

@@ -98,6 +98,7 @@ BAD_INPUT = {
     "sweep, added key": ("-m +foo=1,2", ["'foo'"]),
     "sweep, study": ("-m study=a/b seed=0,1", ["a/b"]),
     "sweep, width": ("-m seed=0,1 hydra.launcher.width=0", ["hydra.launcher.width=0"]),
+    "sweep, empty": ("-m function=glob(none*)", ["empty", "glob"]),
     "sweep, launcher": ("-m seed=0,1 hydra/launcher=lane", ["'lane'", "'lanes'"]),
 }
 

@@ -16,6 +16,7 @@ from qlexp.groups import Group
 from qlexp.main import CONF
 from qlexp.plan import plan
 from qlexp.store import Store, read_curves, read_tensors
+from qlexp.width import lane_bytes
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 TINY = [
@@ -180,3 +181,33 @@ def test_a_plan_holds_its_group(composed: Compose) -> None:
     rebuilt = Group.of(group.payload())
     assert rebuilt.identities == group.identities
     assert OmegaConf.create(rebuilt.payload()) == OmegaConf.create(group.payload())
+
+
+@pytest.mark.parametrize("method", ["lora", "queryable"])
+def test_recomputed_activations_change_nothing_and_hold_less(
+    composed: Compose, method: str
+) -> None:
+    settings = (f"method={method}", "backbone.depth=8", "precision=float64")
+    plain = composed(*settings)
+    lean = composed(*settings, "recompute=true", store="lean")
+    assert run_id(plain) == run_id(lean)
+    kept, recomputed = execute([plain])[0], execute([lean])[0]
+    assert recomputed["test_loss"] == pytest.approx(kept["test_loss"], rel=1e-12)
+    assert lane_bytes(lean, "adapt") < lane_bytes(plain, "adapt") / 2
+
+
+@pytest.mark.parametrize("method", ["lora", "queryable"])
+def test_what_lower_precision_costs(composed: Compose, method: str) -> None:
+    """bfloat16 moves the final loss by far less than the adaptation does."""
+    settings = (f"method={method}", "function=himmelblau", "backbone.width=16", "trainer=quick")
+    size = ("data.pretrain=512", "data.adapt=256", "data.test=256", "trainer.adapt.epochs=40")
+    losses = {
+        precision: execute(
+            [composed(*settings, *size, "trainer.adapt.batch_size=64", f"precision={precision}")]
+        )[0]
+        for precision in ("float32", "bfloat16", "tf32")
+    }
+    full = losses["float32"]
+    gained = full["frozen_loss"] - full["test_loss"]
+    for precision in ("bfloat16", "tf32"):
+        assert abs(losses[precision]["test_loss"] - full["test_loss"]) < 0.1 * gained

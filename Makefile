@@ -42,7 +42,8 @@ test: .venv/installed-test
 	touch .venv/installed $@
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	$(or $(PYTHON),$(error No Python here: install 3.11, or name one with PYTHON=PATH)) -m venv .venv \
+		|| { rm -rf .venv; exit 1; }
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

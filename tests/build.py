@@ -1,6 +1,7 @@
 """Small networks, adapters and samples for tests, without a command line or a store.
 
-What a lane gets is drawn from its own seed, so that the same seeds make the same lanes in any batch.
+What a lane gets is drawn from its own seed, so that the same seeds make the same lanes in any
+batch.
 """
 
 from collections.abc import Sequence

@@ -73,9 +73,9 @@ def test_every_tensor_has_a_gradient_by_the_second_step(name: str) -> None:
     for _ in range(2):
         loss = (adapter(data.x) - data.y).square().mean(1).sum()
         gradients = torch.autograd.grad(loss, list(tensors.values()))
-        for (key, tensor), gradient in zip(tensors.items(), gradients, strict=True):
+        for key, gradient in zip(tensors, gradients, strict=True):
             reached[key] |= gradient.reshape(len(SEEDS), -1).ne(0).any(1)
-            tensor.data -= 0.1 * gradient
+            tensors[key].data -= 0.1 * gradient
     assert [key for key, lanes in reached.items() if not lanes.all()] == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from build import METHODS
 from conftest import TINY, Command, Outcome, runs, written
 from torch import Tensor
 
@@ -16,10 +17,7 @@ import qlexp as package
 from qlexp.adapters.lora import LoRA
 from qlexp.errors import RunError, UsageError
 from qlexp.functions import FUNCTIONS
-from qlexp.main import CONF
 from qlexp.store import read_tensors
-
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 SUMMARY_KEYS = {
     "run_id",

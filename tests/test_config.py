@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from build import METHODS
 from conftest import Command
 from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
@@ -26,7 +27,6 @@ from qlexp.store import Store
 
 FILES = sorted(CONF.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
 GOLDEN_ID = "432f6a3b7ce8ee23"

@@ -5,14 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from build import METHODS
 from conftest import TINY, Command, all_runs, runs, written
 from torch import Tensor
 
 from qlexp.adapters.lora import LoRA
-from qlexp.main import CONF
 from qlexp.store import Store
 
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 GRID = ("-m", *TINY, "function=drop_wave,matyas", "method=lora,dora")
 LORA = "qlexp.adapters.lora.LoRA"
 LOSSES = (

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from qlexp.adapters.base import Adapter
 from qlexp.checkpoint import Checkpoint
 from qlexp.config import StageConfig
 
@@ -37,7 +38,7 @@ class Curves:
 
     Attributes:
         steps: how many updates were done before each row.
-        loss: training loss on the row's batch, (R, L).
+        loss: training loss on the row's batch, penalties included, (R, L).
         learning_rate: (R, L).
         gradient_norms: by layer of the network, before clipping, (R, L) each.
         alive: (L,) of bool, False for a lane that met a value that is not finite.
@@ -51,8 +52,12 @@ class Curves:
 
 
 def lane_losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Mean square error of each lane, (L,)."""
-    return (model(x) - y).square().mean(1)
+    """Mean square error of each lane and what its method penalises, (L,)."""
+    if not isinstance(model, Adapter):
+        return (model(x) - y).square().mean(1)
+    prediction, context = model.run(x)
+    error = (prediction - y).square().mean(1)
+    return error if context.penalty is None else error + context.penalty
 
 
 def batches_per_epoch(samples: int, batch_size: int | None) -> int:

@@ -102,6 +102,7 @@ class Adapter(nn.Module):
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
     near_lora: ClassVar[bool] = False  # whether a count far from LoRA's is refused
     trains: ClassVar[bool] = True  # False for a method without trainable parameters
+    reading: ClassVar[bool] = False  # whether its formula is partly a reading of its paper
 
     def __init__(self, backbone: Backbone, config: Any, draw: Draw) -> None:
         super().__init__()
@@ -117,13 +118,17 @@ class Adapter(nn.Module):
         """The adapted form of linear `name` of layer `layer`."""
         raise TypeError(f"{type(self).__name__} does not say how it wraps a linear")
 
-    def context(self, mask: Tensor | None = None) -> Context:
+    def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Context:
         """The context with which a forward pass begins."""
-        return Context(mask)
+        return Context(mask, instruction)
+
+    def run(self, x: Tensor) -> tuple[Tensor, Context]:
+        """Predictions (L, N) of points (L, N, 2), and the context as the last layer leaves it."""
+        return self.backbone.run(x, self.context())
 
     def forward(self, x: Tensor) -> Tensor:
         """Points (L, N, 2) to predictions (L, N)."""
-        return self.backbone.run(x, self.context())[0]
+        return self.run(x)[0]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, each once, the wrapping left out of the names."""
@@ -170,10 +175,14 @@ class Adapter(nn.Module):
             for name in ALL_LINEARS:
                 adapted = getattr(layer, name)
                 if isinstance(adapted, AdaptedLinear):
-                    weight = adapted.merged()
+                    weight = self.merged(adapted)
                     adapted.base.weight.data.copy_(weight)
                     setattr(layer, name, adapted.base)
         return self.backbone
+
+    def merged(self, linear: AdaptedLinear) -> Tensor:
+        """What `merge` makes of a linear: the weight (L, out, in) with its change."""
+        return linear.merged()
 
 
 _COUNTS: dict[tuple[type, str, str], int] = {}

@@ -211,8 +211,8 @@ class Queryable(Adapter):
         first = next(target for target in ALL_LINEARS if target in self.config.targets)
         return QueryableLinear(base, self.config, draw, layer if name == first else None)
 
-    def context(self, mask: Tensor | None = None) -> Routing:
-        return Routing(mask, router=self.router)
+    def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Routing:
+        return Routing(mask, instruction, router=self.router)
 
     def routes(self, x: Tensor) -> Tensor:
         """Atom weights of points x (L, N, 2) in every block: (L, N, N_b, K)."""

@@ -9,7 +9,7 @@ Every method starts as the frozen backbone exactly, and every trainable tensor h
 gradient after two steps.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,6 +31,8 @@ ALL_LINEARS = ("qkv", "out", "up", "down")
 class AdapterConfig(Checked):
     """What every method has: the label of its rows and the linears of a layer that it adapts."""
 
+    sized_by: ClassVar[str | None] = None  # the field that `budget.rank` chooses; None: none
+
     name: str = "adapter"
     targets: list[str] = field(default_factory=lambda: list(ALL_LINEARS))
 
@@ -43,10 +45,22 @@ class AdapterConfig(Checked):
     def check(self, backbone: BackboneConfig) -> None:
         """Raises `UsageError` where this config does not fit the backbone."""
 
+    def sizes(self, backbone: BackboneConfig) -> range:
+        """What the field `sized_by` can be; trainable parameters grow with it."""
+        raise TypeError(f"{type(self).__name__} does not say how large it can be")
+
+    def sized(self, size: int) -> "AdapterConfig":
+        """This config with its field `sized_by` at `size`."""
+        assert self.sized_by is not None
+        changed: dict[str, Any] = {self.sized_by: size}
+        return replace(self, **changed)
+
 
 @dataclass
 class LowRankConfig(AdapterConfig):
     """A method with a rank; its update is scaled by alpha / rank."""
+
+    sized_by: ClassVar = "rank"
 
     rank: int = bounded(8, minimum=1)
     alpha: float = bounded(16.0, above=0.0)
@@ -65,6 +79,14 @@ class LowRankConfig(AdapterConfig):
                     f"its shape is {shapes[target]}, so the rank must be at most "
                     f"{min(shapes[target])}."
                 )
+
+    def sizes(self, backbone: BackboneConfig) -> range:
+        shapes = linear_shapes(backbone)
+        return range(1, min(min(shapes[target]) for target in self.targets) + 1)
+
+    def sized(self, size: int) -> "LowRankConfig":
+        """The update keeps its scale."""
+        return replace(self, rank=size, alpha=self.scale * size)
 
 
 class AdaptedLinear(nn.Module):

@@ -23,6 +23,7 @@ tables: .venv/installed
 	$(bin)/qlexp experiment=quick
 	$(bin)/python -m analysis.tables --study quick
 	$(bin)/python -m analysis.figures --study quick
+	$(bin)/python -m analysis.figures --study quick --function drop_wave
 
 test: .venv/installed-test
 	$(bin)/ruff check

@@ -27,7 +27,7 @@ from qlexp.errors import UsageError, unknown_name
 from qlexp.functions import FUNCTIONS
 
 NUMERICS_VERSION = 1  # part of every id: raised when the same config gives other numbers
-_NOT_IN_RUN_ID = ("tracking", "budget", "device", "compile", "store", "study")
+_NOT_IN_RUN_ID = ("tracking", "budget", "device", "compile", "recompute", "store", "study")
 
 
 @dataclass
@@ -161,6 +161,7 @@ class Config(Checked):
     precision: str = one_of("float32", "float32", "tf32", "bfloat16", "float64")
     device: str = one_of("auto", "auto", "cpu", "cuda")
     compile: bool = False
+    recompute: bool = False
     store: str = "store"
     study: str = "adhoc"
 

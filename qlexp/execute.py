@@ -85,6 +85,8 @@ def _run(groups: Sequence[Group], backend: Backend, store: Store, progress: tqdm
         for group in groups:
             run_group(group, progress.update)
         return
+    if not groups:
+        return
     payloads = [group.payload() for group in groups]
     for updates in run_elsewhere(backend, run_payload, payloads, store.root):
         progress.update(updates)

@@ -112,6 +112,7 @@ def _pretrain_key(config: Config) -> Hashable:
         config.device,
         config.precision,
         config.compile,
+        config.recompute,
         repr(config.backbone),
         repr(config.trainer.pretrain.shape()),
         repr(config.pretrain_optimizer),
@@ -120,7 +121,7 @@ def _pretrain_key(config: Config) -> Hashable:
 
 
 def _adapt_key(config: Config) -> Hashable:
-    return (config.device, config.compile, group_id(config))
+    return (config.device, config.compile, config.recompute, group_id(config))
 
 
 _KEYS: dict[str, Callable[[Config], Hashable]] = {"pretrain": _pretrain_key, "adapt": _adapt_key}

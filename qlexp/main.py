@@ -80,7 +80,7 @@ def main() -> None:
     A run that raised an error is one sentence and exit code 1, after all others are stored.
     """
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra wants options first
     register_schema()
     try:
         with _refusal(), one_sentence():
@@ -91,6 +91,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("qlexp: stopped; finished runs are stored and a rerun skips them.", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_override(argument: str) -> bool:
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
 
 
 @contextmanager

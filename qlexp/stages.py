@@ -41,6 +41,7 @@ def pretrain(
     problems = [problem_of(config) for config in configs]
     draw = Draw(_seeds(configs, "backbone"), dtype_of(first.precision))
     model = Backbone(first.backbone, draw).to(device)
+    model.recompute = first.recompute
     parameters = dict(model.named_parameters())
     samples = _stack(problems, "pretrain", first.precision, device)
     curves = _train(model, configs, parameters, samples, "pretrain", checkpoint, advance)
@@ -93,7 +94,8 @@ def adapt(
     r2 = _r2(losses["test"], splits["test"])
     for lane, config in enumerate(configs):
         final = {name: values[lane].item() for name, values in losses.items()}
-        fine = bool(curves.alive[lane]) and max(final.values()) <= config.trainer.loss_ceiling
+        ceiling = config.trainer.loss_ceiling
+        fine = bool(curves.alive[lane]) and all(loss <= ceiling for loss in final.values())
         summary = {
             **identity(config),
             "status": "done" if fine else "diverged",
@@ -156,6 +158,7 @@ def load_backbones(configs: Sequence[Config], store: Store, device: torch.device
     """
     shape, dtype = configs[0].backbone, dtype_of(configs[0].precision)
     backbone = Backbone(shape, Draw([0] * len(configs), dtype))
+    backbone.recompute = configs[0].recompute
     parameters = dict(backbone.named_parameters())
     for lane, config in enumerate(configs):
         path = store.backbone_folder(backbone_id(config)) / "backbone.safetensors"

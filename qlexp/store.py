@@ -8,6 +8,7 @@ A folder is written under a temporary name and put in place by one rename, so th
 whole run or none.
 """
 
+import errno
 import json
 import math
 import os
@@ -72,8 +73,7 @@ class Store:
 
     def finished(self, run_id: str) -> bool:
         """Whether a rerun may skip this run."""
-        summary = self.summary(run_id)
-        return summary is not None and summary["status"] in FINISHED
+        return _is_finished(self.run_folder(run_id))
 
     def summaries(self) -> Iterator[dict[str, Any]]:
         """Every stored run, in the order of run ids."""
@@ -138,21 +138,36 @@ def write_folder(
 
 def _put_in_place(draft: Path, folder: Path) -> bool:
     """Renames `draft` to `folder`; a finished run already there stays, a failed one gives way."""
-    existing = read_summary(folder)
-    if existing is not None and existing.get("status") in FINISHED:
-        return False
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-        os.replace(folder, old / "run")
-        shutil.rmtree(old, ignore_errors=True)
     draft.chmod(0o755)
-    try:
-        os.replace(draft, folder)
-    except OSError:
-        if folder.exists():  # another worker was first
+    while not _rename(draft, folder):
+        if _is_finished(folder):
             return False
-        raise
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent)) / "run"
+        try:
+            if _rename(folder, aside) and _is_finished(aside):  # finished since it was looked at
+                _rename(aside, folder)
+                return False
+        except FileNotFoundError:  # another writer has moved it
+            pass
+        finally:
+            shutil.rmtree(aside.parent, ignore_errors=True)
     return True
+
+
+def _rename(source: Path, target: Path) -> bool:
+    """Whether `source` became `target`: not where `target` is taken."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _is_finished(folder: Path) -> bool:
+    summary = read_summary(folder)
+    return summary is not None and summary.get("status") in FINISHED
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:

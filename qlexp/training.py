@@ -117,7 +117,7 @@ def train(
         alive = state.alive = state.alive & loss.isfinite() & norm.isfinite()
         lr = learning_rate * schedule_factor(stage, step, steps)
         if step % record_every == 0 or step == steps - 1:
-            state.rows.append((step, loss.detach(), lr, norms))
+            state.rows.append((step, loss.detach().clone(), lr, norms))
         factor = alive if stage.clip is None else alive * (stage.clip / norm).clamp(max=1.0)
         for tensor, gradient in zip(tensors, gradients, strict=True):
             tensor.grad = _scaled(gradient, factor, alive)

@@ -33,10 +33,12 @@ def lane_bytes(config: Config, stage: str) -> int:
 
     Weights, gradients and moments, and the activations that the backward pass keeps.
     """
-    model: torch.nn.Module = Backbone(config.backbone, Shapes())
+    backbone = Backbone(config.backbone, Shapes())
+    backbone.recompute = config.recompute
+    model: torch.nn.Module = backbone
     samples, settings = config.data.pretrain, config.trainer.pretrain
     if stage == "adapt":
-        model = config.method.kind(model, config.method.config, Shapes())
+        model = config.method.kind(backbone, config.method.config, Shapes())
         samples, settings = config.data.adapt, config.trainer.adapt
     rows = samples // batches_per_epoch(samples, settings.batch_size)
     kept: dict[int, int] = {}

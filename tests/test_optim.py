@@ -131,7 +131,7 @@ def test_soap_is_the_published_soap(config: dict[str, Any]) -> None:
     params = start()
     runs = [solo(params, lane) for lane in range(LANES)]
     oracles = [Reference(run, 0.01, **config) for run in runs]
-    ours = SOAP(params, 0.01, SOAP.Config(**config))
+    ours = SOAP(params, 0.01, SOAP.Config(damping=0.0, **config))
     for step in range(STEPS):
         give_gradients(params, step)
         for lane in range(LANES):
@@ -151,7 +151,7 @@ def test_soap_is_the_published_soap_where_lora_starts_with_b_zero() -> None:
     for p in params:
         p.requires_grad_()
     run = solo(params, 0)
-    ours, oracle = SOAP(params, 0.01, SOAP.Config()), Reference(run, 0.01)
+    ours, oracle = SOAP(params, 0.01, SOAP.Config(damping=0.0)), Reference(run, 0.01)
     target = normal(d_out, d_in, seed=2)
     for step in range(STEPS):
         x = normal(16, d_in, seed=10 + step)
@@ -163,6 +163,24 @@ def test_soap_is_the_published_soap_where_lora_starts_with_b_zero() -> None:
             assert params[0].grad.count_nonzero() == 0
             oracle.share_bases(ours, params, 0)
     assert worst(params, [q[None] for q in run]) < 1e-10
+
+
+def test_soap_damping_settles_the_directions_that_no_gradient_reached() -> None:
+    """Rounding in a rank-deficient gradient reaches the updates without damping, not with it."""
+
+    def moved(damping: float, rounding: float) -> Tensor:
+        p = torch.zeros(1, 12, 3, dtype=torch.float64, requires_grad=True)
+        optimizer = SOAP([p], 0.01, SOAP.Config(damping=damping, precondition_frequency=2))
+        for step in range(12):
+            p.grad = normal(1, 12, 3, seed=step) * (1 + rounding * normal(1, 12, 3, seed=99))
+            optimizer.step()
+        return p.detach()
+
+    def sensitivity(damping: float) -> float:
+        return worst([moved(damping, 1e-15)], [moved(damping, 0.0)])
+
+    assert sensitivity(1e-6) < 1e-9
+    assert sensitivity(0.0) > 1e-4
 
 
 def test_soap_a_zero_first_gradient_does_not_lock_the_basis() -> None:

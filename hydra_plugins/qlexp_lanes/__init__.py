@@ -1,10 +1,15 @@
-"""Hydra launcher that trains the cells of a sweep in batches: `hydra/launcher=lanes`."""
+"""Hydra launcher that trains the cells of a sweep in batches, and the grid sweeper beside it.
+
+`hydra/launcher=lanes` works under any sweeper; `hydra/sweeper=lanes` with any launcher.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -24,9 +29,14 @@ class LanesConfig:
     options: dict[str, Any] = field(default_factory=dict)  # the backend's own
 
 
-ConfigStore.instance().store(
-    group="hydra/launcher", name="lanes", node=LanesConfig, provider="qlexp"
-)
+@dataclass
+class GridConfig:
+    _target_: str = "hydra_plugins.qlexp_lanes.GridSweeper"
+    params: dict[str, str] | None = None  # what is swept, as on the command line
+
+
+for group, node in (("hydra/launcher", LanesConfig), ("hydra/sweeper", GridConfig)):
+    ConfigStore.instance().store(group=group, name="lanes", node=node, provider="qlexp")
 
 
 class LanesLauncher(Launcher):
@@ -58,6 +68,26 @@ class LanesLauncher(Launcher):
             _job_return(overrides, config, summary)
             for overrides, config, summary in zip(job_overrides, composed, summaries, strict=True)
         ]
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's grid, composed once and not twice, an empty one refused, and no file left behind."""
+
+    def __init__(self, params: dict[str, str] | None) -> None:
+        super().__init__(max_batch_size=None, params=params)
+
+    def sweep(self, arguments: list[str]) -> list[Any]:
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        grid = [job for batch in self.split_arguments(overrides, None) for job in batch]
+        if not grid:
+            raise UsageError("The sweep is empty: a glob() or range() of it matches nothing.")
+        if not isinstance(self.launcher, LanesLauncher):  # which checks before it runs any job
+            self.validate_batch_is_legal(grid)
+        results = self.launcher.launch(grid, initial_job_idx=0)
+        return [result.return_value for result in results]  # raises the error of a failed job
 
 
 def _job_return(overrides: Sequence[str], config: DictConfig, summary: dict[str, Any]) -> JobReturn:

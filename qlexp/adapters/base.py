@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from qlexp.backbone import Backbone, linear_shapes
@@ -23,6 +23,7 @@ from qlexp.context import Context
 from qlexp.errors import UsageError, unknown_name
 from qlexp.initial import Draw, Shapes
 from qlexp.linear import LaneLinear
+from qlexp.store import read_tensors
 
 ALL_LINEARS = ("qkv", "out", "up", "down")
 
@@ -71,6 +72,10 @@ class LowRankConfig(AdapterConfig):
 
     def check(self, backbone: BackboneConfig) -> None:
         super().check(backbone)
+        if not self.targets:
+            raise UsageError(
+                f"method.targets is empty: name at least one of {', '.join(ALL_LINEARS)}."
+            )
         shapes = linear_shapes(backbone)
         for target in self.targets:
             if self.rank > min(shapes[target]):
@@ -170,9 +175,9 @@ class Adapter(nn.Module):
         """Reads what `save` wrote into one lane.
 
         Raises:
-            UsageError: the file's tensors are not this method's.
+            UsageError: the file is not readable, or its tensors are not this method's.
         """
-        stored = load_file(path)
+        stored = read_tensors(path)
         own = self.trainable()
         differing = sorted(
             name

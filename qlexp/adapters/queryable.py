@@ -32,7 +32,7 @@ from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
 class QueryableConfig(LowRankConfig):
     """LoRA's fields, and the bank's."""
 
-    atoms: int = bounded(16, minimum=1)
+    atoms: int = bounded(16, minimum=2)  # over one atom there is nothing to route
     key_dim: int | None = bounded(None, minimum=1)  # null: the rank
     top_k: int = bounded(4, minimum=1)
     block_size: int = bounded(2, minimum=1)
@@ -65,8 +65,6 @@ class QueryableConfig(LowRankConfig):
                 "method.top_k=1 gives the router no gradient: use top_k of at least 2, or name "
                 "method.straight_through=true."
             )
-        if not self.targets:
-            raise UsageError("method.targets is empty: queryable LoRA needs at least one linear.")
 
 
 class Router(nn.Module):
@@ -114,11 +112,12 @@ class Router(nn.Module):
     def weights(self, logits: Tensor) -> Tensor:
         """Softmax over the top k logits and 0 elsewhere: w >= 0, sum 1, (L, N, K)."""
         largest, chosen = logits.topk(self.config.top_k, dim=-1)
-        sparse = torch.zeros_like(logits).scatter(-1, chosen, largest.softmax(-1))
+        kept = largest.softmax(-1)
+        sparse = kept.new_zeros(logits.shape).scatter(-1, chosen, kept)
         if not self.config.straight_through:
             return sparse
         dense = logits.softmax(-1)
-        return sparse.detach() + dense - dense.detach()
+        return sparse.detach() + (dense - dense.detach())
 
     def operator(self, weights: Tensor) -> Tensor:
         """R_b = sum_m w_m M_m, (L, N, rank, rank)."""

@@ -32,8 +32,13 @@ class SOAP(LaneOptimizer):
     - A refresh sorts the basis by its estimated eigenvalues, and the second moment with it.
     - A first gradient of zero (LoRA's A beside B = 0) has no eigenvectors: the basis is the
       coordinate axes, and the first refresh already turns it, as every later one does, towards
-      the eigenvectors of the gradients seen by then. Directions that no gradient has reached are
-      spanned by an arbitrary basis, in which rounding has a say.
+      the eigenvectors of the gradients seen by then.
+
+    Ours is `damping`, 0 in the paper. A gradient of low rank leaves directions unseen, and in the
+    paper's form rounding chooses their basis, so that a run would depend on its neighbours. With
+    damping, eigenvalues below `damping` times the mean one count as unseen: their first basis is
+    fixed by the covariance alone, and a refresh, which factorises C Q + damping * mean * Q, keeps
+    it in place.
 
     A lane's gradient of one parameter counts as zero where it is not finite or its squared norm
     overflows, so that no factorisation can fail and the neighbours never notice.
@@ -51,6 +56,7 @@ class SOAP(LaneOptimizer):
         weight_decay: float = bounded(0.01, minimum=0.0)
         precondition_frequency: int = bounded(10, minimum=1)
         max_precondition_dim: int = bounded(10000, minimum=0)  # a larger side is not rotated
+        damping: float = bounded(1e-6, minimum=0.0)  # of the mean eigenvalue; the paper's form: 0
 
     config: Config
 
@@ -128,7 +134,7 @@ class SOAP(LaneOptimizer):
     def _factorise(self, params: list[Tensor]) -> None:
         for sides in self._by_size(params):
             covariances = [state["covariances"][axis] for state, axis in sides]
-            basis = torch.linalg.eigh(torch.cat(covariances)).eigenvectors.flip(-1)
+            basis = _eigenbasis(torch.cat(covariances), self.config.damping)
             lanes = [len(c) for c in covariances]
             for (state, axis), q in zip(sides, torch.split(basis, lanes), strict=True):
                 state["bases"][axis] = q
@@ -138,7 +144,9 @@ class SOAP(LaneOptimizer):
             bases = [state["bases"][axis] for state, axis in sides]
             lanes = [len(q) for q in bases]
             basis = torch.cat(bases)  # (K, d, d), K matrices of one size
-            product = torch.cat([state["covariances"][axis] for state, axis in sides]) @ basis
+            covariance = torch.cat([state["covariances"][axis] for state, axis in sides])
+            kept = self.config.damping * _mean_eigenvalue(covariance)
+            product = covariance @ basis + kept * basis
             order = (basis * product).sum(-2).argsort(descending=True)  # (K, d) by eigenvalue
             product = product.gather(2, order[:, None].expand_as(product))
             basis = torch.linalg.qr(product).Q
@@ -148,6 +156,30 @@ class SOAP(LaneOptimizer):
                 state["bases"][axis] = q
                 v = state["exp_avg_sq"]
                 state["exp_avg_sq"] = v.gather(axis, o.unsqueeze(3 - axis).expand_as(v))
+
+
+def _mean_eigenvalue(covariance: Tensor) -> Tensor:
+    """(K, 1, 1) of (K, d, d)."""
+    return covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+
+
+def _eigenbasis(covariance: Tensor, damping: float) -> Tensor:
+    """Eigenvectors of (K, d, d) as columns, largest eigenvalue first.
+
+    Those of the eigenvalues that `damping` hides are replaced by the principal axes, within their
+    span, of a fixed ramp over the coordinates, which are far apart from each other.
+    """
+    values, vectors = (part.flip(-1) for part in torch.linalg.eigh(covariance))
+    if not damping:
+        return vectors
+    seen = values > damping * _mean_eigenvalue(covariance).squeeze(-1)  # (K, d)
+    axes = torch.eye(values.shape[-1]).to(covariance)
+    ramp = torch.linspace(1, 2, values.shape[-1]).to(covariance)
+    span = axes - (vectors * seen.unsqueeze(1)) @ vectors.mT  # projects on the unseen directions
+    rest = torch.linalg.eigh(span @ (ramp.unsqueeze(-1) * span)).eigenvectors.flip(-1)
+    column = (torch.arange(len(ramp), device=seen.device) - seen.sum(-1, keepdim=True)).clamp_min(0)
+    rest = rest.gather(2, column.unsqueeze(1).expand_as(rest))
+    return torch.where(seen.unsqueeze(1), vectors, rest)
 
 
 def _matrices(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ An encoder is anything that can be called with a list of texts and gives an arra
 from collections.abc import Callable, Sequence
 from functools import cache
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def hashing_encoder(texts: list[str]) -> NDArray[np.float64]:
     vectors = np.zeros((len(texts), _HASHED))
     for vector, text in zip(vectors, texts, strict=True):
         words = text.lower().replace(",", " ").replace(";", " ").replace(":", " ").split()
-        for feature in [*words, *map(" ".join, zip(words, words[1:], strict=False))]:
+        for feature in [*words, *map(" ".join, pairwise(words))]:
             digest = int.from_bytes(sha256(feature.encode()).digest()[:8], "big")
             vector[digest % _HASHED] += 1 if digest >> 63 else -1
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -93,8 +94,8 @@ def _embedding(name: str, folder: str | None, text: str) -> NDArray[np.float64]:
 def embed(texts: Sequence[str], name: str, folder: str | None, dim: int) -> NDArray[np.float64]:
     """e(z) of every text, (texts, dim): the encoder's vector through a fixed orthonormal map.
 
-    The map's rows are orthonormal, drawn from a seed that depends on both sizes alone, and scaled so
-    that a unit vector of the encoder keeps a length near 1.
+    The map has orthonormal columns, drawn from a seed that depends on both sizes alone, and is
+    scaled so that the mean square length of a vector stays what it was.
 
     Raises:
         UsageError: the encoder is not to be had, or `dim` exceeds its size.

@@ -9,6 +9,7 @@ Every method starts as the frozen backbone exactly, and every trainable tensor h
 gradient after two steps.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -45,6 +46,11 @@ class AdapterConfig(Checked):
 
     def check(self, backbone: BackboneConfig) -> None:
         """Raises `UsageError` where this config does not fit the backbone."""
+
+    @property
+    def instruction_size(self) -> int | None:
+        """d_e of the encoded instruction that the method reads; None: it reads none."""
+        return None
 
     def sizes(self, backbone: BackboneConfig) -> range:
         """What the field `sized_by` can be; trainable parameters grow with it."""
@@ -128,6 +134,7 @@ class Adapter(nn.Module):
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
     near_lora: ClassVar[bool] = False  # whether a count far from LoRA's is refused
+    lane_fields: ClassVar[tuple[str, ...]] = ()  # numbers that may differ from lane to lane
     trains: ClassVar[bool] = True  # False for a method without trainable parameters
     reading: ClassVar[bool] = False  # whether its formula is partly a reading of its paper
 
@@ -149,13 +156,16 @@ class Adapter(nn.Module):
         """The context with which a forward pass begins."""
         return Context(mask, instruction)
 
-    def run(self, x: Tensor) -> tuple[Tensor, Context]:
+    def run(self, x: Tensor, instruction: Tensor | None = None) -> tuple[Tensor, Context]:
         """Predictions (L, N) of points (L, N, 2), and the context as the last layer leaves it."""
-        return self.backbone.run(x, self.context())
+        return self.backbone.run(x, self.context(instruction=instruction))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Points (L, N, 2) to predictions (L, N)."""
-        return self.run(x)[0]
+    def forward(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
+        """Points (L, N, 2), and e(z) (L, N, d_e) where the method reads it, to (L, N)."""
+        return self.run(x, instruction)[0]
+
+    def set_lane_fields(self, values: Mapping[str, Tensor]) -> None:
+        """Takes over the `lane_fields` of every lane, (L,) each."""
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, each once, the wrapping left out of the names."""

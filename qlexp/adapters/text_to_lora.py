@@ -37,6 +37,10 @@ class TextToLoRAConfig(GeneratedConfig):
     hidden: int = bounded(7, minimum=1)
     text_dim: int | None = bounded(None, minimum=1)  # null: no texts
 
+    @property
+    def instruction_size(self) -> int | None:
+        return self.text_dim
+
 
 class Hypernetwork(nn.Module):
     """From a text and the place of a linear to the linear's factors.

@@ -46,8 +46,6 @@ class VBLoRAConfig(LowRankConfig):
 
     def check(self, backbone: BackboneConfig) -> None:
         super().check(backbone)
-        if not self.targets:
-            raise UsageError("method.targets is empty: VB-LoRA needs at least one linear.")
         if self.top_k > self.vectors:
             raise UsageError(
                 f"method.top_k={self.top_k} exceeds the bank: it must be at most "

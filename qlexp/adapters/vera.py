@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from qlexp.adapters.base import AdaptedLinear, Adapter, AdapterConfig
+from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, AdapterConfig
 from qlexp.backbone import Backbone, linear_shapes
 from qlexp.checks import bounded
 from qlexp.config import BackboneConfig
@@ -37,7 +37,9 @@ class VeRAConfig(AdapterConfig):
     def check(self, backbone: BackboneConfig) -> None:
         super().check(backbone)
         if not self.targets:
-            raise UsageError("method.targets is empty: VeRA needs at least one linear.")
+            raise UsageError(
+                f"method.targets is empty: name at least one of {', '.join(ALL_LINEARS)}."
+            )
 
     def sizes(self, backbone: BackboneConfig) -> range:
         """Up to the entries of the largest linear: more rank-one terms than that are redundant."""

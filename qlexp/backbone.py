@@ -146,5 +146,6 @@ class Backbone(nn.Module):
                 h, context = layer(h, context)
         return self.head.project(self.norm(context.token_mean(h))).squeeze(-1), context
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
+        """Predictions without an adapter; an instruction is not read."""
         return self.run(x, Context())[0]

@@ -1,16 +1,16 @@
 """Equal footing: a method's trainable parameters held against LoRA's.
 
-`budget.rank` asks for equal counts: the method takes the rank whose count is nearest to LoRA's at
-that rank, with alpha scaled along so that alpha / rank stays what it was. Without it every method
-keeps its own rank. A method that promises to stay near LoRA (`Adapter.near_lora`) is refused
-outside `budget.tolerance`.
+`budget.rank` asks for equal counts: the field that a method is sized by (its rank, or the length of
+its bank) takes the value whose count is nearest to LoRA's at that rank, with alpha scaled along so
+that alpha / rank stays what it was. Without it every method keeps its own size. A method that
+promises to stay near LoRA (`Adapter.near_lora`) is refused outside `budget.tolerance`.
 """
 
+from bisect import bisect_left
 from dataclasses import replace
 
-from qlexp.adapters.base import Adapter, LowRankConfig, count_trainable
+from qlexp.adapters.base import Adapter, AdapterConfig, LowRankConfig, count_trainable
 from qlexp.adapters.lora import LoRA
-from qlexp.backbone import linear_shapes
 from qlexp.config import BackboneConfig, BudgetConfig, Component, Config
 from qlexp.errors import UsageError
 
@@ -22,7 +22,7 @@ def with_budget(config: Config) -> Config:
         UsageError: the method must stay near LoRA's count and does not.
     """
     method = config.method.config
-    if not isinstance(method, LowRankConfig):
+    if method.sized_by is None:
         return config
     if config.budget.rank is not None:
         method = _nearest(config.method.kind, method, config.backbone, config.budget.rank)
@@ -33,11 +33,15 @@ def with_budget(config: Config) -> Config:
 
 
 def reference_count(config: Config) -> int | None:
-    """LoRA's trainable parameters at the reference rank; None for a method without a rank."""
+    """LoRA's trainable parameters at the reference rank; None where there is no such rank.
+
+    It is `budget.rank`, and without it the method's own rank where that means what LoRA's does.
+    """
     method = config.method.config
-    if not isinstance(method, LowRankConfig):
+    if method.sized_by is None:
         return None
-    return _lora_count(method, config.backbone, config.budget.rank or method.rank)
+    rank = config.budget.rank or (method.rank if isinstance(method, LowRankConfig) else None)
+    return None if rank is None else _lora_count(method, config.backbone, rank)
 
 
 def trainable_count(config: Config) -> int:
@@ -56,24 +60,22 @@ def _enforce(config: Config, budget: BudgetConfig) -> None:
         )
 
 
-def _lora_count(method: LowRankConfig, backbone: BackboneConfig, rank: int) -> int:
+def _lora_count(method: AdapterConfig, backbone: BackboneConfig, rank: int) -> int:
     lora = LowRankConfig(name="lora", targets=method.targets, rank=rank)
     lora.check(backbone)
     return count_trainable(LoRA, lora, backbone)
 
 
 def _nearest(
-    kind: type[Adapter], method: LowRankConfig, backbone: BackboneConfig, reference_rank: int
-) -> LowRankConfig:
-    """`method` at the rank whose count is nearest to LoRA's at `reference_rank`."""
+    kind: type[Adapter], method: AdapterConfig, backbone: BackboneConfig, reference_rank: int
+) -> AdapterConfig:
+    """`method` at the size whose count is nearest to LoRA's at `reference_rank`."""
     wanted = _lora_count(method, backbone, reference_rank)
-    largest = min(min(linear_shapes(backbone)[target]) for target in method.targets)
-    best, best_distance = method, None
-    for rank in range(1, largest + 1):
-        sized = replace(method, rank=rank, alpha=method.scale * rank)
-        distance = abs(count_trainable(kind, sized, backbone) - wanted)
-        if best_distance is not None and distance > best_distance:
-            break  # counts grow with the rank
-        if best_distance is None or distance < best_distance:
-            best, best_distance = sized, distance
-    return best
+    sizes = method.sizes(backbone)
+
+    def count(size: int) -> int:
+        return count_trainable(kind, method.sized(size), backbone)
+
+    enough = bisect_left(sizes, wanted, key=count)
+    around = sizes[max(enough - 1, 0) : enough + 1]
+    return method.sized(min(around, key=lambda size: abs(count(size) - wanted)))

@@ -64,6 +64,7 @@ class ShiftConfig(Checked):
     strength: float = bounded(0.0, above=-1.0)  # relative change of every shifted coefficient
     rotation: float = bounded(0.0, above=-90.0, below=90.0)  # degrees
     coefficients: list[str] | None = None  # the ones to shift; null: all
+    targets: int = bounded(1, minimum=1)  # how many targets one adapter serves
 
 
 @dataclass
@@ -75,6 +76,16 @@ class DataConfig(Checked):
     validation: int = bounded(1000, minimum=2)
     test: int = bounded(2000, minimum=2)
     noise: float = bounded(0.05, minimum=0.0)  # in standard deviations of the clean source
+
+
+@dataclass
+class InstructionConfig(Checked):
+    """How a target's text is encoded, for the methods that read it."""
+
+    encoder: str = one_of("none", "none", "hashing", "minilm", "folder")
+    folder: str | None = None
+    dim: int = bounded(16, minimum=1)
+    control: str = one_of("matched", "matched", "shuffled", "empty")
 
 
 @dataclass
@@ -150,6 +161,7 @@ class Config(Checked):
     function: FunctionConfig = MISSING
     shift: ShiftConfig = MISSING
     data: DataConfig = MISSING
+    instruction: InstructionConfig = MISSING
     backbone: BackboneConfig = MISSING
     method: Any = MISSING
     optimizer: Any = MISSING
@@ -292,6 +304,8 @@ def group_id(config: Config) -> str:
     values["data"].pop("noise")
     for stage in ("pretrain", "adapt"):
         values["trainer"][stage].pop("learning_rate")
+    for name in config.method.kind.lane_fields:
+        values["method"].pop(name)
     return _digest(values)
 
 

@@ -1,6 +1,7 @@
 """What a forward pass carries beside the activations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from torch import Tensor
 
@@ -14,9 +15,17 @@ class Context:
 
     Attributes:
         mask: (L, N, T) of bool, False on padding; None where there is none.
+        instruction: what the examples were asked, encoded, (L, N, d_e); None where nothing was.
+        penalty: what a method adds to the loss of each lane, (L,); None where nothing.
     """
 
     mask: Tensor | None = None
+    instruction: Tensor | None = None
+    penalty: Tensor | None = None
+
+    def penalised(self, penalty: Tensor) -> Self:
+        """With `penalty` (L,) added to what is carried already."""
+        return replace(self, penalty=penalty if self.penalty is None else self.penalty + penalty)
 
     def token_mean(self, h: Tensor) -> Tensor:
         """Mean over the tokens that are not padding: (L, N, T, d) -> (L, N, d)."""

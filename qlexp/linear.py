@@ -18,6 +18,15 @@ def lane_linear_add(y: Tensor, h: Tensor, weight: Tensor, scale: float = 1.0) ->
     return rows.unflatten(1, h.shape[1:-1])
 
 
+def lane_softmax(h: Tensor, weight: Tensor) -> Tensor:
+    """Softmax over the outputs of `weight @ h` a lane: h (L, ..., in) -> (L, ..., out).
+
+    The outputs lie ahead of the rows in memory: a CPU's softmax is slow along a short last axis.
+    """
+    scores = torch.bmm(weight, h.flatten(1, -2).mT)  # (L, out, rows)
+    return scores.softmax(1).mT.unflatten(1, h.shape[1:-1])
+
+
 class LaneLinear(nn.Module):
     """`y = W h + b`, W (L, out, in), b (L, out).
 

@@ -11,6 +11,7 @@ from qlexp.budget import with_budget
 from qlexp.complaints import keys, one_sentence, unknown_key
 from qlexp.config import Config, resolve
 from qlexp.errors import UsageError
+from qlexp.instructions import with_instruction
 from qlexp.stages import problem_of
 
 
@@ -23,7 +24,7 @@ def plan(composed: DictConfig) -> Config:
     """
     if unknown := set(_unknown_keys(composed)):
         raise unknown_key(min(unknown), set(keys(composed)) - unknown)
-    config = with_budget(resolve(composed))
+    config = with_instruction(with_budget(resolve(composed)))
     if not re.fullmatch(r"[\w.-]*\w", config.study):
         raise UsageError(
             f"study='{config.study}' names a file: use letters, digits, '_', '-' and '.' only."

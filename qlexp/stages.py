@@ -19,6 +19,7 @@ from qlexp.config import Config, StageConfig, backbone_id, group_id, plain, run_
 from qlexp.errors import UsageError
 from qlexp.functions import FUNCTIONS, samples_per_period
 from qlexp.initial import Draw
+from qlexp.instructions import encode
 from qlexp.precision import arithmetic, dtype_of
 from qlexp.seeding import seed_stream
 from qlexp.store import Store, read_summary, read_tensors, write_folder
@@ -26,6 +27,7 @@ from qlexp.targets import Problem, make_problem
 from qlexp.training import Curves, Samples, batches_per_epoch, mean_square_error, train
 
 Advance = Callable[[int], object]
+_SPLITS = {"test_clean": "test", "paraphrased": "test"}
 
 
 def pretrain(
@@ -43,9 +45,9 @@ def pretrain(
     model = Backbone(first.backbone, draw).to(device)
     model.recompute = first.recompute
     parameters = dict(model.named_parameters())
-    samples = _stack(problems, "pretrain", first.precision, device)
+    samples = _stack(configs, problems, "pretrain", device)
     curves = _train(model, configs, parameters, samples, "pretrain", checkpoint, advance)
-    validation = _stack(problems, "source_validation", first.precision, device)
+    validation = _stack(configs, problems, "source_validation", device)
     with arithmetic(first.precision, device):
         fit = mean_square_error(model, samples).tolist()
         held_out = mean_square_error(model, validation)
@@ -81,8 +83,8 @@ def adapt(
     problems = [problem_of(config) for config in configs]
     backbone = load_backbones(configs, store, device)
     splits = {
-        name: _stack(problems, name, first.precision, device)
-        for name in ("adapt", "validation", "test", "test_clean")
+        name: _stack(configs, problems, name, device)
+        for name in ("adapt", "validation", "test", "test_clean", "unseen", "paraphrased")
     }
     with arithmetic(first.precision, device):
         frozen = mean_square_error(backbone, splits["test"])
@@ -105,6 +107,10 @@ def adapt(
             "validation_loss": final["validation"],
             "test_loss": final["test"],
             "test_loss_clean": final["test_clean"],
+            "unseen_loss": final["unseen"] if config.shift.targets > 1 else None,
+            "paraphrased_loss": (
+                final["paraphrased"] if config.instruction.encoder != "none" else None
+            ),
             "test_r2": r2[lane].item(),
             "test_loss_raw": final["test"] * problems[lane].deviation ** 2,
             "trainable_parameters": _count(parameters.values()),
@@ -147,7 +153,15 @@ def build_adapter(configs: Sequence[Config], backbone: Backbone) -> Adapter:
     """The method of `configs` at its start, a lane each, around `backbone`."""
     draw = Draw(_seeds(configs, "adapter"), dtype_of(configs[0].precision))
     method = configs[0].method
-    return method.kind(backbone, method.config, draw).to(backbone.head.weight.device)
+    adapter: Adapter = method.kind(backbone, method.config, draw)
+    if adapter.lane_fields:
+        adapter.set_lane_fields(
+            {
+                name: torch.tensor([getattr(config.method.config, name) for config in configs])
+                for name in adapter.lane_fields
+            }
+        )
+    return adapter.to(backbone.head.weight.device)
 
 
 def load_backbones(configs: Sequence[Config], store: Store, device: torch.device) -> Backbone:
@@ -220,17 +234,29 @@ def _seeds(configs: Sequence[Config], stream: str) -> list[int]:
     return [seed_stream(config.function.name, config.seed, stream) for config in configs]
 
 
-def _stack(problems: Sequence[Problem], name: str, precision: str, device: torch.device) -> Samples:
-    """One split of every lane; `test_clean` is the test split without its noise."""
-    clean = name.endswith("_clean")
-    splits = [getattr(problem, name.removesuffix("_clean")) for problem in problems]
+def _stack(
+    configs: Sequence[Config], problems: Sequence[Problem], name: str, device: torch.device
+) -> Samples:
+    """One split of every lane, with the instructions that its method reads.
 
-    def tensor(arrays: list[np.ndarray]) -> Tensor:
-        return torch.as_tensor(np.stack(arrays), dtype=dtype_of(precision), device=device)
+    `test_clean` is the test split without its noise, `paraphrased` with held-out wordings.
+    """
+    splits = [getattr(problem, _SPLITS.get(name, name)) for problem in problems]
+    texts = [
+        encode(config, split, held_out=name == "paraphrased")
+        for config, split in zip(configs, splits, strict=True)
+        if split.shifts
+    ]
 
+    def tensor(arrays: Sequence[np.ndarray]) -> Tensor:
+        dtype = dtype_of(configs[0].precision)
+        return torch.as_tensor(np.stack(arrays), dtype=dtype, device=device)
+
+    given = [text for text in texts if text is not None]
     return Samples(
         tensor([split.x for split in splits]),
-        tensor([split.clean if clean else split.y for split in splits]),
+        tensor([split.clean if name == "test_clean" else split.y for split in splits]),
+        tensor(given) if given else None,
     )
 
 

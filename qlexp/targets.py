@@ -16,9 +16,10 @@ larger split begins with the samples of a smaller one and leaves the others' inp
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
 from qlexp.errors import UsageError, unknown_name
@@ -33,6 +34,12 @@ class Split:
     x: Array  # (n, 2), in [-1, 1]
     y: Array  # (n,), clean plus noise
     clean: Array  # (n,)
+    shifts: tuple[ShiftConfig, ...] = ()  # the targets that the samples are of; none: the source
+
+    @property
+    def target(self) -> NDArray[np.intp]:
+        """Which of `shifts` each sample is of, (n,): they take turns."""
+        return np.arange(len(self.y)) % max(len(self.shifts), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +54,7 @@ class Problem:
     adapt: Split  # target, as are the next two
     validation: Split
     test: Split
+    unseen: Split  # targets between those of adapt; the target itself where there is only one
     mean: float
     deviation: float
     source_coefficients: Coefficients
@@ -92,7 +100,6 @@ def make_problem(
     if not np.isfinite(function.domain).all():
         raise UsageError(f"function.domain={function.domain} must be finite on both sides.")
     source = _source_coefficients(function, seed)
-    target = _shifted(function.name, source, shift)
 
     x_pretrain = _inputs(function.name, seed, "pretrain", data.pretrain)
     raw = _raw_values(function, x_pretrain, source)
@@ -103,27 +110,63 @@ def make_problem(
             f" {source}: choose a domain and coefficients for which it does."
         )
 
-    def split(name: str, n: int, of_target: bool) -> Split:
+    def surface(x: Array, moved: ShiftConfig) -> Array:
+        values = _raw_values(function, x, _shifted(function.name, source, moved))
+        return rotate((values - mean) / deviation, x[:, 0], moved.rotation)
+
+    def split(name: str, n: int, shifts: tuple[ShiftConfig, ...]) -> Split:
         x = _inputs(function.name, seed, name, n)
-        values = _raw_values(function, x, target if of_target else source)
-        clean = (values - mean) / deviation
-        if of_target:
-            clean = rotate(clean, x[:, 0], shift.rotation)
+        clean = np.empty(n)
+        for turn, moved in enumerate(shifts or (UNMOVED,)):
+            rows = slice(turn, None, max(len(shifts), 1))
+            clean[rows] = surface(x[rows], moved)
         noise = _generator(function.name, seed, f"{name}.noise").standard_normal(n)
-        return Split(x=x, y=clean + data.noise * noise, clean=clean)
+        return Split(x=x, y=clean + data.noise * noise, clean=clean, shifts=shifts)
+
+    served = served_shifts(shift)
 
     return Problem(
-        pretrain=split("pretrain", data.pretrain, of_target=False),
-        source_validation=split("source_validation", data.validation, of_target=False),
-        adapt=split("adapt", data.adapt, of_target=True),
-        validation=split("validation", data.validation, of_target=True),
-        test=split("test", data.test, of_target=True),
+        pretrain=split("pretrain", data.pretrain, ()),
+        source_validation=split("source_validation", data.validation, ()),
+        adapt=split("adapt", data.adapt, served),
+        validation=split("validation", data.validation, served),
+        test=split("test", data.test, served),
+        unseen=split("unseen", data.test, unseen_shifts(shift)),
         mean=mean,
         deviation=deviation,
         source_coefficients=source,
-        target_coefficients=target,
+        target_coefficients=_shifted(function.name, source, shift),
         function=function,
         shift=shift,
+    )
+
+
+UNMOVED = ShiftConfig()
+
+
+def served_shifts(shift: ShiftConfig) -> tuple[ShiftConfig, ...]:
+    """The targets that one adapter serves: `shift` itself, or `shift.targets` of them.
+
+    Several lie evenly on the ellipse whose half-axes are the strength and the rotation, so that
+    neither alone tells two targets apart: (cos(a) strength, sin(a) rotation), a = 0, ....
+    """
+    return (shift,) if shift.targets == 1 else _on_ellipse(shift, offset=0.0)
+
+
+def unseen_shifts(shift: ShiftConfig) -> tuple[ShiftConfig, ...]:
+    """Targets half-way between neighbours among those served; none of them is trained on."""
+    return (shift,) if shift.targets == 1 else _on_ellipse(shift, offset=0.5)
+
+
+def _on_ellipse(shift: ShiftConfig, offset: float) -> tuple[ShiftConfig, ...]:
+    angles = [2 * math.pi * (turn + offset) / shift.targets for turn in range(shift.targets)]
+    return tuple(
+        replace(
+            shift,
+            strength=round(shift.strength * math.cos(angle), 3),
+            rotation=round(shift.rotation * math.sin(angle), 1),
+        )
+        for angle in angles
     )
 
 

@@ -17,18 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from qlexp.adapters.base import Adapter
 from qlexp.checkpoint import Checkpoint
 from qlexp.config import StageConfig
 
-LossFunction = Callable[[nn.Module, Tensor, Tensor], Tensor]
+LossFunction = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Points x (L, n, 2) and values y (L, n) of a batch of lanes."""
+    """Points x (L, n, 2), values y (L, n), and e(z) (L, n, d_e) or None, of a batch of lanes."""
 
     x: Tensor
     y: Tensor
+    instruction: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Curves:
 
     Attributes:
         steps: how many updates were done before each row.
-        loss: training loss on the row's batch, (R, L).
+        loss: training loss on the row's batch, penalties included, (R, L).
         learning_rate: (R, L).
         gradient_norms: by layer of the network, before clipping, (R, L) each.
         alive: (L,) of bool, False for a lane that met a value that is not finite.
@@ -50,9 +52,15 @@ class Curves:
     alive: Tensor
 
 
-def lane_losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Mean square error of each lane, (L,)."""
-    return (model(x) - y).square().mean(1)
+def lane_losses(
+    model: nn.Module, x: Tensor, y: Tensor, instruction: Tensor | None = None
+) -> Tensor:
+    """Mean square error of each lane and what its method penalises, (L,)."""
+    if not isinstance(model, Adapter):
+        return (model(x) - y).square().mean(1)
+    prediction, context = model.run(x, instruction)
+    error = (prediction - y).square().mean(1)
+    return error if context.penalty is None else error + context.penalty
 
 
 def batches_per_epoch(samples: int, batch_size: int | None) -> int:
@@ -90,7 +98,7 @@ def train(
         learning_rate: the peak of each lane, (L,).
         order_seeds: one a lane, for the order of its minibatches.
         record_every: updates between two rows of the curves; the last update has a row too.
-        losses: gives each lane's loss from (model, x, y); a compiled one is welcome.
+        losses: each lane's loss from (model, x, y, instruction); a compiled one is welcome.
         checkpoint: where to go on from, and where to save to.
         advance: called with the number of updates just done.
     """
@@ -102,8 +110,8 @@ def train(
         state = _restore(saved, tensors, optimizer)
         advance(state.step)
     order = _minibatches(samples, stage.epochs, batches, order_seeds)
-    for step, (x, y) in islice(enumerate(order), state.step, None):
-        loss = losses(model, x, y)
+    for step, batch in islice(enumerate(order), state.step, None):
+        loss = losses(model, batch.x, batch.y, batch.instruction)
         gradients = torch.autograd.grad(loss.sum(), tensors)
         norms = torch.stack(
             [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients]
@@ -157,12 +165,12 @@ def _scaled(gradient: Tensor, factor: Tensor, alive: Tensor) -> Tensor:
 
 def _minibatches(
     samples: Samples, epochs: int, batches: int, seeds: Sequence[int]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches (L, n, 2), (L, n) of every epoch, each lane's in an order of its own."""
+) -> Iterator[Samples]:
+    """The batches of every epoch, each lane's in an order of its own."""
     lanes, n = samples.y.shape
     if batches == 1:
         for _ in range(epochs):
-            yield samples.x, samples.y
+            yield samples
         return
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     size = n // batches
@@ -172,7 +180,12 @@ def _minibatches(
         order = order.to(samples.y.device, non_blocking=True)
         for batch in range(batches):
             chosen = order[:, batch * size : (batch + 1) * size]
-            yield samples.x[lane, chosen], samples.y[lane, chosen]
+            instruction = samples.instruction
+            yield Samples(
+                samples.x[lane, chosen],
+                samples.y[lane, chosen],
+                None if instruction is None else instruction[lane, chosen],
+            )
 
 
 def layer_of(parameter: str) -> str:
@@ -204,12 +217,16 @@ def _curves(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, x: Tensor, chunk: int = 1024) -> Tensor:
+def predict(
+    model: nn.Module, x: Tensor, instruction: Tensor | None = None, chunk: int = 1024
+) -> Tensor:
     """Predictions (L, n) at x (L, n, 2), `chunk` points at a time."""
-    return torch.cat([model(part) for part in x.split(chunk, dim=1)], dim=1)
+    parts = x.split(chunk, dim=1)
+    texts = [None] * len(parts) if instruction is None else instruction.split(chunk, dim=1)
+    return torch.cat([model(*part) for part in zip(parts, texts, strict=True)], dim=1)
 
 
 def mean_square_error(model: nn.Module, samples: Samples) -> Tensor:
     """The loss of each lane over all its samples, (L,), summed in float64."""
-    error = predict(model, samples.x).double() - samples.y.double()
-    return error.square().mean(1).cpu()
+    prediction = predict(model, samples.x, samples.instruction)
+    return (prediction.double() - samples.y.double()).square().mean(1).cpu()

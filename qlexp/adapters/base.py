@@ -9,7 +9,8 @@ Every method starts as the frozen backbone exactly, and every trainable tensor h
 gradient after two steps.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +33,8 @@ ALL_LINEARS = ("qkv", "out", "up", "down")
 class AdapterConfig(Checked):
     """What every method has: the label of its rows and the linears of a layer that it adapts."""
 
+    sized_by: ClassVar[str | None] = None  # the field that `budget.rank` chooses; None: none
+
     name: str = "adapter"
     targets: list[str] = field(default_factory=lambda: list(ALL_LINEARS))
 
@@ -44,10 +47,27 @@ class AdapterConfig(Checked):
     def check(self, backbone: BackboneConfig) -> None:
         """Raises `UsageError` where this config does not fit the backbone."""
 
+    @property
+    def instruction_size(self) -> int | None:
+        """d_e of the encoded instruction that the method reads; None: it reads none."""
+        return None
+
+    def sizes(self, backbone: BackboneConfig) -> range:
+        """What the field `sized_by` can be; trainable parameters grow with it."""
+        raise TypeError(f"{type(self).__name__} does not say how large it can be")
+
+    def sized(self, size: int) -> "AdapterConfig":
+        """This config with its field `sized_by` at `size`."""
+        assert self.sized_by is not None
+        changed: dict[str, Any] = {self.sized_by: size}
+        return replace(self, **changed)
+
 
 @dataclass
 class LowRankConfig(AdapterConfig):
     """A method with a rank; its update is scaled by alpha / rank."""
+
+    sized_by: ClassVar = "rank"
 
     rank: int = bounded(8, minimum=1)
     alpha: float = bounded(16.0, above=0.0)
@@ -70,6 +90,14 @@ class LowRankConfig(AdapterConfig):
                     f"its shape is {shapes[target]}, so the rank must be at most "
                     f"{min(shapes[target])}."
                 )
+
+    def sizes(self, backbone: BackboneConfig) -> range:
+        shapes = linear_shapes(backbone)
+        return range(1, min(min(shapes[target]) for target in self.targets) + 1)
+
+    def sized(self, size: int) -> "LowRankConfig":
+        """The update keeps its scale."""
+        return replace(self, rank=size, alpha=self.scale * size)
 
 
 class AdaptedLinear(nn.Module):
@@ -106,7 +134,9 @@ class Adapter(nn.Module):
 
     Config: ClassVar[type[AdapterConfig]] = AdapterConfig
     near_lora: ClassVar[bool] = False  # whether a count far from LoRA's is refused
+    lane_fields: ClassVar[tuple[str, ...]] = ()  # numbers that may differ from lane to lane
     trains: ClassVar[bool] = True  # False for a method without trainable parameters
+    reading: ClassVar[bool] = False  # whether its formula is partly a reading of its paper
 
     def __init__(self, backbone: Backbone, config: Any, draw: Draw) -> None:
         super().__init__()
@@ -122,13 +152,20 @@ class Adapter(nn.Module):
         """The adapted form of linear `name` of layer `layer`."""
         raise TypeError(f"{type(self).__name__} does not say how it wraps a linear")
 
-    def context(self, mask: Tensor | None = None) -> Context:
+    def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Context:
         """The context with which a forward pass begins."""
-        return Context(mask)
+        return Context(mask, instruction)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Points (L, N, 2) to predictions (L, N)."""
-        return self.backbone.run(x, self.context())[0]
+    def run(self, x: Tensor, instruction: Tensor | None = None) -> tuple[Tensor, Context]:
+        """Predictions (L, N) of points (L, N, 2), and the context as the last layer leaves it."""
+        return self.backbone.run(x, self.context(instruction=instruction))
+
+    def forward(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
+        """Points (L, N, 2), and e(z) (L, N, d_e) where the method reads it, to (L, N)."""
+        return self.run(x, instruction)[0]
+
+    def set_lane_fields(self, values: Mapping[str, Tensor]) -> None:
+        """Takes over the `lane_fields` of every lane, (L,) each."""
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Trainable parameters by name, each once, the wrapping left out of the names."""
@@ -175,10 +212,14 @@ class Adapter(nn.Module):
             for name in ALL_LINEARS:
                 adapted = getattr(layer, name)
                 if isinstance(adapted, AdaptedLinear):
-                    weight = adapted.merged()
+                    weight = self.merged(adapted)
                     adapted.base.weight.data.copy_(weight)
                     setattr(layer, name, adapted.base)
         return self.backbone
+
+    def merged(self, linear: AdaptedLinear) -> Tensor:
+        """What `merge` makes of a linear: the weight (L, out, in) with its change."""
+        return linear.merged()
 
 
 _COUNTS: dict[tuple[type, str, str], int] = {}

@@ -27,24 +27,35 @@ class DoRALinear(LoRALinear):
         )  # (L, out)
         self.magnitude = torch.nn.Parameter(self.row_norm().clone())
 
-    @torch.no_grad()
     def row_norm(self) -> Tensor:
-        """‖W + s B A‖ by row, (L, out), without forming the (out, in) product.
-
-        Expanded as ‖w‖² + 2 s b·(A w) + s² bᵀ (A Aᵀ) b for a row w of W and b of B.
-        """
-        cross = (self.B * torch.bmm(self.base.weight, self.A.mT)).sum(-1)
-        square = (self.B * torch.bmm(self.B, torch.bmm(self.A, self.A.mT))).sum(-1)
-        return (self.base_square + 2 * self.scale * cross + self.scale**2 * square).sqrt()
+        """‖W + s B A‖ by row, (L, out)."""
+        return updated_row_norm(self.base.weight, self.base_square, self.A, self.B, self.scale)
 
     def adapt(self, h: Tensor) -> Tensor:
         y = lane_linear_add(self.base.project(h), lane_linear(h, self.A), self.B, self.scale)
-        ratio = (self.magnitude / self.row_norm())[:, None, None]  # (L, 1, 1, out)
-        return torch.addcmul((1 - ratio) * self.base.bias[:, None, None], ratio, y)
+        return rescaled(y, self.magnitude / self.row_norm(), self.base.bias)
 
     def merged(self) -> Tensor:
         ratio = self.magnitude / self.row_norm()
         return ratio.unsqueeze(-1) * super().merged()
+
+
+@torch.no_grad()
+def updated_row_norm(W: Tensor, square: Tensor, A: Tensor, B: Tensor, scale: float) -> Tensor:
+    """‖W + s B A‖ by row, (L, out), without forming the (out, in) product.
+
+    Expanded as ‖w‖² + 2 s b·(A w) + s² bᵀ (A Aᵀ) b for a row w of W and b of B; `square` (L, out)
+    holds the ‖w‖².
+    """
+    cross = (B * torch.bmm(W, A.mT)).sum(-1)
+    own = (B * torch.bmm(B, torch.bmm(A, A.mT))).sum(-1)
+    return (square + 2 * scale * cross + scale**2 * own).sqrt()
+
+
+def rescaled(y: Tensor, ratio: Tensor, bias: Tensor) -> Tensor:
+    """y (L, N, T, out), which holds the bias (L, out), times ratio (L, out); the bias is spared."""
+    ratio = ratio[:, None, None]
+    return torch.addcmul((1 - ratio) * bias[:, None, None], ratio, y)
 
 
 class DoRA(Adapter):

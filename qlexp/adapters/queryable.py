@@ -12,7 +12,7 @@ atoms Gaussian with deviation 1/sqrt(rank), so that neither waits for the other)
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -85,10 +85,20 @@ class Router(nn.Module):
         self.S = draw.normal(d_k, rank, std=rank**-0.5) if blocks > 1 else None
         self.V = draw.normal(d_k, rank, std=rank**-0.5) if blocks > 2 else None
 
-    def query(self, block: int, state: Tensor, summaries: tuple[Tensor, ...]) -> Tensor:
-        """q_b (L, N, d_k) from the block-entry state (L, N, rank) and earlier blocks' averages."""
+    def pre_query(self, block: int, state: Tensor, instruction: Tensor | None) -> Tensor:
+        """q~_b = p_b + U u_b, (L, N, d_k), from the block-entry state (L, N, rank)."""
         u = rms_norm(state) if self.config.state_norm else state
-        query = self.priors[:, block, None] + lane_linear(u, self.U)
+        return self.priors[:, block, None] + lane_linear(u, self.U)
+
+    def query(
+        self,
+        block: int,
+        state: Tensor,
+        summaries: tuple[Tensor, ...],
+        instruction: Tensor | None = None,
+    ) -> Tensor:
+        """q_b = q~_b + S c_b, (L, N, d_k), with the averages of the earlier blocks."""
+        query = self.pre_query(block, state, instruction)
         if self.S is None or not summaries:
             return query
         return lane_linear_add(query, self.depth_summary(query, summaries), self.S)
@@ -105,7 +115,7 @@ class Router(nn.Module):
         scores = (keys * query.unsqueeze(2)).sum(-1) * self.config.d_k**-0.5
         return (scores.softmax(-1).unsqueeze(-1) * values).sum(2)
 
-    def logits(self, query: Tensor) -> Tensor:
+    def logits(self, query: Tensor, instruction: Tensor | None = None) -> Tensor:
         """q · k_m / sqrt(d_k), (L, N, K)."""
         return lane_linear(query, self.keys) * self.config.d_k**-0.5
 
@@ -159,7 +169,8 @@ class Routing(Context):
         if self.states:
             summaries = (*summaries, sum(self.states[1:], self.states[0]) / len(self.states))
         block = layer // router.config.block_size
-        weights = router.weights(router.logits(router.query(block, state, summaries)))
+        query = router.query(block, state, summaries, self.instruction)
+        weights = router.weights(router.logits(query, self.instruction))
         return replace(
             self,
             operator=router.operator(weights),
@@ -204,17 +215,20 @@ class Queryable(Adapter):
 
     def __init__(self, backbone: Backbone, config: QueryableConfig, draw: Draw) -> None:
         super().__init__(backbone, config, draw)
-        self.router = Router(config, backbone.config.depth, draw)
+        self.router = self.build_router(config, backbone.config.depth, draw)
+
+    def build_router(self, config: Any, depth: int, draw: Draw) -> Router:
+        return Router(config, depth, draw)
 
     def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> QueryableLinear:
         first = next(target for target in ALL_LINEARS if target in self.config.targets)
         return QueryableLinear(base, self.config, draw, layer if name == first else None)
 
-    def context(self, mask: Tensor | None = None) -> Routing:
-        return Routing(mask, router=self.router)
+    def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Routing:
+        return Routing(mask, instruction, router=self.router)
 
-    def routes(self, x: Tensor) -> Tensor:
+    def routes(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
         """Atom weights of points x (L, N, 2) in every block: (L, N, N_b, K)."""
-        _, context = self.backbone.run(x, self.context())
+        _, context = self.run(x, instruction)
         assert isinstance(context, Routing)
         return torch.stack(context.weights, dim=2)

@@ -1,0 +1,29 @@
+"""rsLoRA: LoRA with a scale that keeps large ranks learning (Kalajdzievski 2023, arXiv 2312.03732).
+
+y = W h + s B A h,   s = alpha / sqrt(rank)
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from qlexp.adapters.base import LowRankConfig
+from qlexp.adapters.lora import LoRA
+
+
+@dataclass
+class RsLoRAConfig(LowRankConfig):
+    """LoRA's fields. A budget that chooses the rank leaves alpha alone: the root is the method."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / math.sqrt(self.rank)
+
+    def sized(self, size: int) -> "RsLoRAConfig":
+        return replace(self, rank=size)
+
+
+class RsLoRA(LoRA):
+    """rsLoRA on every targeted linear."""
+
+    Config: ClassVar = RsLoRAConfig

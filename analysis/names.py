@@ -8,7 +8,25 @@ FROZEN = "frozen"
 UNRESTRICTED = "full"
 REFERENCES = (FROZEN, "full_adamw", UNRESTRICTED)  # no adapters: never ranked among them
 
-_ADAPTERS = ("lora", "dora", "shared_lora", "queryable")  # an unknown adapter follows, by name
+_ADAPTERS = (
+    "lora",
+    "rslora",
+    "dora",
+    "shared_lora",
+    "vera",
+    "vb_lora",
+    "lily",
+    "mix_lora",
+    "moe_lora",
+    "rep_lora",
+    "doran",
+    "hyra",
+    "text_to_lora",
+    "queryable",
+    "instruction_queryable",
+    "prior_only",
+    "query_only",
+)  # an unknown adapter follows, by name
 
 SortKey = tuple[int, str]
 
@@ -30,7 +48,7 @@ def function_order(function: str) -> SortKey:
 
 def budget_order(budget: str) -> tuple[bool, list[int], str]:
     """Equal rank first, then equal counts by their rank."""
-    return budget != "equal_rank", [int(digits) for digits in re.findall(r"\d+", budget)], budget
+    return not _is_rank(budget), [int(digits) for digits in re.findall(r"\d+", budget)], budget
 
 
 def function_title(function: str) -> str:
@@ -38,11 +56,15 @@ def function_title(function: str) -> str:
 
 
 def budget_title(budget: str) -> str:
-    """`equal_rank` -> "Equal rank"; `lora_r4` -> "Equal count: LoRA's at rank 4"."""
-    if budget == "equal_rank":
+    """`equal_rank`, `rank_8` -> "Equal rank"; `lora_r4` -> "Equal count: LoRA's at rank 4"."""
+    if _is_rank(budget):
         return "Equal rank"
     match = re.fullmatch(r"lora_r(\d+)", budget)
     return f"Equal count: LoRA's at rank {match[1]}" if match else budget
+
+
+def _is_rank(budget: str) -> bool:
+    return re.fullmatch(r"equal_rank|rank_\d+", budget) is not None
 
 
 def row_label(method: str, variant: str) -> str:

@@ -1,4 +1,4 @@
-"""What the benchmarks time: one training step (forward, backward, AdamW) in its several forms."""
+"""What the benchmarks time: one training step (forward, backward, clipping, AdamW) in its forms."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from qlexp.backbone import COORDINATES, Backbone, linear_shapes
 from qlexp.config import BackboneConfig
 from qlexp.initial import Draw
 from qlexp.optim.adamw import AdamW
-from qlexp.training import LossFunction, lane_losses
+from qlexp.training import LossFunction, Samples, lane_losses, update_lanes
 
 Call = Callable[[], object]
 
@@ -71,23 +71,18 @@ def adapter(setting: Setting, method: str) -> Adapter:
 
 
 def lane_step(setting: Setting, method: str, compiled: bool) -> Call:
-    """A step of `setting.lanes` lanes in lockstep."""
+    """The step of the training loop itself, `setting.lanes` lanes in lockstep."""
     model = adapter(setting, method)
-    x, y = setting.samples()
+    batch = Samples(*setting.samples())
     parameters = list(model.trainable().values())
-    optimizer = AdamW(parameters, lr=1e-4, config=AdamW.Config())
-    mode = "reduce-overhead" if setting.device == "cuda" else None
+    rates = torch.full((setting.lanes,), 1e-4, device=setting.device)
+    alive = torch.ones(setting.lanes, dtype=torch.bool, device=setting.device)
+    optimizer = AdamW(parameters, lr=rates, config=AdamW.Config())
     losses: LossFunction = lane_losses
     if compiled:
+        mode = "reduce-overhead" if setting.device == "cuda" else None
         losses = torch.compile(lane_losses, mode=mode, dynamic=False)
-
-    def call() -> None:
-        gradients = torch.autograd.grad(losses(model, x, y).sum(), parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-
-    return call
+    return lambda: update_lanes(model, parameters, batch, rates, alive, 1.0, optimizer, losses)
 
 
 def peft_step(setting: Setting) -> Call:
@@ -99,11 +94,13 @@ def peft_step(setting: Setting) -> Call:
     config = LowRankConfig(rank=solo.rank, alpha=2.0 * solo.rank)
     model: nn.Module = with_peft_lora(backbone, 0, config, dora=False).to(solo.device)
     torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-4)
-    optimizer = torch.optim.AdamW(trainable(model), lr=1e-4)
+    parameters = trainable(model)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4)
 
     def call() -> None:
         optimizer.zero_grad()
         (model(x) - y[0]).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
 
     return call
@@ -123,10 +120,11 @@ def backbone_gemms(setting: Setting) -> Call:
     ]
 
     def call() -> None:
-        for _ in range(setting.depth):
-            for h, gradient, weight in products:
+        for layer in range(setting.depth):
+            for index, (h, gradient, weight) in enumerate(products):
                 torch.bmm(h, weight.mT)
-                torch.bmm(gradient, weight)
+                if layer + index:  # nothing trains before the first linear
+                    torch.bmm(gradient, weight)
 
     return call
 
@@ -136,5 +134,7 @@ def operations(setting: Setting) -> tuple[int, int]:
     rows = setting.lanes * setting.rows * COORDINATES
     shapes = list(linear_shapes(setting.backbone).values()) * setting.depth
     frozen = sum(4 * rows * d_out * d_in for d_out, d_in in shapes)
+    d_out, d_in = shapes[0]
+    frozen -= 2 * rows * d_out * d_in  # nothing trains before the first linear
     adapters = sum(6 * rows * setting.rank * (d_out + d_in) for d_out, d_in in shapes)
     return frozen, adapters

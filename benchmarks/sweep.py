@@ -42,13 +42,14 @@ def main() -> None:
     keep_freed_memory()
     modes = [("eager", False)] if options.eager else [("eager", False), ("compiled", True)]
     small = throughput(SMALL, modes, options.repeats, ("lora", "queryable"))
+    mode = modes[-1][0]
+    paper = throughput(replace(PAPER, lanes=3), modes, max(3, options.repeats // 3), ("lora",))
     sections = [
         f"{device_name(torch.device('cpu'))}, torch {versions()['torch']}, float32.",
         table(f"Small: {describe(SMALL)}", small),
-        table(
-            f"Paper: {describe(replace(PAPER, lanes=3))}",
-            throughput(replace(PAPER, lanes=3), modes, max(3, options.repeats // 3), ("lora",)),
-        ),
+        f"queryable / lora step time, {mode}: {_step_ratio(small, SMALL, mode):.2f}",
+        table(f"Paper: {describe(replace(PAPER, lanes=3))}", paper),
+        f"lanes / solo throughput, {mode}: {_over_solo(paper, mode):.2f}",
     ]
     if torch.cuda.is_available():
         sections.append(cuda_section(modes, options.repeats))
@@ -59,6 +60,17 @@ def main() -> None:
     best = max(value for name, value in small.items() if name.startswith("lora, 9 lanes"))
     sections.append(f"ratio: {best / small[PEFT]:.2f}")
     publish("\n\n".join(sections), options.out, "sweep.md")
+
+
+def _step_ratio(speeds: dict[str, float], setting: Setting, mode: str) -> float:
+    lora, queryable = (
+        speeds[f"{method}, {setting.lanes} lanes, {mode}"] for method in ("lora", "queryable")
+    )
+    return lora / queryable
+
+
+def _over_solo(speeds: dict[str, float], mode: str) -> float:
+    return speeds[f"lora, 3 lanes, {mode}"] / speeds[f"lora, solo, {mode}"]
 
 
 def throughput(

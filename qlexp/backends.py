@@ -10,8 +10,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from qlexp.checks import Checked, bounded, one_of
 from qlexp.errors import UsageError
+
+_TIMEOUT_MINUTES = 24 * 60  # of a submitted group, unless the options say otherwise
 
 Payload = dict[str, Any]
 Work = Callable[[Payload], int]
@@ -68,25 +72,31 @@ def run_elsewhere(
 
 def _joblib(backend: Backend, work: Work, payloads: Sequence[Payload]) -> Iterator[int]:
     joblib = import_module("joblib")
-    parallel = joblib.Parallel(
-        n_jobs=backend.workers, return_as="generator_unordered", **backend.options
-    )
+    options = {"n_jobs": backend.workers, **backend.options}
+    parallel = joblib.Parallel(return_as="generator_unordered", **options)
     yield from parallel(joblib.delayed(work)(payload) for payload in payloads)
 
 
 def _submitit(
     backend: Backend, work: Work, payloads: Sequence[Payload], folder: Path
 ) -> Iterator[int]:
-    jobs = submit(backend, work, payloads, folder)
-    for job in import_module("submitit").helpers.as_completed(jobs):
-        yield job.result()
+    completed = import_module("submitit").helpers.as_completed
+    at_once = len(payloads) if backend.name == "submitit_slurm" else backend.workers
+    for first in range(0, len(payloads), at_once):
+        for job in completed(submit(backend, work, payloads[first : first + at_once], folder)):
+            yield job.result()
 
 
 def submit(backend: Backend, work: Work, payloads: Sequence[Payload], folder: Path) -> list[Any]:
     """Hands submitit one job a payload, at most `backend.workers` at a time; returns the jobs."""
     cluster = backend.name.removeprefix("submitit_")
     executor = import_module("submitit").AutoExecutor(folder / "submitit", cluster=cluster)
-    executor.update_parameters(slurm_array_parallelism=backend.workers, **backend.options)
+    defaults = {
+        "slurm_array_parallelism": backend.workers,
+        "timeout_min": _TIMEOUT_MINUTES,
+        "gpus_per_node": torch.cuda.device_count(),
+    }
+    executor.update_parameters(**{**defaults, **backend.options})
     return executor.map_array(work, list(payloads))
 
 
@@ -94,7 +104,8 @@ def _ray(backend: Backend, work: Work, payloads: Sequence[Payload]) -> Iterator[
     ray = import_module("ray")
     ray.init(**{"num_cpus": backend.workers, "include_dashboard": False, **backend.options})
     try:
-        remote = ray.remote(work)
+        gpus = ray.cluster_resources().get("GPU", 0) / backend.workers
+        remote = ray.remote(num_cpus=1, num_gpus=gpus)(work)
         waiting = [remote.remote(payload) for payload in payloads]
         while waiting:
             done, waiting = ray.wait(waiting)

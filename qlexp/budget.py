@@ -1,9 +1,10 @@
 """Equal footing: a method's trainable parameters held against LoRA's.
 
-`budget.rank` asks for equal counts: the field that a method is sized by (its rank, or the length of
-its bank) takes the value whose count is nearest to LoRA's at that rank, with alpha scaled along so
-that alpha / rank stays what it was. Without it every method keeps its own size. A method that
-promises to stay near LoRA (`Adapter.near_lora`) is refused outside `budget.tolerance`.
+`budget.rank` names LoRA's rank to match. By count: the field that a method is sized by (its rank,
+or the length of its bank) takes the value whose count is nearest to LoRA's. By rank: a method that
+has a rank takes that one. Either way alpha is scaled along, so that alpha / rank stays what it was.
+Without `budget.rank` every method keeps its own size. A method that promises to stay near LoRA
+(`Adapter.near_lora`) is refused outside `budget.tolerance`.
 """
 
 from bisect import bisect_left
@@ -25,7 +26,11 @@ def with_budget(config: Config) -> Config:
     if method.sized_by is None:
         return config
     if config.budget.rank is not None:
-        method = _nearest(config.method.kind, method, config.backbone, config.budget.rank)
+        if config.budget.by == "count":
+            method = _nearest(config.method.kind, method, config.backbone, config.budget.rank)
+        elif isinstance(method, LowRankConfig):
+            method = method.ranked(config.budget.rank)
+            method.check(config.backbone)
         config = replace(config, method=Component(config.method.kind, method))
     if config.budget.enforce and config.method.kind.near_lora:
         _enforce(config, config.budget)

@@ -139,7 +139,8 @@ class TrainerConfig(Checked):
 class BudgetConfig(Checked):
     """How a method's trainable parameters are held against LoRA's."""
 
-    rank: int | None = bounded(None, minimum=1)  # LoRA's rank to match; null: the method's own rank
+    rank: int | None = bounded(None, minimum=1)  # LoRA's rank to match; null: the method's own
+    by: str = one_of("count", "count", "rank")
     tolerance: float = bounded(0.1, minimum=0.0)
     enforce: bool = True
 
@@ -276,9 +277,9 @@ def _plain_value(value: Any) -> Any:
 
 def run_id(config: Config) -> str:
     """Identity of a run: 16 hexadecimal digits."""
-    return _digest(
-        {key: value for key, value in plain(config).items() if key not in _NOT_IN_RUN_ID}
-    )
+    values = {key: value for key, value in plain(config).items() if key not in _NOT_IN_RUN_ID}
+    del values["trainer"]["r2_floor"]  # only a mark in the tables
+    return _digest(values)
 
 
 def backbone_id(config: Config) -> str:

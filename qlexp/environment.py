@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import re
 import resource
 import subprocess
 from functools import cache
@@ -30,6 +31,8 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> str | None:
     """The source tree's commit, `-dirty` where tracked files differ; None outside a checkout."""
+    if not (Path(__file__).parent.parent / ".git").exists():
+        return None
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
@@ -77,7 +80,12 @@ def device_name(device: torch.device) -> str:
     """The model of the processor or accelerator."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()} CPU, {torch.get_num_threads()} threads"
+    try:
+        described = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        described = None
+    model = described[1] if described else platform.machine()
+    return f"{model}, {torch.get_num_threads()} threads"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

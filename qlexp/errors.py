@@ -9,6 +9,10 @@ class UsageError(Exception):
     """Bad input. The command line prints the sentence and exits with code 2, before any compute."""
 
 
+class StoreError(UsageError):
+    """The store cannot be written to; going on would lose results."""
+
+
 class RunError(RuntimeError):
     """A run raised an error; it is stored as failed, and the next start tries it again."""
 

@@ -13,7 +13,7 @@ from qlexp.adapters.base import Adapter
 from qlexp.backends import Backend, run_elsewhere
 from qlexp.checkpoint import Checkpoint
 from qlexp.config import Config, backbone_id, plain, resolve, run_id
-from qlexp.errors import UsageError
+from qlexp.errors import StoreError, UsageError
 from qlexp.groups import Group, plan_groups
 from qlexp.store import Store, read_summary, write_folder
 from qlexp.targets import Problem
@@ -40,18 +40,20 @@ def execute(
     environment.keep_freed_memory()
     check_places(configs)
     stores = {config.store: Store(config.store) for config in configs}
-    todo = {
-        run_id(config): config
-        for config in configs
-        if not stores[config.store].finished(run_id(config))
-    }
-    if len(todo) < len(configs):
-        log.info("%d of %d runs are stored already", len(configs) - len(todo), len(configs))
+    cells = {(config.store, run_id(config)): config for config in configs}
+    todo = [c for (place, identity), c in cells.items() if not stores[place].finished(identity)]
+    if len(todo) < len(cells):
+        log.info("%d of %d runs are stored already", len(cells) - len(todo), len(cells))
     for place, store in stores.items():
-        part = [config for config in todo.values() if config.store == place]
+        part = [config for config in todo if config.store == place]
         _complete(part, store, width, backend or Backend())
-    summaries = (stores[config.store].summary(run_id(config)) for config in configs)
-    return [summary for summary in summaries if summary is not None]
+    return [_summary(config, stores[config.store]) for config in configs]
+
+
+def _summary(config: Config, store: Store) -> dict[str, Any]:
+    summary = store.summary(run_id(config))
+    assert summary is not None
+    return summary
 
 
 def check_places(configs: Sequence[Config]) -> None:
@@ -72,8 +74,9 @@ def _complete(configs: Sequence[Config], store: Store, width: int | None, backen
         ready = [config for config in configs if _has_backbone(config, store)]
         _run(plan_groups("adapt", ready, width), backend, store, progress)
     for config in configs:
-        if not _has_backbone(config, store):
-            _record_failure(config, RuntimeError("its backbone could not be pretrained"))
+        if store.summary(run_id(config)) is None:
+            lost = "its worker" if _has_backbone(config, store) else "its backbone"
+            _record_failure(config, RuntimeError(f"{lost} was lost: run the sweep again"))
 
 
 def _has_backbone(config: Config, store: Store) -> bool:
@@ -88,8 +91,13 @@ def _run(groups: Sequence[Group], backend: Backend, store: Store, progress: tqdm
     if not groups:
         return
     payloads = [group.payload() for group in groups]
-    for updates in run_elsewhere(backend, run_payload, payloads, store.root):
-        progress.update(updates)
+    try:
+        for updates in run_elsewhere(backend, run_payload, payloads, store.root):
+            progress.update(updates)
+    except StoreError:
+        raise
+    except Exception as error:  # an engine's own: what its workers did not store counts as failed
+        log.error("the backend %s stopped: %s", backend.name, error)
 
 
 def run_payload(payload: dict[str, Any]) -> int:
@@ -100,25 +108,35 @@ def run_payload(payload: dict[str, Any]) -> int:
 
 
 def run_group(group: Group, advance: Callable[[int], object]) -> None:
-    """Trains a group; where it fails its halves are tried, so that one lane fails alone."""
-    store = group.store
+    """Trains a group; where it fails its halves are tried, so that one lane fails alone.
+
+    Another process that trains the same group is waited for, and its results are taken.
+    """
+    with group.store.lock(group.identity):
+        failure = None if group.finished() else _attempt(group, advance)
+    if failure is None:
+        return
+    if len(group.configs) == 1:
+        _record_failure(group.configs[0], failure)
+        return
+    log.warning("a batch of %d runs failed (%s): trying its halves", len(group.configs), failure)
+    for half in group.halves():
+        run_group(half, advance)
+
+
+def _attempt(group: Group, advance: Callable[[int], object]) -> Exception | None:
+    """Trains a group from its checkpoint or its start; returns what it failed with."""
     work = stages.pretrain if group.stage == "pretrain" else stages.adapt
     checkpoint = Checkpoint(group.write_plan() / "checkpoint.pt", CHECKPOINT_SECONDS)
     try:
-        work(group.configs, store, checkpoint, advance)
-    except UsageError:
+        work(group.configs, group.store, checkpoint, advance)
+    except StoreError:
         raise
     except Exception as error:  # whatever a method raises is a failed run, not a lost sweep
         group.discard_plan()
-        if len(group.configs) == 1:
-            _record_failure(group.configs[0], error)
-            return
-        log.warning("a batch of %d runs failed (%s): trying its halves", len(group.configs), error)
-    else:
-        group.discard_plan()
-        return
-    for half in group.halves():
-        run_group(half, advance)
+        return error
+    group.discard_plan()
+    return None
 
 
 def _record_failure(config: Config, error: Exception) -> None:

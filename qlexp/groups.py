@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,10 +45,22 @@ class Group:
     def store(self) -> Store:
         return Store(self.configs[0].store)
 
+    @property
+    def identity(self) -> str:
+        """The same for the same lanes in the same order."""
+        return hashlib.sha256("/".join([self.stage, *self.identities]).encode()).hexdigest()[:16]
+
     def folder(self) -> Path:
         """Where the plan and the checkpoint lie while the group trains."""
-        digest = hashlib.sha256("/".join([self.stage, *self.identities]).encode()).hexdigest()
-        return self.store.root / "groups" / digest[:16]
+        return self.store.root / "groups" / self.identity
+
+    def finished(self) -> bool:
+        """Whether every lane is stored."""
+        store = self.store
+        if self.stage == "adapt":
+            return all(store.finished(identity) for identity in self.identities)
+        folders = map(store.backbone_folder, self.identities)
+        return all(read_json(folder / "summary.json") is not None for folder in folders)
 
     def payload(self) -> dict[str, Any]:
         """The group as JSON values."""
@@ -63,7 +75,6 @@ class Group:
     def write_plan(self) -> Path:
         """Puts the plan in place and returns its folder."""
         folder = self.folder()
-        folder.mkdir(parents=True, exist_ok=True)
         write_file(folder / "plan.json", json.dumps(self.payload(), indent=1) + "\n")
         return folder
 
@@ -101,6 +112,8 @@ def _stopped(store: Store, stage: str) -> Iterator[Group]:
         payload = read_json(path)
         if payload is None or payload.get("stage") != stage:
             continue
+        for values in payload["configs"]:
+            values["store"] = str(store.root)
         try:
             yield Group.of(payload)
         except (UsageError, KeyError) as error:
@@ -117,6 +130,7 @@ def _pretrain_key(config: Config) -> Hashable:
         repr(config.trainer.pretrain.shape()),
         repr(config.pretrain_optimizer),
         config.data.pretrain,
+        config.data.validation,
     )
 
 
@@ -136,7 +150,10 @@ def _alike(configs: Iterable[Config], key: Callable[[Config], Hashable]) -> Iter
 
 
 def equal_parts(items: list[T], width: int) -> list[list[T]]:
-    """Cuts `items` into as few parts of at most `width` as can be, their sizes nearly equal."""
-    count = -(-len(items) // width)
-    bounds = [len(items) * index // count for index in range(count + 1)]
-    return [items[low:high] for low, high in pairwise(bounds)]
+    """Cuts `items` into as few parts of at most `width` as can be; larger parts come first."""
+    size, larger = divmod(len(items), -(-len(items) // width))
+    iterator = iter(items)
+    parts: list[list[T]] = []
+    while part := list(islice(iterator, size + (len(parts) < larger))):
+        parts.append(part)
+    return parts

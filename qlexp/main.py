@@ -11,6 +11,7 @@ from typing import Any
 import hydra
 import pandas as pd
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from qlexp.complaints import one_sentence
@@ -19,6 +20,7 @@ from qlexp.errors import RunError, UsageError
 from qlexp.execute import execute
 from qlexp.plan import plan
 from qlexp.store import Store, read_curves
+from qlexp.sweep import Job, objective
 
 _PACKAGE = Path(__file__).parent
 CONF = next(f for f in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if f.is_dir())
@@ -57,11 +59,13 @@ def run(overrides: Sequence[str] = ()) -> Result:
 def _run_one(composed: DictConfig) -> float | None:
     """One cell from the command line; returns the validation loss, for sweepers that optimise."""
     with _refusal():
-        summary = execute([plan(composed)], width=1)[0]
+        job = Job.of(composed, HydraConfig.get())
+        summary = execute([job.config], width=1)[0]
+        Store(job.config.store).write_study(job.config.study, [job.cell(set())], goes_on=True)
     if summary["status"] == "failed":
         raise RunError.of(summary)
     print(summary_line(summary))
-    return summary["validation_loss"]
+    return objective(summary)
 
 
 def summary_line(summary: dict[str, Any]) -> str:

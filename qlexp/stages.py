@@ -52,6 +52,7 @@ def pretrain(
         fit = mean_square_error(model, samples).tolist()
         held_out = mean_square_error(model, validation)
     r2 = _r2(held_out, validation).tolist()
+    provenance = _provenance(started, len(configs), device)
     for lane, config in enumerate(configs):
         summary = {
             "backbone_id": backbone_id(config),
@@ -62,7 +63,7 @@ def pretrain(
             "pretrain_r2": r2[lane],
             "source_loss": held_out[lane].item(),
             "steps": updates(config, "pretrain"),
-            **_provenance(started, len(configs), device),
+            **provenance,
             "config": plain(config),
         }
         folder = store.backbone_folder(backbone_id(config))
@@ -94,6 +95,7 @@ def adapt(
     with arithmetic(first.precision, device):
         losses = {name: mean_square_error(adapter, split) for name, split in splits.items()}
     r2 = _r2(losses["test"], splits["test"])
+    provenance = _provenance(started, len(configs), device)
     for lane, config in enumerate(configs):
         final = {name: values[lane].item() for name, values in losses.items()}
         ceiling = config.trainer.loss_ceiling
@@ -124,7 +126,7 @@ def adapt(
                 config.function.domain,
                 config.data.adapt,
             ),
-            **_provenance(started, len(configs), device),
+            **provenance,
             "config": plain(config),
         }
         folder = store.run_folder(run_id(config))

@@ -3,6 +3,7 @@
     store/runs/<run_id>/        summary.json, curves.parquet, adapter.safetensors
     store/backbones/<id>/       summary.json, curves.parquet, backbone.safetensors
     store/studies/<study>.json  the cells that a study asked for, by run_id
+    store/groups/<id>/          plan and checkpoint of a batch in training
 
 A folder is written under a temporary name and put in place by one rename, so that a reader sees a
 whole run or none.
@@ -14,17 +15,18 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from qlexp.errors import UsageError
+from qlexp.errors import StoreError, UsageError
 
 FINISHED = ("done", "diverged")  # the states that a rerun leaves alone
 
@@ -39,6 +41,7 @@ class Cell:
     seed: int
     budget: str
     overrides: tuple[str, ...] = ()
+    reference_parameters: int | None = None  # LoRA's count that this budget compares with
 
 
 class Store:
@@ -51,7 +54,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().resolve()
         try:
-            for folder in ("runs", "backbones", "studies"):
+            for folder in ("runs", "backbones", "studies", "locks"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
@@ -82,10 +85,24 @@ class Store:
             if summary is not None:
                 yield summary
 
-    def write_study(self, name: str, cells: list[Cell]) -> None:
-        """Names the cells of a study; the last sweep of a study is the one that counts."""
-        text = json.dumps([vars(cell) for cell in cells], indent=1)
-        write_file(self.root / "studies" / f"{name}.json", text + "\n")
+    def write_study(self, name: str, cells: Sequence[Cell], goes_on: bool = False) -> None:
+        """Names the cells of a study.
+
+        Args:
+            goes_on: adds them to those named before; else the last sweep is the one that counts.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        path = self.root / "studies" / f"{name}.json"
+        with self.lock(f"study-{name}"):
+            before = self.study(name) if goes_on and path.exists() else []
+            unique = dict.fromkeys([*before, *cells])
+            write_file(path, json.dumps([vars(cell) for cell in unique], indent=1) + "\n")
+
+    def lock(self, name: str) -> FileLock:
+        """An inter-process lock, to be held in a `with`."""
+        return FileLock(self.root / "locks" / f"{name}.lock")
 
     def study(self, name: str) -> list[Cell]:
         """The cells of a study.
@@ -116,7 +133,7 @@ def write_folder(
     Returns whether it did: where a finished run is already there, that one stays.
 
     Raises:
-        UsageError: the disk is full or the folder not writable; nothing is left behind.
+        StoreError: the disk is full or the folder not writable; nothing is left behind.
     """
     try:
         draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -130,10 +147,7 @@ def write_folder(
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        raise UsageError(
-            f"Could not write {folder} ({error.strerror}): free some space or name another folder "
-            "with store=PATH; finished runs are kept."
-        ) from error
+        raise _cannot_write(folder, error) from error
 
 
 def _put_in_place(draft: Path, folder: Path) -> bool:
@@ -219,7 +233,24 @@ def _finite(value: Any) -> Any:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Replaces a text file whole."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
-        draft.write(text)
-    os.replace(draft.name, path)
+    """Replaces a text file whole; its folder is made if needed.
+
+    Raises:
+        StoreError: the disk is full or the folder not writable; the old file stays.
+    """
+    draft = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text)
+        os.replace(draft, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"Could not write {path} ({error.strerror}): free some space or name another folder with "
+        "store=PATH; finished runs are kept."
+    )

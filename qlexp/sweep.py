@@ -1,13 +1,15 @@
 """A whole sweep: name its cells in the store, run what is missing, say what came of it."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig
 
 from qlexp.backends import Backend
+from qlexp.budget import reference_count
 from qlexp.config import Config, run_id
 from qlexp.execute import check_places, execute
 from qlexp.plan import plan
@@ -25,9 +27,8 @@ class Job:
     overrides: tuple[str, ...]
 
     @classmethod
-    def of(cls, composed: DictConfig) -> "Job":
-        """From Hydra's composed config of the job, `hydra` node included."""
-        hydra = composed.hydra
+    def of(cls, composed: DictConfig, hydra: Any) -> "Job":
+        """From the composed config of a job and its `hydra` node."""
         overrides = tuple(
             override
             for override in hydra.overrides.task
@@ -40,17 +41,28 @@ class Job:
         config = self.config
         own = tuple(override for override in self.overrides if override not in common)
         cell = (config.function.name, config.method.name, config.seed, self.budget)
-        return Cell(run_id(config), *cell, own)
+        return Cell(run_id(config), *cell, own, reference_count(config))
 
 
-def run_sweep(jobs: Sequence[Job], width: int | None, backend: Backend) -> list[dict[str, Any]]:
-    """Runs the jobs, at most `width` lanes a batch (None: what fits); their summaries, in order."""
+def objective(summary: Mapping[str, Any]) -> float:
+    """What a sweeper minimises: the validation loss, infinite where the run diverged."""
+    return summary["validation_loss"] if summary["status"] == "done" else math.inf
+
+
+def run_sweep(
+    jobs: Sequence[Job], width: int | None, backend: Backend, goes_on: bool = False
+) -> list[dict[str, Any]]:
+    """Runs the jobs, at most `width` lanes a batch (None: what fits); their summaries, in order.
+
+    Args:
+        goes_on: whether the jobs continue a sweep whose cells are named already.
+    """
     check_places([job.config for job in jobs])
     for place, study in {(job.config.store, job.config.study) for job in jobs}:
         members = [job for job in jobs if (job.config.store, job.config.study) == (place, study)]
         common = set.intersection(*(set(job.overrides) for job in members))
         cells = [job.cell(common) for job in members]
-        Store(place).write_study(study, list(dict.fromkeys(cells)))
+        Store(place).write_study(study, cells, goes_on)
     summaries = execute([job.config for job in jobs], width, backend)
     states = Counter(summary["status"] for summary in summaries)
     print(", ".join(f"{count} {state}" for state, count in sorted(states.items())))

@@ -97,8 +97,6 @@ def make_problem(
     Raises `UsageError` for a shift of unknown coefficients, and for a function that is constant or
     not finite on its domain.
     """
-    if not np.isfinite(function.domain).all():
-        raise UsageError(f"function.domain={function.domain} must be finite on both sides.")
     source = _source_coefficients(function, seed)
 
     x_pretrain = _inputs(function.name, seed, "pretrain", data.pretrain)

@@ -111,26 +111,46 @@ def train(
         advance(state.step)
     order = _minibatches(samples, stage.epochs, batches, order_seeds)
     for step, batch in islice(enumerate(order), state.step, None):
-        loss = losses(model, batch.x, batch.y, batch.instruction)
-        gradients = torch.autograd.grad(loss.sum(), tensors)
-        norms = torch.stack(
-            [torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients]
-        )  # (tensors, L)
-        norm = torch.linalg.vector_norm(norms, dim=0)
-        alive = state.alive = state.alive & loss.isfinite() & norm.isfinite()
         lr = learning_rate * schedule_factor(stage, step, steps)
+        loss, norms, state.alive = update_lanes(
+            model, tensors, batch, lr, state.alive, stage.clip, optimizer, losses
+        )
         if step % record_every == 0 or step == steps - 1:
             state.rows.append((step, loss.detach().clone(), lr, norms))
-        factor = alive if stage.clip is None else alive * (stage.clip / norm).clamp(max=1.0)
-        for tensor, gradient in zip(tensors, gradients, strict=True):
-            tensor.grad = _scaled(gradient, factor, alive)
-        optimizer.param_groups[0]["lr"] = torch.where(alive, lr, 0.0)
-        optimizer.step()
         state.step = step + 1
         if checkpoint is not None:
             checkpoint.save_if_due(lambda: _saved(state, tensors, optimizer))
         advance(1)
     return _curves(state.rows, list(parameters), state.alive)
+
+
+def update_lanes(
+    model: nn.Module,
+    tensors: Sequence[Tensor],
+    batch: Samples,
+    learning_rate: Tensor,
+    alive: Tensor,
+    clip: float | None,
+    optimizer: Optimizer,
+    losses: LossFunction = lane_losses,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One update of every lane that is alive; nothing is read back to the host.
+
+    Returns:
+        The losses (L,), the gradient norms by tensor and lane (tensors, L), and which lanes are
+        alive now (L,).
+    """
+    loss = losses(model, batch.x, batch.y, batch.instruction)
+    gradients = torch.autograd.grad(loss.sum(), tensors)
+    norms = torch.stack([torch.linalg.vector_norm(g.reshape(len(g), -1), dim=1) for g in gradients])
+    norm = torch.linalg.vector_norm(norms, dim=0)
+    alive = alive & loss.isfinite() & norm.isfinite()
+    factor = alive if clip is None else alive * (clip / norm).clamp(max=1.0)
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        tensor.grad = _scaled(gradient, factor, alive)
+    optimizer.param_groups[0]["lr"] = torch.where(alive, learning_rate, 0.0)
+    optimizer.step()
+    return loss, norms, alive
 
 
 @dataclass

@@ -17,7 +17,6 @@ from qlexp.training import batches_per_epoch, lane_losses
 log = logging.getLogger(__name__)
 
 _SHARE = 0.6  # of the free memory; the rest is for what the count below leaves out
-_ADAM_COPIES = 4  # weight, gradient and two moments
 _CPU_LANES = 9  # more do not raise a CPU's throughput (benchmarks/sweep.py)
 
 
@@ -31,7 +30,7 @@ def free_bytes(device: torch.device) -> int:
 def lane_bytes(config: Config, stage: str) -> int:
     """What one lane of a stage holds at once, counted on the meta device: nothing is computed.
 
-    Weights, gradients and moments, and the activations that the backward pass keeps.
+    Weights, gradients, the optimiser's state, and the activations that the backward pass keeps.
     """
     backbone = Backbone(config.backbone, Shapes())
     backbone.recompute = config.recompute
@@ -50,12 +49,19 @@ def lane_bytes(config: Config, stage: str) -> int:
     model = model.to("meta")
     points = torch.empty(1, rows, COORDINATES, device="meta")
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        losses = lane_losses(model, points, torch.empty(1, rows, device="meta"))
+        values, size = torch.empty(1, rows, device="meta"), config.method.config.instruction_size
+        texts = None if size is None else torch.empty(1, rows, size, device="meta")
+        losses = lane_losses(model, points, values, texts)
     del losses
     element = 2 if config.precision == "float64" else 1
-    trainable = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.nbytes for p in model.parameters() if not p.requires_grad)
-    return element * (sum(kept.values()) + _ADAM_COPIES * trainable + frozen)
+    optimizer = config.optimizer if stage == "adapt" else config.pretrain_optimizer
+    weights = 0
+    for p in model.parameters():
+        weights += p.nbytes
+        if p.requires_grad:
+            state = optimizer.kind.state_numel(tuple(p.shape[1:]), optimizer.config)
+            weights += p.nbytes + state * p.element_size()
+    return element * (sum(kept.values()) + weights)
 
 
 def lanes_that_fit(configs: Sequence[Config], stage: str) -> int:

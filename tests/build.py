@@ -70,11 +70,23 @@ def points(seeds: Sequence[int], n: int = 6, dtype: torch.dtype = F64) -> Tensor
     return Draw([seed + 3000 for seed in seeds], dtype).uniform(n, 2, bound=1.0).data
 
 
-def samples(seeds: Sequence[int], n: int = 6, dtype: torch.dtype = F64) -> Samples:
-    """Points and noisy values of a ripple."""
-    x = points(seeds, n, dtype)
+def inputs(
+    config: Config, seeds: Sequence[int], n: int = 6, dtype: torch.dtype = F64
+) -> tuple[Tensor, Tensor | None]:
+    """Points, and an encoded instruction (L, n, d_e) where the method of `config` reads one."""
+    size, x = config.method.config.instruction_size, points(seeds, n, dtype)
+    if size is None:
+        return x, None
+    return x, Draw([seed + 5000 for seed in seeds], dtype).normal(n, size).data
+
+
+def samples(
+    seeds: Sequence[int], n: int = 6, dtype: torch.dtype = F64, config: Config | None = None
+) -> Samples:
+    """Noisy values of a ripple, with the instructions that the method of `config` reads."""
+    x, instruction = inputs(config or of_method("lora"), seeds, n, dtype)
     noise = Draw([seed + 4000 for seed in seeds], dtype).normal(n, std=0.1).data
-    return Samples(x, torch.sin(3 * x[..., 0]) * x[..., 1] + noise)
+    return Samples(x, torch.sin(3 * x[..., 0]) * x[..., 1] + noise, instruction)
 
 
 def optimizer_of(config: Config, parameters: Sequence[nn.Parameter], rates: Tensor) -> Optimizer:

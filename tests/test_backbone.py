@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from qlexp.backbone import Backbone, Layer, Tokens, attention, linear_shapes
+from qlexp.backbone import Backbone, Tokens, attention, linear_shapes
 from qlexp.config import BackboneConfig
 from qlexp.context import Context
 from qlexp.initial import Draw, Shapes
@@ -47,7 +47,7 @@ def test_attention_is_torchs(heads: int, d: int, n: int, tokens: int, masked: bo
     close(attention(qkv, heads, mask), expected.transpose(2, 3).flatten(-2))
 
 
-def torch_layer(layer: Layer, config: BackboneConfig, lane: int) -> nn.TransformerEncoderLayer:
+def torch_layer(layer: nn.Module, config: BackboneConfig, lane: int) -> nn.TransformerEncoderLayer:
     """torch's layer with the weights of one lane."""
     twin = nn.TransformerEncoderLayer(
         config.width,

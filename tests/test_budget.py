@@ -10,17 +10,13 @@ from qlexp.adapters.base import LowRankConfig, count_trainable
 from qlexp.adapters.lora import LoRA
 from qlexp.backbone import linear_shapes
 from qlexp.budget import reference_count, trainable_count, with_budget
-from qlexp.config import BudgetConfig, Component, Config
+from qlexp.config import BackboneConfig, BudgetConfig
 from qlexp.errors import UsageError
 
-RANKED = [name for name in METHODS if hasattr(of_method(name).method.config, "rank")]
-NEAR_LORA = [name for name in RANKED if of_method(name).method.kind.near_lora]
-
-
-def sized(config: Config, rank: int) -> Config:
-    """`config` at another rank, scale and all else kept."""
-    method = replace(config.method.config, rank=rank, alpha=config.method.config.scale * rank)
-    return replace(config, method=Component(config.method.kind, method))
+SMALL = BackboneConfig(depth=2, width=8, heads=2, mlp_ratio=2, frequencies=2)
+SIZED = [name for name in METHODS if of_method(name).method.config.sized_by is not None]
+NEAR_LORA = [name for name in SIZED if of_method(name).method.kind.near_lora]
+LOW_RANK = [name for name in SIZED if isinstance(of_method(name).method.config, LowRankConfig)]
 
 
 @pytest.mark.parametrize(
@@ -72,24 +68,54 @@ def test_a_count_far_from_loras_is_refused_with_both(name: str) -> None:
         with_budget(strict)
 
 
-@pytest.mark.parametrize("name", RANKED)
+@pytest.mark.parametrize("name", SIZED)
 @pytest.mark.parametrize("reference", [1, 2, 5])
-def test_the_rank_of_an_equal_count_is_the_nearest(name: str, reference: int) -> None:
-    config = replace(of_method(name), budget=BudgetConfig(rank=reference, enforce=False))
-    wanted = trainable_count(sized(replace(of_method("lora"), backbone=config.backbone), reference))
-    ranks = range(1, TINY.width + 1)
-    distances = [abs(trainable_count(sized(config, rank)) - wanted) for rank in ranks]
+def test_the_size_of_an_equal_count_is_the_nearest(name: str, reference: int) -> None:
+    config = replace(of_method(name, SMALL), budget=BudgetConfig(rank=reference, enforce=False))
+    method = config.method.config
+    wanted = count_trainable(LoRA, LowRankConfig(rank=reference), SMALL)
+    distances = {
+        size: abs(count_trainable(config.method.kind, method.sized(size), SMALL) - wanted)
+        for size in method.sizes(SMALL)
+    }
     chosen = with_budget(config)
-    rank = chosen.method.config.rank
-    assert distances[rank - 1] == min(distances)
-    assert chosen.method.config.scale == pytest.approx(config.method.config.scale)
+    size = getattr(chosen.method.config, method.sized_by)
+    assert distances[size] == min(distances.values())
+    assert chosen.method.config == method.sized(size)
     assert reference_count(chosen) == wanted
     if name == "lora":
-        assert rank == reference
+        assert size == reference
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in RANKED])
-def test_a_method_without_a_rank_is_left_alone(name: str) -> None:
+@pytest.mark.parametrize("name", SIZED)
+def test_counts_grow_with_the_size(name: str) -> None:
+    config = of_method(name, SMALL)
+    method = config.method.config
+    sizes = method.sizes(SMALL)
+    counts = [count_trainable(config.method.kind, method.sized(size), SMALL) for size in sizes]
+    assert counts == sorted(counts)
+
+
+@pytest.mark.parametrize("name", LOW_RANK)
+@pytest.mark.parametrize("rank", [1, 3])
+def test_an_equal_rank_is_taken_as_it_is(name: str, rank: int) -> None:
+    config = of_method(name, SMALL)
+    by_rank = BudgetConfig(rank=rank, by="rank", enforce=False)
+    chosen = with_budget(replace(config, budget=by_rank)).method.config
+    assert chosen.rank == rank
+    assert chosen == config.method.config.ranked(rank)
+    large = BudgetConfig(rank=9, by="rank", enforce=False)
+    with pytest.raises(UsageError, match="at most 8"):
+        with_budget(replace(config, budget=large))
+
+
+def test_the_scale_is_kept_with_the_size() -> None:
+    config = LowRankConfig(rank=4, alpha=6.0)
+    assert config.sized(10).scale == pytest.approx(config.scale)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in SIZED])
+def test_a_method_without_a_size_is_left_alone(name: str) -> None:
     config = replace(of_method(name), budget=BudgetConfig(rank=2))
     assert with_budget(config) == config
     assert reference_count(config) is None

@@ -108,9 +108,7 @@ def test_shared_lora_is_lora_with_tied_tensors(share: str) -> None:
     for tensor in shared.trainable().values():
         tensor.data = draw.normal(*tensor.shape[1:], std=0.3).data
     owners = {  # of every tensor of plain LoRA, the one of ShareLoRA that it must equal
-        name: name.replace(f"layers.{name.split('.')[1]}", "layers.0")
-        if name.rpartition(".")[2] in tied
-        else name
+        name: f"shared.{name.split('.', 2)[2]}" if name.rpartition(".")[2] in tied else name
         for name in plain.trainable()
     }
     assert set(owners.values()) == shared.trainable().keys()

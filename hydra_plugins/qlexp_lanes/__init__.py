@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from qlexp.backends import Backend
 from qlexp.errors import RunError, UsageError
-from qlexp.sweep import Job, run_sweep
+from qlexp.sweep import Job, objective, run_sweep
 
 
 @dataclass
@@ -63,7 +63,8 @@ class LanesLauncher(Launcher):
             self.loader.load_sweep_config(self.config, list(overrides))
             for overrides in job_overrides
         ]
-        summaries = run_sweep([Job.of(config) for config in composed], self.width, self.backend)
+        jobs = [Job.of(config, config.hydra) for config in composed]
+        summaries = run_sweep(jobs, self.width, self.backend, goes_on=initial_job_idx > 0)
         return [
             _job_return(overrides, config, summary)
             for overrides, config, summary in zip(job_overrides, composed, summaries, strict=True)
@@ -99,5 +100,5 @@ def _job_return(overrides: Sequence[str], config: DictConfig, summary: dict[str,
         working_dir=config.hydra.sweep.dir,
         task_name=config.hydra.job.name,
         status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
-        _return_value=RunError.of(summary) if failed else summary["validation_loss"],
+        _return_value=RunError.of(summary) if failed else objective(summary),
     )

@@ -96,8 +96,11 @@ class LowRankConfig(AdapterConfig):
         return range(1, min(min(shapes[target]) for target in self.targets) + 1)
 
     def sized(self, size: int) -> "LowRankConfig":
-        """The update keeps its scale."""
-        return replace(self, rank=size, alpha=self.scale * size)
+        return self.ranked(size)
+
+    def ranked(self, rank: int) -> "LowRankConfig":
+        """This config at another rank; the update keeps its scale."""
+        return replace(self, rank=rank, alpha=self.scale * rank)
 
 
 class AdaptedLinear(nn.Module):

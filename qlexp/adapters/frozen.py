@@ -5,6 +5,8 @@ from typing import ClassVar
 
 from qlexp.adapters.base import Adapter, AdapterConfig
 from qlexp.backbone import Backbone
+from qlexp.config import BackboneConfig
+from qlexp.errors import UsageError
 from qlexp.initial import Draw
 
 
@@ -13,6 +15,11 @@ class NoTargetsConfig(AdapterConfig):
     """A method that wraps no linear."""
 
     targets: list[str] = field(default_factory=list)
+
+    def check(self, backbone: BackboneConfig) -> None:
+        super().check(backbone)
+        if self.targets:
+            raise UsageError(f"method={self.name} wraps no linear: method.targets must be [].")
 
 
 class Frozen(Adapter):

@@ -36,7 +36,7 @@ class QueryableConfig(LowRankConfig):
     key_dim: int | None = bounded(None, minimum=1)  # null: the rank
     top_k: int = bounded(4, minimum=1)
     block_size: int = bounded(2, minimum=1)
-    gate: float = 0.5
+    gate: float = bounded(0.5, minimum=-100.0, maximum=100.0)
     state_norm: bool = True
     straight_through: bool = False
 

@@ -19,8 +19,8 @@ class RsLoRAConfig(LowRankConfig):
     def scale(self) -> float:
         return self.alpha / math.sqrt(self.rank)
 
-    def sized(self, size: int) -> "RsLoRAConfig":
-        return replace(self, rank=size)
+    def ranked(self, rank: int) -> "RsLoRAConfig":
+        return replace(self, rank=rank)
 
 
 class RsLoRA(LoRA):

@@ -37,5 +37,10 @@ class SharedLoRA(Adapter):
         linear = LoRALinear(base, self.config, draw)
         for factor in ("A", "B") if self.config.share == "both" else (self.config.share,):
             own = getattr(linear, factor)
-            setattr(linear, factor, self._shared.setdefault(f"{name}.{factor}", own))
+            setattr(linear, factor, self._shared.setdefault(f"shared.{name}.{factor}", own))
         return linear
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """A shared tensor is called after its projection type, not after one of its layers."""
+        shared = {id(parameter): name for name, parameter in self._shared.items()}
+        return {shared.get(id(p), name): p for name, p in super().trainable().items()}

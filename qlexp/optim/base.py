@@ -1,5 +1,6 @@
 """What the optimisers share: a leading lane axis, and a learning rate for each lane."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,11 @@ class LaneOptimizer(torch.optim.Optimizer):
             if given:
                 self.update(group, [p for p, _ in given], [grad for _, grad in given])
         return loss
+
+    @staticmethod
+    def state_numel(shape: tuple[int, ...], config: Any) -> int:
+        """Numbers that are kept for one lane of a parameter of `shape` (without the lane axis)."""
+        return 2 * math.prod(shape)
 
     @abstractmethod
     def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:

@@ -60,6 +60,13 @@ class SOAP(LaneOptimizer):
 
     config: Config
 
+    @staticmethod
+    def state_numel(shape: tuple[int, ...], config: Any) -> int:
+        """Two moments, and a covariance and a basis a side."""
+        sides = [shape[0], math.prod(shape[1:])] if len(shape) > 1 else []
+        rotated = [d for d in sides if d <= config.max_precondition_dim]
+        return 2 * math.prod(shape) + 2 * sum(d * d for d in rotated)
+
     def update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         matrices = {
             p: _finite_lanes(_matrices(grad)) for p, grad in zip(params, grads, strict=True)

@@ -126,7 +126,10 @@ def _without_places(cell: Cell) -> Cell:
 
 
 def _cell_columns(cell: Cell) -> dict[str, Any]:
-    return {**vars(cell), "overrides": SEPARATOR.join(cell.overrides)}
+    columns = {**vars(cell), "overrides": SEPARATOR.join(cell.overrides)}
+    if cell.reference_parameters is None:
+        del columns["reference_parameters"]
+    return columns
 
 
 def _cell_order(cell: Cell) -> tuple[Any, ...]:

@@ -58,7 +58,7 @@ def run(overrides: Sequence[str] = ()) -> Result:
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def _run_one(composed: DictConfig) -> float | None:
     """One cell from the command line; returns the validation loss, for sweepers that optimise."""
-    with _refusal():
+    with _refusal(), one_sentence():
         job = Job.of(composed, HydraConfig.get())
         summary = execute([job.config], width=1)[0]
         Store(job.config.store).write_study(job.config.study, [job.cell(set())], goes_on=True)

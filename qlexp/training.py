@@ -241,9 +241,9 @@ def predict(
     model: nn.Module, x: Tensor, instruction: Tensor | None = None, chunk: int = 1024
 ) -> Tensor:
     """Predictions (L, n) at x (L, n, 2), `chunk` points at a time."""
-    parts = x.split(chunk, dim=1)
-    texts = [None] * len(parts) if instruction is None else instruction.split(chunk, dim=1)
-    return torch.cat([model(*part) for part in zip(parts, texts, strict=True)], dim=1)
+    inputs = [x] if instruction is None else [x, instruction]
+    chunks = zip(*(tensor.split(chunk, dim=1) for tensor in inputs), strict=True)
+    return torch.cat([model(*part) for part in chunks], dim=1)
 
 
 def mean_square_error(model: nn.Module, samples: Samples) -> Tensor:

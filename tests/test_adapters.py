@@ -78,7 +78,7 @@ def test_every_tensor_has_a_gradient_by_the_second_step(name: str) -> None:
         gradients = torch.autograd.grad(loss.sum(), list(tensors.values()))
         for key, gradient in zip(tensors, gradients, strict=True):
             reached[key] |= gradient.reshape(len(SEEDS), -1).ne(0).any(1)
-            tensors[key].data -= 0.1 * gradient
+            tensors[key].data.sub_(0.1 * gradient)
     assert [key for key, lanes in reached.items() if not lanes.all()] == []
 
 
@@ -111,8 +111,7 @@ def test_a_lane_is_read_back_as_it_was_saved(name: str, tmp_path: Path) -> None:
     batch = adapted(config, SEEDS)
     start = values(batch)
     batch.load(tmp_path / "lane", lane=2)
-    for key, value in batch.trainable().items():
-        assert torch.equal(value[2], before[key][1])
+    assert all(torch.equal(p[2], before[key][1]) for key, p in batch.trainable().items())
     for key, value in values(batch).items():
         assert torch.equal(value[:2], start[key][:2])
 

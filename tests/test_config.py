@@ -29,14 +29,15 @@ FILES = sorted(CONF.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
-GOLDEN_ID = "432f6a3b7ce8ee23"
+GOLDEN_ID = "37ed97c4b3de42e9"
 GOLDEN = yaml.safe_load("""
 function:
   name: drop_wave
   coefficients: {amplitude: 1.0, frequency: 12.0, decay: 0.5, offset: 2.0}
   domain: [[-2.0, 2.0], [-2.0, 2.0]]
   spread: 0.0
-shift: {strength: 0.2, rotation: 15.0, coefficients: [amplitude]}
+shift: {strength: 0.2, rotation: 15.0, coefficients: [amplitude], targets: 1}
+instruction: {encoder: none, folder: null, dim: 16, control: matched}
 data: {pretrain: 3000, adapt: 1200, validation: 1000, test: 2000, noise: 0.05}
 backbone:
   {depth: 8, width: 32, heads: 4, mlp_ratio: 4, tokens: fourier, frequencies: 16, bandwidth: 8.0}
@@ -67,11 +68,12 @@ trainer:
   loss_ceiling: 10.0
   r2_floor: 0.9
 tracking: {mode: none, project: qlexp, entity: null, directory: .}
-budget: {rank: null, tolerance: 0.1, enforce: true}
+budget: {rank: null, by: count, tolerance: 0.1, enforce: true}
 seed: 0
 precision: float32
 device: auto
 compile: false
+recompute: false
 store: store
 study: adhoc
 """)

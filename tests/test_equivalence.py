@@ -62,7 +62,7 @@ def cells(composed: Compose, count: int, *overrides: str, store: str) -> list[Co
             f"seed={lane // 4}",
             f"shift.rotation={5 * lane}",
             f"data.noise={0.01 * lane}",
-            f"trainer.adapt.learning_rate={1e-3 * (1 + lane)}",
+            f"trainer.adapt.learning_rate={2e-4 * (1 + lane)}",
             *overrides,
             store=store,
         )

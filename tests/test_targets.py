@@ -234,7 +234,7 @@ def test_unknown_shifted_coefficient_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("levy", {"domain": [[0.0, math.inf], [0.0, 1.0]]}, "finite on both sides"),
+        ("levy", {"domain": [[0.0, math.inf], [0.0, 1.0]]}, "two finite sides"),
         ("drop_wave", {"coefficients": {"offset": 0.0, "decay": 0.0}}, "is not finite"),
         ("sin_cos", {"coefficients": {"amplitude": math.nan}}, "is not finite"),
         ("sin_cos", {"coefficients": {"amplitude": 0.0}}, "does not vary"),

@@ -206,19 +206,24 @@ def test_a_lanes_order_depends_on_its_seed_alone() -> None:
     assert torch.equal(orders(Slope(3), stage, 12, [5, 5, 5])[2], batch[1])
 
 
-def test_a_point_keeps_its_value() -> None:
-    model, pairs = Slope(3), []
+def test_a_point_keeps_its_value_and_its_instruction() -> None:
+    model, batches = Slope(3), []
 
     def losses(model: nn.Module, x: Tensor, y: Tensor, instruction: Tensor | None) -> Tensor:
-        pairs.append((x, y))
+        batches.append((x[..., 0], y, instruction))
         return lane_losses(model, x, y)
 
+    data = numbered(3, 12)
+    lane = torch.arange(3, dtype=F64)[:, None].expand(3, 12)
+    data = replace(data, instruction=torch.stack([data.x[..., 0], lane], dim=-1))
     stage = replace(CONSTANT, epochs=2, batch_size=4)
-    trained(model, numbered(3, 12), stage, optimizer=Recorder([model.w]), losses=losses)
-    assert len(pairs) == 6
-    for x, y in pairs:
-        assert torch.equal(x[..., 0].square(), y)
-        assert torch.equal(x[..., 1], -x[..., 0])
+    trained(model, data, stage, optimizer=Recorder([model.w]), losses=losses)
+    assert len(batches) == 6
+    for number, y, instruction in batches:
+        assert instruction is not None
+        assert torch.equal(number.square(), y)
+        assert torch.equal(number, instruction[..., 0])
+        assert torch.equal(instruction[..., 1], lane[:, :4])
 
 
 def test_a_full_batch_is_the_samples_in_their_order() -> None:

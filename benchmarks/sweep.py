@@ -17,12 +17,17 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from hydra import compose, initialize_config_dir
 
 from analysis.style import figure_style, method_colour, save_svg
 from benchmarks.contenders import Call, Setting, backbone_gemms, lane_step, operations, peft_step
 from benchmarks.report import arguments, publish
 from benchmarks.timing import interleaved
+from qlexp.config import register_schema
 from qlexp.environment import device_name, keep_freed_memory, versions
+from qlexp.main import CONF
+from qlexp.plan import plan
+from qlexp.width import lanes_that_fit
 
 SMALL = Setting()
 PAPER = Setting(width=256, rows=1200, rank=8, atoms=32, key_dim=32)
@@ -49,7 +54,8 @@ def main() -> None:
         table(f"Small: {describe(SMALL)}", small),
         f"queryable / lora step time, {mode}: {_step_ratio(small, SMALL, mode):.2f}",
         table(f"Paper: {describe(replace(PAPER, lanes=3))}", paper),
-        f"lanes / solo throughput, {mode}: {_over_solo(paper, mode):.2f}",
+        f"3 lanes / solo throughput, {mode}: {_over_solo(paper, mode):.2f}; lanes chosen here: "
+        f"{_chosen_width()}",
     ]
     if torch.cuda.is_available():
         sections.append(cuda_section(modes, options.repeats))
@@ -67,6 +73,14 @@ def _step_ratio(speeds: dict[str, float], setting: Setting, mode: str) -> float:
         speeds[f"{method}, {setting.lanes} lanes, {mode}"] for method in ("lora", "queryable")
     )
     return lora / queryable
+
+
+def _chosen_width() -> int:
+    """What the launcher takes for a group of the paper's scale on this machine."""
+    register_schema()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        scale = ["backbone=paper", "trainer=paper", "method=lora", "method.rank=8"]
+        return lanes_that_fit([plan(compose("config", [*scale, "tracking=none"]))], "adapt")
 
 
 def _over_solo(speeds: dict[str, float], mode: str) -> float:

@@ -29,12 +29,13 @@ class Job:
     @classmethod
     def of(cls, composed: DictConfig, hydra: Any) -> "Job":
         """From the composed config of a job and its `hydra` node."""
+        config = plan(composed)
         overrides = tuple(
             override
             for override in hydra.overrides.task
             if override.split("=")[0] not in _ROW_GROUPS
         )
-        return cls(plan(composed), hydra.runtime.choices.budget, overrides)
+        return cls(config, hydra.runtime.choices.budget, overrides)
 
     def cell(self, common: set[str]) -> Cell:
         """The cell in its study, called by the overrides that not all jobs have in common."""

@@ -17,7 +17,7 @@ from qlexp.training import batches_per_epoch, lane_losses
 log = logging.getLogger(__name__)
 
 _SHARE = 0.6  # of the free memory; the rest is for what the count below leaves out
-_CPU_LANES = 9  # more do not raise a CPU's throughput (benchmarks/sweep.py)
+_CPU_BYTES = 2**29  # beyond it a CPU's throughput falls (benchmarks/sweep.py, paper scale)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -72,5 +72,5 @@ def lanes_that_fit(configs: Sequence[Config], stage: str) -> int:
     except Exception as error:  # a method may fail on the meta device, or anywhere
         log.warning("the memory of a run cannot be counted (%s): one run at a time", error)
         return 1
-    fitting = int(_SHARE * free_bytes(device) / needed)
-    return max(1, min(fitting, _CPU_LANES) if device.type == "cpu" else fitting)
+    free = int(_SHARE * free_bytes(device))
+    return max(1, (min(free, _CPU_BYTES) if device.type == "cpu" else free) // needed)

@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 def loss_function(compiled: bool, device: torch.device, shape: Hashable) -> LossFunction:
     """The lanes' losses, compiled if asked for and possible.
 
-    Args:
-        shape: equal for batches that can run the same code.
-
     On a CUDA device the step is replayed from CUDA graphs (`reduce-overhead`). Compiled code is
     kept on disk by torch and found again by later runs.
+
+    Args:
+        shape: equal for batches that can run the same code.
     """
     if not compiled or not _can_compile(device.type):
         return lane_losses

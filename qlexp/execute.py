@@ -15,7 +15,7 @@ from qlexp.checkpoint import Checkpoint
 from qlexp.config import Config, backbone_id, plain, resolve, run_id
 from qlexp.errors import StoreError, UsageError
 from qlexp.groups import Group, plan_groups
-from qlexp.store import Store, read_summary, write_folder
+from qlexp.store import Store, write_folder
 from qlexp.targets import Problem
 
 log = logging.getLogger(__name__)
@@ -66,21 +66,17 @@ def check_places(configs: Sequence[Config]) -> None:
 
 def _complete(configs: Sequence[Config], store: Store, width: int | None, backend: Backend) -> None:
     """Both stages of `configs`, none of which is stored."""
-    missing = [config for config in configs if not _has_backbone(config, store)]
+    missing = [config for config in configs if not store.has_backbone(backbone_id(config))]
     updates = sum(stages.updates(config, "adapt") for config in configs)
     updates += sum({backbone_id(c): stages.updates(c, "pretrain") for c in missing}.values())
     with tqdm(total=updates, unit="update", disable=None, smoothing=0.02) as progress:
         _run(plan_groups("pretrain", missing, width), backend, store, progress)
-        ready = [config for config in configs if _has_backbone(config, store)]
+        ready = [config for config in configs if store.has_backbone(backbone_id(config))]
         _run(plan_groups("adapt", ready, width), backend, store, progress)
     for config in configs:
         if store.summary(run_id(config)) is None:
-            lost = "its worker" if _has_backbone(config, store) else "its backbone"
+            lost = "its worker" if store.has_backbone(backbone_id(config)) else "its backbone"
             _record_failure(config, RuntimeError(f"{lost} was lost: run the sweep again"))
-
-
-def _has_backbone(config: Config, store: Store) -> bool:
-    return read_summary(store.backbone_folder(backbone_id(config))) is not None
 
 
 def _run(groups: Sequence[Group], backend: Backend, store: Store, progress: tqdm) -> None:

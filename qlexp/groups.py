@@ -57,10 +57,8 @@ class Group:
     def finished(self) -> bool:
         """Whether every lane is stored."""
         store = self.store
-        if self.stage == "adapt":
-            return all(store.finished(identity) for identity in self.identities)
-        folders = map(store.backbone_folder, self.identities)
-        return all(read_json(folder / "summary.json") is not None for folder in folders)
+        stored = store.finished if self.stage == "adapt" else store.has_backbone
+        return all(map(stored, self.identities))
 
     def payload(self) -> dict[str, Any]:
         """The group as JSON values."""

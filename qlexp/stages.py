@@ -22,7 +22,7 @@ from qlexp.initial import Draw
 from qlexp.instructions import encode
 from qlexp.precision import arithmetic, dtype_of
 from qlexp.seeding import seed_stream
-from qlexp.store import Store, read_summary, read_tensors, write_folder
+from qlexp.store import Store, lane_tensors, read_summary, read_tensors, write_folder
 from qlexp.targets import Problem, make_problem
 from qlexp.training import Curves, Samples, batches_per_epoch, mean_square_error, train
 
@@ -67,7 +67,7 @@ def pretrain(
             "config": plain(config),
         }
         folder = store.backbone_folder(backbone_id(config))
-        tensors = {"backbone": _lane(parameters, lane)}
+        tensors = {"backbone": lane_tensors(parameters, lane)}
         write_folder(folder, summary, _curve_table(curves, lane), tensors)
 
 
@@ -83,10 +83,7 @@ def adapt(
     device = environment.pick_device(first.device)
     problems = [problem_of(config) for config in configs]
     backbone = load_backbones(configs, store, device)
-    splits = {
-        name: _stack(configs, problems, name, device)
-        for name in ("adapt", "validation", "test", "test_clean", "unseen", "paraphrased")
-    }
+    splits = {name: _stack(configs, problems, name, device) for name in _evaluated(configs)}
     with arithmetic(first.precision, device):
         frozen = mean_square_error(backbone, splits["test"])
     adapter = build_adapter(configs, backbone)
@@ -110,9 +107,7 @@ def adapt(
             "test_loss": final["test"],
             "test_loss_clean": final["test_clean"],
             "unseen_loss": final["unseen"] if config.shift.targets > 1 else None,
-            "paraphrased_loss": (
-                final["paraphrased"] if config.instruction.encoder != "none" else None
-            ),
+            "paraphrased_loss": final.get("paraphrased"),
             "test_r2": r2[lane].item(),
             "test_loss_raw": final["test"] * problems[lane].deviation ** 2,
             "trainable_parameters": _count(parameters.values()),
@@ -131,10 +126,20 @@ def adapt(
         }
         folder = store.run_folder(run_id(config))
         table = _curve_table(curves, lane)
-        if write_folder(folder, summary, table, {"adapter": _lane(parameters, lane)}):
+        if write_folder(folder, summary, table, {"adapter": lane_tensors(parameters, lane)}):
             tracking.mirror(
                 config.tracking, run_id(config), config.study, summary["config"], summary, table
             )
+
+
+def _evaluated(configs: Sequence[Config]) -> list[str]:
+    """The splits on which a batch is evaluated: those that say something of one of its lanes."""
+    names = ["adapt", "validation", "test", "test_clean"]
+    if any(config.shift.targets > 1 for config in configs):
+        names.append("unseen")
+    if configs[0].instruction.encoder != "none":
+        names.append("paraphrased")
+    return names
 
 
 def updates(config: Config, stage: str) -> int:
@@ -270,10 +275,6 @@ def _r2(loss: Tensor, samples: Samples) -> Tensor:
 def _count(parameters: Any) -> int:
     """Parameters of one lane."""
     return sum(parameter[0].numel() for parameter in parameters)
-
-
-def _lane(parameters: dict[str, nn.Parameter], lane: int) -> dict[str, Tensor]:
-    return {name: p.detach()[lane].cpu().contiguous() for name, p in parameters.items()}
 
 
 def _curve_table(curves: Curves, lane: int) -> pd.DataFrame:

@@ -78,6 +78,10 @@ class Store:
         """Whether a rerun may skip this run."""
         return _is_finished(self.run_folder(run_id))
 
+    def has_backbone(self, backbone_id: str) -> bool:
+        """Whether this backbone is stored whole."""
+        return read_summary(self.backbone_folder(backbone_id)) is not None
+
     def summaries(self) -> Iterator[dict[str, Any]]:
         """Every stored run, in the order of run ids."""
         for folder in sorted((self.root / "runs").iterdir()):
@@ -201,6 +205,11 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def read_curves(folder: Path) -> pd.DataFrame:
     """The recorded curves of a run, one row a recorded update."""
     return pd.read_parquet(folder / "curves.parquet")
+
+
+def lane_tensors(parameters: Mapping[str, Tensor], lane: int) -> dict[str, Tensor]:
+    """One lane of stacked tensors, without the lane axis, as a file takes them."""
+    return {name: p.detach()[lane].cpu().contiguous() for name, p in parameters.items()}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from qlexp.context import Context
 from qlexp.errors import UsageError, unknown_name
 from qlexp.initial import Draw, Shapes
 from qlexp.linear import LaneLinear
-from qlexp.store import read_tensors
+from qlexp.store import lane_tensors, read_tensors
 
 ALL_LINEARS = ("qkv", "out", "up", "down")
 
@@ -180,9 +180,7 @@ class Adapter(nn.Module):
 
     def save(self, path: Path, lane: int) -> None:
         """Writes one lane's trainable tensors, without the lane axis, as safetensors."""
-        save_file(
-            {name: p.detach()[lane].contiguous() for name, p in self.trainable().items()}, path
-        )
+        save_file(lane_tensors(self.trainable(), lane), path)
 
     def load(self, path: Path, lane: int) -> None:
         """Reads what `save` wrote into one lane.

@@ -5,9 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from analysis.load import finished, incomplete, seed_list
-from analysis.names import REFERENCES, UNRESTRICTED, function_order, function_title, method_order
-from analysis.stats import (
+from analysis.cells import (
     COUNT_TOLERANCE,
     Block,
     Estimate,
@@ -15,6 +13,8 @@ from analysis.stats import (
     not_learnable,
     weak_backbones,
 )
+from analysis.load import finished, incomplete, seed_list
+from analysis.names import REFERENCES, UNRESTRICTED, function_order, function_title, method_order
 
 OFF_BUDGET = "†"
 NOT_LEARNABLE = "‡"

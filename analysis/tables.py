@@ -21,6 +21,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.cells import (
+    Block,
+    Estimate,
+    Row,
+    backbones,
+    build_blocks,
+    not_learnable,
+    weak_backbones,
+)
 from analysis.cli import exit_code, parser, writing
 from analysis.load import finished, load_study, open_store, require_complete
 from analysis.names import budget_title, function_order, function_title
@@ -33,15 +42,6 @@ from analysis.notes import (
     spread,
 )
 from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
-from analysis.stats import (
-    Block,
-    Estimate,
-    Row,
-    backbones,
-    build_blocks,
-    not_learnable,
-    weak_backbones,
-)
 
 _PLACE = re.compile(r"config\.(store|study|tracking)\b")
 TABLES = (

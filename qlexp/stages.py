@@ -114,6 +114,7 @@ def adapt(
             "reference_parameters": reference_count(config),
             "total_parameters": _count(adapter.parameters()),
             "rank": getattr(config.method.config, "rank", None),
+            "reading": config.method.kind.reading,
             "steps": updates(config, "adapt"),
             "samples_per_period": samples_per_period(
                 FUNCTIONS[config.function.name],

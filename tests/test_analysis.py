@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from analysis import stats, style, tables
+from analysis import style, tables
+from analysis.cells import Estimate, build_blocks
 from analysis.figures import __main__ as figures_command
 from analysis.figures.contours import grid, levels_around_zero
 from analysis.figures.curves import curves_figure
@@ -372,7 +373,7 @@ def test_a_reference_row_serves_every_block(store: Store) -> None:
         if budget == "equal_rank" or method not in ("full", "frozen")
     ]
     store.write_study("once", cells)
-    blocks = stats.build_blocks(load_study(store, "once"), "test_loss")
+    blocks = build_blocks(load_study(store, "once"), "test_loss")
     assert [[row.method for row in block.rows] for block in blocks] == [
         ["frozen", "lora", "shared_lora", "queryable", "full"]
     ] * 2
@@ -386,7 +387,7 @@ def test_overrides_that_differ_make_rows_of_their_own(store: Store, tmp_path: Pa
         cells.append(cell_of(summary, "equal_rank", "experiment=ranks", f"method.rank={rank}"))
     store.write_study("ranks", cells)
     frame = load_study(store, "ranks")
-    (block,) = stats.build_blocks(frame, "test_loss")
+    (block,) = build_blocks(frame, "test_loss")
     labels = [row.label for row in block.rows]
     assert labels == ["lora (method.rank=2)", "lora (method.rank=8)", "full"]
     assert block.best["levy"] == {0}
@@ -401,7 +402,7 @@ LOSS = st.floats(0.0, 1e6) | st.just(math.inf)
 
 @given(st.dictionaries(st.integers(0, 99), LOSS, min_size=1, max_size=9))
 def test_estimates_agree_with_numpy(values: dict[int, float]) -> None:
-    estimate = stats.Estimate(values)
+    estimate = Estimate(values)
     finite = np.array([value for value in values.values() if value < math.inf])
     assert estimate.mean == pytest.approx(np.mean(list(values.values())))
     assert estimate.infinite == len(values) - len(finite)

@@ -20,13 +20,13 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.cells import variants
 from analysis.cli import exit_code, parser, writing
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import Prediction, evaluate, predictions_figure
 from analysis.figures.targets import problem_of, targets_figure
 from analysis.load import finished, load_study, open_store, require_complete
 from analysis.names import budget_order, method_order
-from analysis.stats import variants
 from analysis.style import figure_style, save_svg
 from qlexp.errors import UsageError, unknown_name
 from qlexp.execute import load_run

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.cells import variants
 from analysis.load import finished
 from analysis.names import function_order, function_title, method_order, row_label
-from analysis.stats import variants
 from analysis.style import dashes, method_colour
 from qlexp.errors import UsageError
 from qlexp.store import Store, read_curves

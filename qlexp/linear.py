@@ -12,6 +12,14 @@ def lane_linear(h: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(h.flatten(1, -2), weight.mT).unflatten(1, h.shape[1:-1])
 
 
+def lane_down(h: Tensor, A: Tensor) -> Tensor:
+    """`A @ h` a lane, for a narrow A: h (L, ..., in), A (L, rank, in) -> (L, ..., rank).
+
+    The rank lies ahead of the rows in memory: long rows are quicker to make and to work on.
+    """
+    return torch.bmm(A, h.flatten(1, -2).mT).mT.unflatten(1, h.shape[1:-1])
+
+
 def lane_linear_add(y: Tensor, h: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
     """`y + scale * weight @ h` a lane, in one pass: y (L, ..., out), h (L, ..., in)."""
     rows = torch.baddbmm(y.flatten(1, -2), h.flatten(1, -2), weight.mT, alpha=scale)

@@ -18,9 +18,10 @@ class Example:
         self.model, self.lane, self.config = model, lane, model.config
         self.instruction: Any = instruction  # e(z), (d_e,)
         self.router = {name: p[lane] for name, p in model.router.named_parameters()}
-        self.averages: list[Tensor] = []  # v_j
+        self.averages: list[Tensor] = []  # v_j, (routes, rank)
         self.states: list[Tensor] = []  # of the layers of the current block
-        self.weights: list[Tensor] = []
+        self.weights: list[Tensor] = []  # of every block, (routes, K)
+        self.operators: list[Any] = []  # R of every route of the current block
         self.unrouted = True  # whether no adapted linear of the current layer was met yet
 
     def predict(self, tokens: Tensor) -> Tensor:
@@ -47,31 +48,50 @@ class Example:
         W, bias = base.weight[self.lane], base.bias[self.lane]
         if base is linear:
             return torch.stack([W @ h + bias for h in tokens])
-        A, B, gate = linear.A[self.lane], linear.B[self.lane], linear.gate[self.lane]
+        A, B = linear.A[self.lane], linear.B[self.lane]
+        gate = 1.0 if linear.gate is None else linear.gate[self.lane]
         if self.unrouted:
             self.unrouted = False
-            self.enter(layer, torch.stack([A @ h for h in tokens]).mean(0))
-        scale = self.config.alpha / self.config.rank
-        inner = torch.eye(self.config.rank, dtype=F64) + gate * self.R
-        return torch.stack([W @ h + bias + scale * B @ inner @ A @ h for h in tokens])
+            low = torch.stack([A @ h for h in tokens])
+            self.enter(layer, low if self.config.routing == "token" else low.mean(0, keepdim=True))
+        scale, operators = self.config.alpha / self.config.rank, self.operators
+        if len(operators) == 1:
+            operators = operators * len(tokens)
+        inner = [torch.eye(self.config.rank, dtype=F64) + gate * R for R in operators]
+        return torch.stack(
+            [W @ h + bias + scale * B @ M @ A @ h for M, h in zip(inner, tokens, strict=True)]
+        )
 
-    def enter(self, layer: int, state: Tensor) -> None:
+    def enter(self, layer: int, states: Tensor) -> None:
+        """A state a route, (routes, rank): one of the example, or one of each token."""
         if layer % self.config.block_size:
-            self.states.append(state)
+            self.states.append(states)
             return
         if layer:
             self.averages.append(torch.stack(self.states).mean(0))
-        self.states = [state]
-        block, d_k, p = layer // self.config.block_size, self.config.d_k, self.router
+        self.states = [states]
+        block = layer // self.config.block_size
+        routes = [
+            self.weigh(block, state, [v[route] for v in self.averages])
+            for route, state in enumerate(states)
+        ]
+        self.weights.append(torch.stack(routes))
+        self.operators = [
+            sum(w * M for w, M in zip(weights, self.router["atoms"], strict=True))
+            for weights in routes
+        ]
+
+    def weigh(self, block: int, state: Tensor, averages: list[Tensor]) -> Tensor:
+        d_k, p = self.config.d_k, self.router
         query = p["priors"][block] + p["U"] @ (rms(state) if self.config.state_norm else state)
         if "Z" in p:
             query = query + p["Z"] @ self.instruction
-        if self.averages:
+        if averages and self.config.depth_summary:
             shares = torch.ones(1, dtype=F64)
-            if len(self.averages) > 1:
-                scores = [query @ (p["V"] @ rms(v)) / math.sqrt(d_k) for v in self.averages]
+            if len(averages) > 1:
+                scores = [query @ (p["V"] @ rms(v)) / math.sqrt(d_k) for v in averages]
                 shares = torch.stack(scores).softmax(0)
-            query = query + p["S"] @ sum(a * v for a, v in zip(shares, self.averages, strict=True))
+            query = query + p["S"] @ sum(a * v for a, v in zip(shares, averages, strict=True))
         logits = torch.stack([query @ key / math.sqrt(d_k) for key in p["keys"]])
         if "P" in p:
             match = torch.stack([key @ p["P"] @ self.instruction for key in p["keys"]])
@@ -80,9 +100,7 @@ class Example:
         kept = logits.argsort(descending=True)[: self.config.top_k]
         exponentials = torch.zeros_like(logits)
         exponentials[kept] = logits[kept].exp()
-        weights = exponentials / exponentials.sum()
-        self.weights.append(weights)
-        self.R = sum(w * M for w, M in zip(weights, p["atoms"], strict=True))
+        return exponentials / exponentials.sum()
 
 
 def rms(v: Tensor) -> Tensor:

@@ -63,9 +63,11 @@ def query(seed: int) -> Tensor:
 
 @channels
 @pytest.mark.parametrize("strength", [0.0, 0.7, 3.0])
+@pytest.mark.parametrize("routing", ["example", "token"])
 @torch.no_grad()
-def test_it_is_its_formulas(channel: str, strength: float) -> None:
-    model, z = model_of(channels=channel, prior_strength=strength), texts(n=3)
+def test_it_is_its_formulas(channel: str, strength: float, routing: str) -> None:
+    model = model_of(channels=channel, prior_strength=strength, routing=routing)
+    z = texts(n=3)
     x = points(SEEDS, 3)
     predictions, routes, tokens = model(x, z), model.routes(x, z), model.backbone.tokens(x)
     for lane in range(len(SEEDS)):
@@ -73,8 +75,9 @@ def test_it_is_its_formulas(channel: str, strength: float) -> None:
             example = Example(model, lane, z[lane, n])
             y = example.predict(tokens[lane, n])
             torch.testing.assert_close(predictions[lane, n], y[0], rtol=0, atol=1e-10)
-            weights = torch.stack(example.weights)
-            torch.testing.assert_close(routes[lane, n], weights, rtol=0, atol=1e-10)
+            weights = torch.stack(example.weights, dim=1)  # (routes, N_b, K)
+            found = routes[lane, n].reshape(weights.shape)
+            torch.testing.assert_close(found, weights, rtol=0, atol=1e-10)
 
 
 @channels

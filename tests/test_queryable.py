@@ -38,22 +38,24 @@ def model_of(depth: int = 4, seed: int = 0, **fields: Any) -> Queryable:
 
 
 @st.composite
-def models(draw: st.DrawFn, shortest: int = 1) -> Queryable:
-    """Any shape that the config allows."""
+def models(draw: st.DrawFn, shortest: int = 1, **fixed: Any) -> Queryable:
+    """Any shape that the config allows, with the fields that are `fixed`."""
     depth = draw(st.integers(shortest, 5))
     atoms = draw(st.integers(2, 6))
     targets = draw(st.sets(st.sampled_from(ALL_LINEARS), min_size=1))
-    return model_of(
-        depth,
-        draw(st.integers(0, 10**6)),
-        targets=sorted(targets),
-        rank=draw(st.integers(1, 4)),
-        atoms=atoms,
-        key_dim=draw(st.none() | st.integers(1, 5)),
-        top_k=draw(st.integers(2, atoms)),
-        block_size=draw(st.integers(1, depth)),
-        state_norm=draw(st.booleans()),
-    )
+    fields = {
+        "targets": sorted(targets),
+        "rank": draw(st.integers(1, 4)),
+        "atoms": atoms,
+        "key_dim": draw(st.none() | st.integers(1, 5)),
+        "top_k": draw(st.integers(2, atoms)),
+        "block_size": draw(st.integers(1, depth)),
+        "state_norm": draw(st.booleans()),
+        "gated": draw(st.booleans()),
+        "depth_summary": draw(st.booleans()),
+        "routing": draw(st.sampled_from(["example", "token"])),
+    }
+    return model_of(depth, draw(st.integers(0, 10**6)), **{**fields, **fixed})
 
 
 def property_test(examples: int) -> settings:
@@ -65,8 +67,11 @@ def linears(model: Queryable) -> list[QueryableLinear]:
 
 
 def operators(model: Queryable, x: Tensor) -> Tensor:
-    """R of every block, (L, N, N_b, rank, rank)."""
-    return torch.einsum("lnbk,lkij->lnbij", model.routes(x), model.router.atoms)
+    """R of every block and route, (L, N, routes, N_b, rank, rank)."""
+    routes = model.routes(x)
+    if routes.ndim == 4:  # one route per example
+        routes = routes.unsqueeze(2)
+    return torch.einsum("lntbk,lkij->lntbij", routes, model.router.atoms)
 
 
 def norms(matrices: Tensor) -> Tensor:
@@ -85,12 +90,13 @@ def test_it_is_its_formulas(model: Queryable) -> None:
             example = Example(model, lane)
             y = example.predict(tokens[lane, n])
             torch.testing.assert_close(predictions[lane, n], y[0], rtol=0, atol=1e-10)
-            expected = torch.stack(example.weights)
-            torch.testing.assert_close(routes[lane, n], expected, rtol=0, atol=1e-10)
+            expected = torch.stack(example.weights, dim=1)  # (routes, N_b, K)
+            found = routes[lane, n].reshape(expected.shape)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
 
 @property_test(15)
-@given(models())
+@given(models(gated=True))
 def test_without_gates_it_is_lora(model: Queryable) -> None:
     seeds, config = [0, 0], model.config
     plain = LoRA(
@@ -120,14 +126,15 @@ def test_without_gates_it_is_lora(model: Queryable) -> None:
 def test_the_change_is_bounded_for_every_input(model: Queryable) -> None:
     R = operators(model, 10 * points(SEEDS))
     largest = norms(model.router.atoms).amax(1)  # (L,)
-    assert (norms(R) <= largest[:, None, None] * (1 + 1e-12)).all()
+    assert (norms(R) <= largest[:, None, None, None] * (1 + 1e-12)).all()
     eye = torch.eye(model.config.rank, dtype=F64)
     for linear in linears(model):
-        A, B, gate = linear.A, linear.B, linear.gate
-        inner = eye + gate[:, None, None, None, None] * R
-        change = model.config.scale * B[:, None, None] @ inner @ A[:, None, None]
+        A, B = linear.A, linear.B
+        gate = torch.ones(len(SEEDS), dtype=F64) if linear.gate is None else linear.gate
+        inner = eye + gate.view(-1, *[1] * 5) * R
+        change = model.config.scale * B[:, None, None, None] @ inner @ A[:, None, None, None]
         bound = model.config.scale * norms(B) * (1 + gate.abs() * largest) * norms(A)
-        assert (norms(change) <= bound[:, None, None] * (1 + 1e-12)).all()
+        assert (norms(change) <= bound[:, None, None, None] * (1 + 1e-12)).all()
 
 
 @property_test(20)
@@ -136,10 +143,11 @@ def test_the_change_is_bounded_for_every_input(model: Queryable) -> None:
 def test_weights_are_sparse_and_convex(model: Queryable) -> None:
     weights = model.routes(10 * points(SEEDS))
     blocks, atoms = model.config.blocks(model.backbone.config.depth), model.config.atoms
-    assert weights.shape == (len(SEEDS), 6, blocks, atoms)
+    routes = (2,) if model.config.routing == "token" else ()
+    assert weights.shape == (len(SEEDS), 6, *routes, blocks, atoms)
     assert (weights >= 0).all()
     assert (weights.ne(0).sum(-1) <= model.config.top_k).all()
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 6, blocks, dtype=F64))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1], dtype=F64))
 
 
 @property_test(15)
@@ -160,19 +168,19 @@ def test_the_order_of_the_atoms_does_not_matter(model: Queryable, random: Any) -
 @torch.no_grad()
 def test_a_route_does_not_depend_on_later_blocks(model: Queryable) -> None:
     x, size = points(SEEDS), model.config.block_size
-    before = model.routes(x)
-    for block in range(before.shape[2]):
+    before = model.routes(x)  # (..., N_b, K)
+    for block in range(before.shape[-2]):
         for layer in model.backbone.layers[(block + 1) * size :]:
             for parameter in layer.parameters():
                 parameter.data += 1.0
         model.router.priors.data[:, block + 1 :] += 1.0
-        assert torch.equal(model.routes(x)[:, :, : block + 1], before[:, :, : block + 1])
+        assert torch.equal(model.routes(x)[..., : block + 1, :], before[..., : block + 1, :])
         before = model.routes(x)
 
 
 def test_a_route_depends_on_all_earlier_blocks() -> None:
     model = model_of(depth=4, block_size=1)
-    last = operators(model, points(SEEDS))[:, :, -1].square().sum()
+    last = operators(model, points(SEEDS))[:, :, 0, -1].square().sum()
     states = [tensor for name, tensor in model.trainable().items() if name.endswith("qkv.A")]
     assert len(states) == 4
     assert all(gradient.ne(0).any() for gradient in torch.autograd.grad(last, states))
@@ -198,7 +206,10 @@ def test_padding_changes_nothing(model: Queryable) -> None:
     def run(x: Tensor) -> tuple[Tensor, Tensor]:
         y, context = model.backbone.run(x, model.context(mask))
         assert isinstance(context, Routing)
-        return y, torch.stack(context.weights, dim=2)
+        routes = torch.stack(context.weights, dim=-2)
+        if routes.ndim == 5:  # a route per token: padding's own is nobody's
+            routes = routes * mask[..., None, None]
+        return y, routes
 
     y, routes = run(x)
     for one, other in zip(run(torch.where(mask, x, elsewhere)), (y, routes), strict=True):
@@ -337,6 +348,33 @@ def test_what_cannot_learn_is_not_built_nor_counted(block_size: int, built: set[
 def test_what_cannot_work_is_refused(fields: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         QueryableConfig(**fields).check(TINY)
+
+
+def test_what_is_switched_off_is_not_built() -> None:
+    whole = QueryableConfig(rank=3, block_size=1)
+    count = count_trainable(Queryable, whole, TINY)
+    ungated = count_trainable(Queryable, replace(whole, gated=False), TINY)
+    assert count - ungated == 4 * TINY.depth
+    forgetful = replace(whole, depth_summary=False)
+    assert count - count_trainable(Queryable, forgetful, TINY) == 2 * 3 * 3  # S and V
+    model = model_of(depth=4, block_size=1, depth_summary=False)
+    last = model.router.query(3, points(SEEDS)[..., :1].expand(-1, -1, 3), (torch.ones(2, 6, 3),))
+    assert torch.equal(
+        last, model.router.pre_query(3, points(SEEDS)[..., :1].expand(-1, -1, 3), None)
+    )
+
+
+def test_tokens_alike_are_routed_as_their_example_is() -> None:
+    """Where all tokens of an example are the same, a route per token is the example's."""
+    one, each = (model_of(routing=routing, top_k=3) for routing in ("example", "token"))
+    h = Draw(SEEDS, F64).normal(5, 1, 8).data.expand(-1, -1, 2, -1)  # (L, N, T, width)
+    for layer, other in zip(one.backbone.layers, each.backbone.layers, strict=True):
+        y, context = layer.qkv(h, one.context())
+        token_y, token_context = other.qkv(h, each.context())
+        torch.testing.assert_close(y, token_y, rtol=0, atol=1e-12)
+        weights = token_context.weights[-1]
+        torch.testing.assert_close(weights[:, :, 1], context.weights[-1], rtol=0, atol=1e-12)
+        break
 
 
 def test_a_merge_is_refused() -> None:

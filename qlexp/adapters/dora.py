@@ -12,7 +12,7 @@ from torch import Tensor
 from qlexp.adapters.base import Adapter, LowRankConfig
 from qlexp.adapters.lora import LoRALinear
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
+from qlexp.linear import LaneLinear, lane_down, lane_linear_add
 
 
 class DoRALinear(LoRALinear):
@@ -32,7 +32,7 @@ class DoRALinear(LoRALinear):
         return updated_row_norm(self.base.weight, self.base_square, self.A, self.B, self.scale)
 
     def adapt(self, h: Tensor) -> Tensor:
-        y = lane_linear_add(self.base.project(h), lane_linear(h, self.A), self.B, self.scale)
+        y = lane_linear_add(self.base.project(h), lane_down(h, self.A), self.B, self.scale)
         return rescaled(y, self.magnitude / self.row_norm(), self.base.bias)
 
     def merged(self) -> Tensor:

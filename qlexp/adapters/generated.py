@@ -15,7 +15,7 @@ from qlexp.config import BackboneConfig
 from qlexp.context import Context
 from qlexp.errors import UsageError
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
+from qlexp.linear import LaneLinear, lane_down, lane_linear_add
 
 Factors = tuple[Tensor, Tensor]  # A (L, rank, in) and B (L, out, rank)
 
@@ -53,7 +53,7 @@ class GeneratedLinear(AdaptedLinear):
 
     def adapt_with(self, h: Tensor, A: Tensor, B: Tensor) -> Tensor:
         """The adapted output (L, N, T, out) under given factors."""
-        return lane_linear_add(self.base.project(h), lane_linear(h, A), B, self.scale)
+        return lane_linear_add(self.base.project(h), lane_down(h, A), B, self.scale)
 
     def merged_with(self, A: Tensor, B: Tensor) -> Tensor:
         """The weight (L, out, in) that does the same."""

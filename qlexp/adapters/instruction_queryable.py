@@ -57,7 +57,8 @@ class InstructedRouter(Router):
         logits = super().logits(query)
         if self.P is None:
             return logits
-        return logits + self.prior_strength[:, None, None] * self.log_prior(_given(instruction))
+        strength = self.prior_strength.unflatten(0, (-1, *[1] * (logits.ndim - 1)))
+        return logits + strength * self.log_prior(_given(instruction))
 
     def log_prior(self, instruction: Tensor) -> Tensor:
         """log pi(m | z), (L, N, K), of e(z) (L, N, d_e); the prior channel must be open."""

@@ -26,7 +26,7 @@ from qlexp.backbone import Backbone, linear_shapes
 from qlexp.checks import bounded
 from qlexp.context import Context
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add, lane_softmax
+from qlexp.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
 
 
 @dataclass
@@ -65,7 +65,7 @@ class LilyLinear(AdaptedLinear):
 
     def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
         assert isinstance(context, Interconnection)
-        low = lane_linear(h, self.A)  # (L, N, T, rank)
+        low = lane_down(h, self.A)  # (L, N, T, rank)
         p = context.batch_mean(lane_softmax(low, self.R))  # (L, experts)
         experts = context.experts[self.name]
         B = torch.bmm(p.unsqueeze(1), experts.flatten(2)).view_as(experts[:, 0])  # (L, out, rank)

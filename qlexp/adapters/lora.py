@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
+from qlexp.linear import LaneLinear, lane_down, lane_linear_add
 
 
 class LoRALinear(AdaptedLinear):
@@ -22,7 +22,7 @@ class LoRALinear(AdaptedLinear):
         self.B = draw.constant(base.d_out, config.rank, value=0.0)
 
     def adapt(self, h: Tensor) -> Tensor:
-        return lane_linear_add(self.base.project(h), lane_linear(h, self.A), self.B, self.scale)
+        return lane_linear_add(self.base.project(h), lane_down(h, self.A), self.B, self.scale)
 
     def merged(self) -> Tensor:
         return self.base.weight + self.scale * self.B @ self.A

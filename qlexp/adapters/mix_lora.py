@@ -21,7 +21,7 @@ from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
 from qlexp.checks import bounded
 from qlexp.context import Context
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add, lane_softmax
+from qlexp.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
 
 
 @dataclass
@@ -61,7 +61,7 @@ class MixLoRALinear(AdaptedLinear):
         p_B = (lane_softmax(seen, self.R_B) + conditional) / 2
         chosen_B, weight_B = self.pick(p_B)
 
-        low = lane_linear(h, self.A)  # every a · h, (L, N, T, pool)
+        low = lane_down(h, self.A)  # every a · h, (L, N, T, pool)
         tokens = (-1, -1, low.shape[2], -1)
         products = low.gather(-1, chosen_A.unsqueeze(2).expand(tokens))
         products = products * (weight_A * weight_B).unsqueeze(2)

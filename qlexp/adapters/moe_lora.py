@@ -23,7 +23,7 @@ from qlexp.config import BackboneConfig
 from qlexp.context import Context
 from qlexp.errors import UsageError
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add, lane_softmax
+from qlexp.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
 
 
 @dataclass
@@ -63,7 +63,7 @@ class MoELoRALinear(AdaptedLinear):
         gates = lane_softmax(h, self.W_g)  # (L, N, T, experts)
         largest, chosen = gates.topk(self.top_k, dim=-1)
         kept = torch.zeros_like(gates).scatter(-1, chosen, largest)
-        low = lane_linear(h, self.A).unflatten(-1, (gates.shape[-1], -1))
+        low = lane_down(h, self.A).unflatten(-1, (gates.shape[-1], -1))
         low = (low * kept.unsqueeze(-1)).flatten(-2)  # (L, N, T, experts rank)
         y = lane_linear_add(self.base.project(h), low, self.B, self.scale)
         if self.balance:

@@ -8,7 +8,9 @@ Source: "Queryable LoRA: Instruction-Regularized Routing Over Shared Low-Rank Up
 Every adapted linear has its own A, B and gate g; R_b (rank, rank), one per example and block, is
 a sparse convex combination of the atoms of ONE bank. What the paper leaves open: one gate per
 adapted linear, a state normalised by RMSNorm (`state_norm`), and the initial values (gate 0.5,
-atoms Gaussian with deviation 1/sqrt(rank), so that neither waits for the other).
+atoms Gaussian with deviation 1/sqrt(rank), so that neither waits for the other). Three parts can be
+taken away or changed: the gates (`gated=false`: g = 1), the memory of earlier blocks
+(`depth_summary=false`: q_b = q~_b), and one route per example (`routing=token`: one per token).
 """
 
 from dataclasses import dataclass, replace
@@ -20,12 +22,12 @@ from torch import Tensor, nn
 
 from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, LowRankConfig
 from qlexp.backbone import Backbone
-from qlexp.checks import bounded
+from qlexp.checks import bounded, one_of
 from qlexp.config import BackboneConfig
 from qlexp.context import Context
 from qlexp.errors import UsageError
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
+from qlexp.linear import LaneLinear, lane_down, lane_linear, lane_linear_add
 
 
 @dataclass
@@ -36,7 +38,10 @@ class QueryableConfig(LowRankConfig):
     key_dim: int | None = bounded(None, minimum=1)  # null: the rank
     top_k: int = bounded(4, minimum=1)
     block_size: int = bounded(2, minimum=1)
+    gated: bool = True
     gate: float = bounded(0.5, minimum=-100.0, maximum=100.0)
+    depth_summary: bool = True
+    routing: str = one_of("example", "example", "token")
     state_norm: bool = True
     straight_through: bool = False
 
@@ -71,24 +76,27 @@ class Router(nn.Module):
     """The bank (keys, atoms) and the maps that query it; shared by all blocks and linears.
 
     What cannot learn is not built: one block has no earlier one, so no S and V; with two, the
-    softmax over one block has no gradient, so no V.
+    softmax over one block has no gradient, so no V. Shapes are those of one route per example; with
+    one per token, (L, N, T, ...) stands for every (L, N, ...).
     """
 
     def __init__(self, config: QueryableConfig, depth: int, draw: Draw) -> None:
         super().__init__()
         self.config = config
         rank, d_k, blocks = config.rank, config.d_k, config.blocks(depth)
+        remembered = blocks - 1 if config.depth_summary else 0  # earlier blocks of the last one
         self.keys = draw.normal(config.atoms, d_k)
         self.atoms = draw.normal(config.atoms, rank, rank, std=rank**-0.5)
         self.priors = draw.normal(blocks, d_k, std=0.5)
         self.U = draw.normal(d_k, rank, std=rank**-0.5)
-        self.S = draw.normal(d_k, rank, std=rank**-0.5) if blocks > 1 else None
-        self.V = draw.normal(d_k, rank, std=rank**-0.5) if blocks > 2 else None
+        self.S = draw.normal(d_k, rank, std=rank**-0.5) if remembered > 0 else None
+        self.V = draw.normal(d_k, rank, std=rank**-0.5) if remembered > 1 else None
 
     def pre_query(self, block: int, state: Tensor, instruction: Tensor | None) -> Tensor:
         """q~_b = p_b + U u_b, (L, N, d_k), from the block-entry state (L, N, rank)."""
         u = rms_norm(state) if self.config.state_norm else state
-        return self.priors[:, block, None] + lane_linear(u, self.U)
+        prior = self.priors[:, block]
+        return lane_linear(u, self.U) + prior.unflatten(0, (-1, *[1] * (state.ndim - 2)))
 
     def query(
         self,
@@ -110,10 +118,10 @@ class Router(nn.Module):
         """
         if self.V is None or len(summaries) == 1:
             return summaries[0]
-        values = torch.stack(summaries, dim=2)  # (L, N, earlier blocks, rank)
+        values = torch.stack(summaries, dim=-2)  # (L, N, earlier blocks, rank)
         keys = lane_linear(rms_norm(values), self.V)
-        scores = (keys * query.unsqueeze(2)).sum(-1) * self.config.d_k**-0.5
-        return (scores.softmax(-1).unsqueeze(-1) * values).sum(2)
+        scores = (keys * query.unsqueeze(-2)).sum(-1) * self.config.d_k**-0.5
+        return (scores.softmax(-1).unsqueeze(-1) * values).sum(-2)
 
     def logits(self, query: Tensor, instruction: Tensor | None = None) -> Tensor:
         """q · k_m / sqrt(d_k), (L, N, K)."""
@@ -130,9 +138,18 @@ class Router(nn.Module):
         return sparse.detach() + (dense - dense.detach())
 
     def operator(self, weights: Tensor) -> Tensor:
-        """R_b = sum_m w_m M_m, (L, N, rank, rank)."""
+        """R_b = sum_m w_m M_m of every example, (L, rank, rank, N): examples last, for speed."""
         rank = self.config.rank
-        return torch.bmm(weights, self.atoms.flatten(2)).unflatten(-1, (rank, rank))
+        return torch.bmm(self.atoms.flatten(2).mT, weights.mT).unflatten(1, (rank, rank))
+
+    def mixed(self, weights: Tensor, low: Tensor) -> Tensor:
+        """sum_m w_m (M_m a) of every token, (L, rank, N T), where no R is shared.
+
+        weights (L, N, T, K), low (L, rank, N T).
+        """
+        products = torch.bmm(self.atoms.flatten(1, 2), low)
+        products = products.unflatten(1, (self.config.atoms, self.config.rank))
+        return (products * weights.flatten(1, 2).mT.unsqueeze(2)).sum(1)
 
 
 def rms_norm(h: Tensor) -> Tensor:
@@ -142,13 +159,13 @@ def rms_norm(h: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Routing(Context):
-    """The route so far.
+    """The route so far; with one route per token, (L, N, T, ...) stands for every (L, N, ...).
 
     Attributes:
         router: the bank.
-        operator: R of the current block, (L, N, rank, rank).
+        operator: R of the current block, (L, rank, rank, N); None with one route per token.
         weights: w of every block so far, (L, N, K) each.
-        states: token means of A h at the first adapted linear of the current block's layers.
+        states: A h at the first adapted linear of the current block's layers, means over tokens.
         summaries: v_j, the mean of the states of every block left behind, (L, N, rank) each.
     """
 
@@ -162,22 +179,35 @@ class Routing(Context):
         """Notes the state of a layer, and routes where a block begins; low (L, N, T, rank)."""
         router = self.router
         assert router is not None
-        state = self.token_mean(low)
+        per_token = router.config.routing == "token"
+        state = low if per_token else self.token_mean(low)
         if layer % router.config.block_size:
             return replace(self, states=(*self.states, state))
         summaries = self.summaries
         if self.states:
             summaries = (*summaries, sum(self.states[1:], self.states[0]) / len(self.states))
+        instruction = self.instruction
+        if per_token and instruction is not None:
+            instruction = instruction.unsqueeze(2).expand(-1, -1, low.shape[2], -1)
         block = layer // router.config.block_size
-        query = router.query(block, state, summaries, self.instruction)
-        weights = router.weights(router.logits(query, self.instruction))
+        query = router.query(block, state, summaries, instruction)
+        weights = router.weights(router.logits(query, instruction))
         return replace(
             self,
-            operator=router.operator(weights),
+            operator=None if per_token else router.operator(weights),
             weights=(*self.weights, weights),
             states=(state,),
             summaries=summaries,
         )
+
+    def routed(self, low: Tensor) -> Tensor:
+        """R low of the current block, (L, rank, N T), of low (L, N, T, rank)."""
+        assert self.router is not None
+        a = low.flatten(1, 2).mT  # (L, rank, N T)
+        if self.operator is None:
+            return self.router.mixed(self.weights[-1], a)
+        tokens = a.unflatten(2, low.shape[1:3]).unsqueeze(1)
+        return (self.operator.unsqueeze(-1) * tokens).sum(2).flatten(2)
 
 
 class QueryableLinear(AdaptedLinear):
@@ -194,17 +224,17 @@ class QueryableLinear(AdaptedLinear):
         self.layer = layer
         self.A = draw.kaiming_uniform(config.rank, base.d_in)
         self.B = draw.constant(base.d_out, config.rank, value=0.0)
-        self.gate = draw.constant(value=config.gate)  # (L,)
+        self.gate = draw.constant(value=config.gate) if config.gated else None  # (L,)
 
     def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
         assert isinstance(context, Routing)
-        low = lane_linear(h, self.A)  # (L, N, T, rank)
+        low = lane_down(h, self.A)  # (L, N, T, rank)
         if self.layer is not None:
             context = context.enter_layer(self.layer, low)
-        assert context.operator is not None
-        routed = torch.matmul(low, context.operator.mT)
-        low = torch.addcmul(low, self.gate[:, None, None, None], routed)
-        return lane_linear_add(self.base.project(h), low, self.B, self.scale), context
+        routed = context.routed(low).mT.unflatten(1, low.shape[1:3])
+        if self.gate is not None:
+            routed = self.gate[:, None, None, None] * routed
+        return lane_linear_add(self.base.project(h), low + routed, self.B, self.scale), context
 
 
 class Queryable(Adapter):
@@ -228,7 +258,7 @@ class Queryable(Adapter):
         return Routing(mask, instruction, router=self.router)
 
     def routes(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
-        """Atom weights of points x (L, N, 2) in every block: (L, N, N_b, K)."""
+        """Atom weights of points x (L, N, 2) in every block: (L, N, N_b, K), or one per token."""
         _, context = self.run(x, instruction)
         assert isinstance(context, Routing)
-        return torch.stack(context.weights, dim=2)
+        return torch.stack(context.weights, dim=-2)

@@ -29,7 +29,7 @@ from qlexp.checks import bounded
 from qlexp.config import BackboneConfig
 from qlexp.errors import UsageError
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
+from qlexp.linear import LaneLinear, lane_down, lane_linear, lane_linear_add
 
 
 @dataclass
@@ -110,7 +110,7 @@ class VBLoRALinear(AdaptedLinear):
 
     def adapt(self, h: Tensor) -> Tensor:
         down, up = self.factors()
-        return lane_linear_add(self.base.project(h), lane_linear(h, down), up, self.scale)
+        return lane_linear_add(self.base.project(h), lane_down(h, down), up, self.scale)
 
     def merged(self) -> Tensor:
         down, up = self.factors()

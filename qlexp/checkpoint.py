@@ -47,3 +47,23 @@ class Checkpoint:
         except (OSError, RuntimeError) as error:
             draft.unlink(missing_ok=True)
             log.warning("%s could not be written (%s): training goes on", self.path, error)
+
+
+class Part(Checkpoint):
+    """One of the trainings that follow on one another, kept in the file of the whole.
+
+    Args:
+        whole: the file, and when it is due.
+        number: which training; the state of another is not this one's.
+        past: what those before it have left, saved along.
+    """
+
+    def __init__(self, whole: Checkpoint, number: int, past: dict[str, Any]) -> None:
+        self.whole, self.number, self.past = whole, number, past
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        saved = self.whole.load(device)
+        return saved["now"] if saved is not None and saved["number"] == self.number else None
+
+    def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
+        self.whole.save_if_due(lambda: {"number": self.number, "past": self.past, "now": state()})

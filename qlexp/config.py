@@ -65,6 +65,20 @@ class ShiftConfig(Checked):
     rotation: float = bounded(0.0, above=-90.0, below=90.0)  # degrees
     coefficients: list[str] | None = None  # the ones to shift; null: all
     targets: int = bounded(1, minimum=1)  # how many targets one adapter serves
+    order: str = one_of("together", "together", "sequence")  # of several targets
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order == "sequence" and self.targets == 1:
+            raise UsageError(
+                "shift.order=sequence takes one target after another: set shift.targets to at "
+                "least 2."
+            )
+
+    @property
+    def tasks(self) -> int:
+        """How many trainings follow on one another."""
+        return self.targets if self.order == "sequence" else 1
 
 
 @dataclass
@@ -307,7 +321,7 @@ def group_id(config: Config) -> str:
         values["trainer"][stage].pop("learning_rate")
     for name in config.method.kind.lane_fields:
         values["method"].pop(name)
-    return _digest(values)
+    return _digest({**values, "tasks": config.shift.tasks})
 
 
 def _digest(values: Mapping[str, Any]) -> str:

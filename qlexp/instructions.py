@@ -100,5 +100,8 @@ def encode(config: Config, split: Split, held_out: bool = False) -> NDArray[np.f
         for wording in wordings
     ]
     table = embed(texts, settings.encoder, settings.folder, settings.dim)
-    turn = np.arange(len(split.y)) // len(shifts) % len(wordings)
+    turn = np.empty_like(split.target)
+    for index in range(len(shifts)):
+        own = split.target == index
+        turn[own] = np.arange(own.sum()) % len(wordings)
     return table[split.target * len(wordings) + turn]

@@ -22,6 +22,7 @@ from qlexp.initial import Draw
 from qlexp.instructions import encode
 from qlexp.precision import arithmetic, dtype_of
 from qlexp.seeding import seed_stream
+from qlexp.sequence import History, adapt_in_sequence
 from qlexp.store import Store, lane_tensors, read_summary, read_tensors, write_folder
 from qlexp.targets import Problem, make_problem
 from qlexp.training import Curves, Samples, batches_per_epoch, mean_square_error, train
@@ -88,7 +89,22 @@ def adapt(
         frozen = mean_square_error(backbone, splits["test"])
     adapter = build_adapter(configs, backbone)
     parameters = adapter.trainable()
-    curves = _train(adapter, configs, parameters, splits["adapt"], "adapt", checkpoint, advance)
+    tasks, history = first.shift.tasks, None
+    if tasks == 1:
+        curves = _train(adapter, configs, parameters, splits["adapt"], "adapt", checkpoint, advance)
+    else:
+        with arithmetic(first.precision, device):
+            history = adapt_in_sequence(
+                adapter,
+                splits["adapt"].chunk(tasks),
+                splits["test"].chunk(tasks),
+                lambda samples, part, alive: _train(
+                    adapter, configs, parameters, samples, "adapt", part, advance, alive
+                ),
+                checkpoint,
+                lambda done: advance(done * len(configs)),
+            )
+        curves = history.joined_curves()
     with arithmetic(first.precision, device):
         losses = {name: mean_square_error(adapter, split) for name, split in splits.items()}
     r2 = _r2(losses["test"], splits["test"])
@@ -110,6 +126,7 @@ def adapt(
             "paraphrased_loss": final.get("paraphrased"),
             "test_r2": r2[lane].item(),
             "test_loss_raw": final["test"] * problems[lane].deviation ** 2,
+            **(history or History()).summary(lane),
             "trainable_parameters": _count(parameters.values()),
             "reference_parameters": reference_count(config),
             "total_parameters": _count(adapter.parameters()),
@@ -148,8 +165,10 @@ def updates(config: Config, stage: str) -> int:
     if stage == "adapt" and not config.method.kind.trains:
         return 0
     settings: StageConfig = getattr(config.trainer, stage)
-    samples = config.data.adapt if stage == "adapt" else config.data.pretrain
-    return settings.epochs * batches_per_epoch(samples, settings.batch_size)
+    if stage == "pretrain":
+        return settings.epochs * batches_per_epoch(config.data.pretrain, settings.batch_size)
+    updates = settings.epochs * batches_per_epoch(config.data.adapt, settings.batch_size)
+    return config.shift.tasks * updates
 
 
 def problem_of(config: Config) -> Problem:
@@ -212,14 +231,17 @@ def _train(
     stage: str,
     checkpoint: Checkpoint,
     advance: Advance,
+    alive: Tensor | None = None,
 ) -> Curves:
-    """One stage of a batch of lanes."""
+    """One stage of a batch of lanes, or one task of it; a lane not `alive` (L,) does not move."""
     first, device, lanes = configs[0], samples.x.device, len(configs)
     settings: list[StageConfig] = [getattr(config.trainer, stage) for config in configs]
     if not parameters:
         empty = torch.empty(0, lanes)
         return Curves([], empty, empty, {}, torch.ones(lanes, dtype=torch.bool))
     rates = torch.tensor([s.learning_rate for s in settings], dtype=samples.x.dtype, device=device)
+    if alive is not None:
+        rates = rates * alive.to(device)
     component = first.optimizer if stage == "adapt" else first.pretrain_optimizer
     optimizer = component.kind(list(parameters.values()), lr=rates, config=component.config)
     with arithmetic(first.precision, device):

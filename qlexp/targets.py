@@ -12,6 +12,10 @@ reading of arXiv 2605.08423, which gives no formula.
 Every split, and the noise of every split, has its own random stream, named by the function and the
 seed alone. So all methods and all shifts of a cell see the same inputs and the same noise, and a
 larger split begins with the samples of a smaller one and leaves the others' inputs as they were.
+
+Several targets share the samples of a split and take turns. In a sequence each has the configured
+number of samples of its own, one target's after the other's; so the first has those of a run that
+serves it alone.
 """
 
 import math
@@ -34,12 +38,8 @@ class Split:
     x: Array  # (n, 2), in [-1, 1]
     y: Array  # (n,), clean plus noise
     clean: Array  # (n,)
+    target: NDArray[np.intp]  # which of `shifts` each sample is of, (n,)
     shifts: tuple[ShiftConfig, ...] = ()  # the targets that the samples are of; none: the source
-
-    @property
-    def target(self) -> NDArray[np.intp]:
-        """Which of `shifts` each sample is of, (n,): they take turns."""
-        return np.arange(len(self.y)) % max(len(self.shifts), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,23 +112,26 @@ def make_problem(
         values = _raw_values(function, x, _shifted(function.name, source, moved))
         return rotate((values - mean) / deviation, x[:, 0], moved.rotation)
 
-    def split(name: str, n: int, shifts: tuple[ShiftConfig, ...]) -> Split:
-        x = _inputs(function.name, seed, name, n)
-        clean = np.empty(n)
-        for turn, moved in enumerate(shifts or (UNMOVED,)):
-            rows = slice(turn, None, max(len(shifts), 1))
+    def split(
+        name: str, n: int, shifts: tuple[ShiftConfig, ...] = (), apart: bool = False
+    ) -> Split:
+        targets = shifts or (UNMOVED,)
+        target = np.repeat(np.arange(len(targets)), n) if apart else np.arange(n) % len(targets)
+        x = _inputs(function.name, seed, name, len(target))
+        clean = np.empty(len(target))
+        for turn, moved in enumerate(targets):
+            rows = target == turn
             clean[rows] = surface(x[rows], moved)
-        noise = _generator(function.name, seed, f"{name}.noise").standard_normal(n)
-        return Split(x=x, y=clean + data.noise * noise, clean=clean, shifts=shifts)
+        noise = _generator(function.name, seed, f"{name}.noise").standard_normal(len(target))
+        return Split(x, clean + data.noise * noise, clean, target, shifts)
 
-    served = served_shifts(shift)
-
+    served, apart = served_shifts(shift), shift.tasks > 1
     return Problem(
-        pretrain=split("pretrain", data.pretrain, ()),
-        source_validation=split("source_validation", data.validation, ()),
-        adapt=split("adapt", data.adapt, served),
-        validation=split("validation", data.validation, served),
-        test=split("test", data.test, served),
+        pretrain=split("pretrain", data.pretrain),
+        source_validation=split("source_validation", data.validation),
+        adapt=split("adapt", data.adapt, served, apart),
+        validation=split("validation", data.validation, served, apart),
+        test=split("test", data.test, served, apart),
         unseen=split("unseen", data.test, unseen_shifts(shift)),
         mean=mean,
         deviation=deviation,

@@ -32,6 +32,12 @@ class Samples:
     y: Tensor
     instruction: Tensor | None = None
 
+    def chunk(self, parts: int) -> list["Samples"]:
+        """`parts` equal runs of consecutive samples."""
+        given = (self.x, self.y, self.instruction)
+        chunks = ([t] * parts if t is None else t.chunk(parts, dim=1) for t in given)
+        return [Samples(*part) for part in zip(*chunks, strict=True)]
+
 
 @dataclass(frozen=True)
 class Curves:
@@ -238,9 +244,9 @@ def _curves(
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, x: Tensor, instruction: Tensor | None = None, chunk: int = 1024
+    model: Callable[..., Tensor], x: Tensor, instruction: Tensor | None = None, chunk: int = 1024
 ) -> Tensor:
-    """Predictions (L, n) at x (L, n, 2), `chunk` points at a time."""
+    """What `model` says, (L, n, ...), at x (L, n, 2), `chunk` points at a time."""
     inputs = [x] if instruction is None else [x, instruction]
     chunks = zip(*(tensor.split(chunk, dim=1) for tensor in inputs), strict=True)
     return torch.cat([model(*part) for part in chunks], dim=1)

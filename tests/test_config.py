@@ -29,14 +29,15 @@ FILES = sorted(CONF.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
-GOLDEN_ID = "37ed97c4b3de42e9"
+GOLDEN_ID = "9703130b75888fbb"
 GOLDEN = yaml.safe_load("""
 function:
   name: drop_wave
   coefficients: {amplitude: 1.0, frequency: 12.0, decay: 0.5, offset: 2.0}
   domain: [[-2.0, 2.0], [-2.0, 2.0]]
   spread: 0.0
-shift: {strength: 0.2, rotation: 15.0, coefficients: [amplitude], targets: 1}
+shift:
+  {strength: 0.2, rotation: 15.0, coefficients: [amplitude], targets: 1, order: together}
 instruction: {encoder: none, folder: null, dim: 16, control: matched}
 data: {pretrain: 3000, adapt: 1200, validation: 1000, test: 2000, noise: 0.05}
 backbone:

@@ -1,0 +1,274 @@
+"""Renders a study over targets in sequence: `python -m analysis.continual --study continual`.
+
+    results/<study>/continual.{md,csv,tex}     final loss, forgetting, transfer, route drift, atoms
+    results/<study>/continual_tasks.csv        every loss and drift, one row a run, task and time
+    results/<study>/continual_losses_<budget>_<function>.svg    loss matrices, a panel a method
+    results/<study>/continual_forgetting_<budget>.svg           bars with intervals over seeds
+    results/<study>/continual_drift_<budget>.svg                routes of old tasks as new ones come
+    results/<study>/continual_usage_<budget>.svg                weight of each atom by task
+
+The last two are of the methods that route. A study with a run that was not trained in sequence is
+refused, and one with missing or failed cells unless `--allow-missing` is given. The same store
+gives the same bytes.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import transfer
+from analysis.cells import Block, build_blocks
+from analysis.cli import exit_code, parser, writing
+from analysis.figures import continual as figures
+from analysis.load import finished, load_study, open_store, require_complete
+from analysis.names import budget_order, budget_title, function_order, function_title
+from analysis.notes import OFF_BUDGET, column_marks, loss_notes
+from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
+from analysis.style import figure_style, save_svg
+from analysis.tables import estimate_text
+from qlexp.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A section of the table: one number a run, its value where the run diverged."""
+
+    column: str
+    title: str
+    source: str  # the column that it comes from
+    of: Callable[[Any], float]
+    diverged: float
+    ranked: bool = False  # whether the smallest is best
+
+
+MEASURES = (
+    Measure("final_loss", "Average final loss", "matrix", transfer.final_loss, math.inf, True),
+    Measure("forgetting", "Forgetting", "matrix", transfer.forgetting, math.inf, True),
+    Measure("backward", "Backward transfer", "matrix", transfer.backward_transfer, -math.inf),
+    Measure("forward", "Forward transfer", "matrix", transfer.forward_transfer, -math.inf),
+    Measure("drift", "Route drift", "moved", transfer.final_drift, math.inf),
+    Measure("atoms", "Atoms in use", "usage", transfer.atoms_in_use, math.inf),
+)
+_DEFINITIONS = (
+    "Average final loss: test loss after the last task, mean over all T tasks.",
+    "Forgetting: that loss above the smallest one after any earlier task, mean over the tasks but "
+    "the last (arXiv 1801.10112); smaller is better.",
+    "Backward transfer: loss when a task had just been learnt minus loss at the end, mean over the "
+    "tasks but the last; above 0, later tasks helped. Forward transfer: loss of the frozen "
+    "backbone minus loss just before a task is learnt, mean over the tasks but the first; above "
+    "0, earlier tasks helped (arXiv 1706.08840, signs turned for losses).",
+)
+_ROUTE_DEFINITIONS = (
+    "Route drift: total variation between an input's atom weights when its task had just been "
+    "learnt and at the end, 0 to 1; mean over test inputs, blocks and the tasks but the last. "
+    "Atoms in use: exp of the entropy of the mean weights, mean over tasks and blocks.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    command = parser("analysis.continual", "Render a study over targets in sequence.")
+    options = command.parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    frame = load_study(open_store(options.store), options.study)
+    frame = with_measures(frame, options.study)
+    if not options.allow_missing:
+        require_complete(frame, options.study)
+    folder = render(frame, options.study, Path(options.out))
+    print(f"{len(frame)} cells -> {folder}")
+
+
+def with_measures(frame: pd.DataFrame, study: str) -> pd.DataFrame:
+    """`frame` with a column a measure, and what they come from in `matrix`, `moved` and `usage`.
+
+    Raises:
+        UsageError: a run was not trained in sequence, or its numbers are not readable.
+    """
+    done = finished(frame)
+    if done.empty:
+        raise UsageError(f"Study '{study}' has no finished run to render.")
+    columns: dict[str, dict[Any, Any]] = {m.column: {} for m in MEASURES}
+    columns |= {"matrix": {}, "moved": {}, "usage": {}}
+    for index, run in done.iterrows():
+        for name, value in _measured(run, study).items():
+            columns[name][index] = value
+    added = {
+        name: pd.Series(values, index=frame.index, dtype=object) for name, values in columns.items()
+    }
+    numbers = {m.column: pd.to_numeric(added[m.column]) for m in MEASURES}
+    return frame.assign(**{**added, **numbers})
+
+
+def _measured(run: pd.Series, study: str) -> dict[str, Any]:
+    if not isinstance(run.get("task_losses"), str):
+        raise UsageError(
+            f"Study '{study}' has a run of {run['method']} on {run['function']} whose targets were "
+            "not in sequence: render a study with shift.order=sequence, such as continual."
+        )
+    try:
+        losses = np.array(json.loads(run["task_losses"]), dtype=float)
+        losses = np.where(np.isnan(losses), np.inf, losses)  # the store's null
+        if losses.ndim != 2 or len(losses) != losses.shape[1] + 1:
+            raise ValueError(f"task_losses has the shape {losses.shape}")
+        found: dict[str, Any] = {"matrix": losses}
+        if isinstance(run["route_drift"], str):
+            moved = json.loads(run["route_drift"])
+            found["moved"] = [np.array(row, dtype=float) for row in moved]
+            found["usage"] = np.array(json.loads(run["atom_usage"]), dtype=float)
+        diverged = run["status"] == "diverged"
+        for measure in MEASURES:
+            if (source := found.get(measure.source)) is not None:
+                found[measure.column] = measure.diverged if diverged else measure.of(source)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(
+            f"The summary of run {run['run_id']} has no usable matrix ({error}): delete its folder "
+            "and run the study again."
+        ) from error
+    return found
+
+
+def render(frame: pd.DataFrame, study: str, out: Path) -> Path:
+    """Writes every table and figure of a study `with_measures` to `out/study`, returned."""
+    with writing(out / study) as folder:
+        blocks = [(m, part) for m in MEASURES if (part := _blocks(frame, m))]
+        _write_csv(folder / "continual.csv", measure_cells(blocks))
+        _write_csv(folder / "continual_tasks.csv", task_cells(frame))
+        grid = continual_grid(frame, blocks, study)
+        for suffix, text in (("md", markdown(grid)), ("tex", latex(grid))):
+            path = folder / f"continual.{suffix}"
+            path.write_text(text, encoding="utf-8", newline="\n")
+        with figure_style():
+            for name, figure in _figures(frame):
+                save_svg(figure, folder / f"continual_{name}.svg")
+    return folder
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    frame.to_csv(path, index=False, lineterminator="\n")
+
+
+def _blocks(frame: pd.DataFrame, measure: Measure) -> list[Block]:
+    """The blocks of a measure, with the methods that have it."""
+    having = frame.loc[frame[measure.column].notna(), "method"].unique()
+    part = frame[frame["method"].isin(having)]
+    return build_blocks(part, measure.column) if len(part) else []
+
+
+def continual_grid(
+    frame: pd.DataFrame, blocks: Sequence[tuple[Measure, list[Block]]], study: str
+) -> Grid:
+    """Methods by functions, a section a measure and budget."""
+    functions = sorted(frame["function"].unique(), key=function_order)
+    headers = ["method", *(function_title(f) + column_marks(frame, f) for f in functions)]
+    sections = [
+        Section(f"{measure.title}; {budget_title(block.budget)}", _rows(measure, block, functions))
+        for measure, part in blocks
+        for block in part
+    ]
+    routed = frame["drift"].notna().any()
+    notes = [*_DEFINITIONS, *(_ROUTE_DEFINITIONS if routed else ()), _lengths(frame)]
+    notes += loss_notes(frame, blocks[0][1], "final_loss")
+    return Grid("continual", f"Targets in sequence, study {study}", headers, sections, notes)
+
+
+def _rows(measure: Measure, block: Block, functions: Sequence[str]) -> list[list[Text]]:
+    rows = []
+    for index, row in enumerate(block.rows):
+        texts = [Text(row.label + OFF_BUDGET * row.off_budget)]
+        for function in functions:
+            estimate = row.estimates.get(function)
+            text = NO_CELL if estimate is None else estimate_text(estimate)
+            best = measure.ranked and index in block.best.get(function, ())
+            texts.append(Text(text, best))
+        rows.append(texts)
+    return rows
+
+
+def _lengths(frame: pd.DataFrame) -> str:
+    tasks = sorted({matrix.shape[1] for matrix in frame["matrix"].dropna()})
+    atoms = sorted({usage.shape[2] for usage in frame["usage"].dropna()})
+    of_atoms = f"; K = {'/'.join(map(str, atoms))} atoms" if atoms else ""
+    return (
+        f"T = {'/'.join(map(str, tasks))} tasks, each with the samples and epochs given below"
+        f"{of_atoms}. Optimiser and schedule start afresh with each task; the adapter goes on."
+    )
+
+
+def measure_cells(blocks: Sequence[tuple[Measure, list[Block]]]) -> pd.DataFrame:
+    """The numbers of the table, one row a measure and cell."""
+    return pd.DataFrame(
+        {
+            "measure": measure.column,
+            "budget": block.budget,
+            "method": row.method,
+            "overrides": row.variant,
+            "function": function,
+            "mean": statistics.fmean(estimate.values.values()) if estimate.values else math.nan,
+            "deviation": math.nan if estimate.infinite else estimate.finite_deviation,
+            "seeds": len(estimate.values),
+            "infinite": estimate.infinite,
+            "missing": len(estimate.missing),
+            "failed": len(estimate.failed),
+            "finite_mean": estimate.finite_mean,
+            "finite_deviation": estimate.finite_deviation,
+        }
+        for measure, part in blocks
+        for block in part
+        for row in block.rows
+        for function, estimate in sorted(
+            row.estimates.items(), key=lambda item: function_order(item[0])
+        )
+    )
+
+
+def task_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every finished run's losses and drifts: of a task, after so many tasks were learnt."""
+    names = ["budget", "function", "method", "overrides", "seed", "status"]
+    return pd.DataFrame(
+        {
+            **run[names],
+            "learnt": after,
+            "task": task + 1,
+            "test_loss": loss,
+            "route_drift": _drift(run["moved"], after, task),
+        }
+        for _, run in finished(frame).iterrows()
+        for after, losses in enumerate(run["matrix"])
+        for task, loss in enumerate(losses)
+    )
+
+
+def _drift(moved: Any, after: int, task: int) -> float:
+    return float(moved[after - 1][task]) if isinstance(moved, list) and task < after else math.nan
+
+
+def _figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    for budget in sorted(frame["budget"].unique(), key=budget_order):
+        part = frame[frame["budget"] == budget]
+        if finished(part).empty:
+            continue
+        for function in sorted(part["function"].unique(), key=function_order):
+            own = part[part["function"] == function]
+            yield f"losses_{budget}_{function}", figures.loss_matrices(own)
+        yield f"forgetting_{budget}", figures.forgetting_bars(part)
+        routed = part[part["method"].isin(part.loc[part["usage"].notna(), "method"])]
+        if len(routed):
+            yield f"drift_{budget}", figures.drift_lines(routed)
+            yield f"usage_{budget}", figures.usage_maps(routed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,13 +7,16 @@ for that there is the test over functions (`analysis.statistics.ranks`).
 
 Coverage of nominal 95 % intervals, measured on normal data (per cent; 400 to 600 repetitions):
 
-    mean of one function, n seeds            n = 3    5   10   20
-      Student's t                               95   97   94   94
-      scipy.stats.bootstrap, percentile         73   78   88   93
-      scipy.stats.bootstrap, BCa                68   83   92   95
-    interquartile mean, nine functions       n = 3    5
-      n of n seeds a function (rliable)      85-89   90-93
-      n - 1 of n seeds a function            93-94   93-94
+    mean of one function, n seeds              n = 3     5    10    20
+      Student's t                                 95    97    94    94
+      scipy.stats.bootstrap, percentile           73    78    88    93
+      scipy.stats.bootstrap, BCa                  68    83    92    95
+    nine functions, n seeds each
+      interquartile mean, n of n seeds         85-89 90-93
+      interquartile mean, n - 1 of n seeds     93-95 93-94    94
+      improvement, n - 1 of n seeds               93    93    95
+      mean over functions, Welch's t              97    95    96
+      one function against the others             94    94    93
 
 So a mean gets Student's t (`contrast`), and an aggregate the percentile bootstrap that draws n - 1
 of n seeds (McCarthy and Snowden 1985; Rao and Wu 1988): without the correction the variance of a

@@ -455,12 +455,9 @@ def test_blocks_do_not_touch_each_other() -> None:
             frame["budget"] == "equal_rank", 0.25 * frame["seed"] + 1
         )
     )
-    one, other = (
-        [table[table["budget"] == "equal_rank"] for table in statistics_of(f)]
-        for f in (frame, changed)
-    )
-    same(one, other)
-    assert not statistics_of(frame)[0].equals(statistics_of(changed)[0])
+    one, other = (statistics_of(table) for table in (frame, changed))
+    same(*([t[t["budget"] == "equal_rank"] for t in tables] for tables in (one, other)))
+    assert not one[0].equals(other[0])
 
 
 # Intervals
@@ -492,16 +489,24 @@ def test_intervals_that_no_formula_gives(values: list, wanted: tuple) -> None:
     assert (interval.value, interval.low, interval.high) == pytest.approx(wanted, nan_ok=True)
 
 
-def test_the_bootstrap_of_one_group_is_scipys_but_for_the_drawn_seeds() -> None:
-    """Drawing n - 1 of n widens the interval of a mean by sqrt(n / (n - 1))."""
-    values = np.random.default_rng(3).normal(size=6)
+def test_the_bootstrap_of_many_seeds_is_scipys() -> None:
+    values = np.random.default_rng(3).normal(size=200)
     _, low, high = stratified_bootstrap([values], mean_over_functions, 20_000)
     oracle = scipy_stats.bootstrap(
         (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(1)
     ).confidence_interval
-    widening = (high - low) / (oracle.high - oracle.low)
-    assert widening == pytest.approx(math.sqrt(6 / 5), rel=0.03)
-    assert (low + high) / 2 == pytest.approx((oracle.low + oracle.high) / 2, abs=0.05)
+    assert (low, high) == pytest.approx((oracle.low, oracle.high), abs=0.03 * (high - low))
+
+
+def test_the_bootstrap_of_few_seeds_has_the_standard_error_of_a_mean() -> None:
+    values, seen = np.array([0.3, 1.0, 2.5]), []
+
+    def mean(draws: list[np.ndarray]) -> np.ndarray:
+        seen.append(mean_over_functions(draws))
+        return seen[-1]
+
+    stratified_bootstrap([values], mean, 20_000)
+    assert seen[-1].std() == pytest.approx(scipy_stats.sem(values), rel=0.02)
 
 
 def test_one_seed_has_no_interval() -> None:

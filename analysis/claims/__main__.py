@@ -52,11 +52,9 @@ def _run(options: argparse.Namespace) -> None:
 
 def answer(frame: pd.DataFrame, norms: Norms, claims: Sequence[Claim] = CLAIMS) -> list[Answer]:
     """Every claim answered in every block of a loaded study."""
-    return [
-        _answer(claim, evidence_of(frame, budget, norms))
-        for budget in sorted(frame["budget"].unique(), key=budget_order)
-        for claim in claims
-    ]
+    budgets = sorted(frame["budget"].unique(), key=budget_order)
+    blocks = [evidence_of(frame, budget, norms) for budget in budgets]
+    return [_answer(claim, block) for block in blocks for claim in claims]
 
 
 def _answer(claim: Claim, evidence: Evidence) -> Answer:

@@ -25,9 +25,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.cells import not_learnable
 from analysis.cli import exit_code, parser, writing
 from analysis.load import LOSSES, load_study, open_store, require_complete
-from analysis.names import budget_order, budget_title, function_order, function_title, row_label
+from analysis.names import (
+    UNRESTRICTED,
+    budget_order,
+    budget_title,
+    function_order,
+    function_title,
+    row_label,
+)
 from analysis.notes import flags, number
 from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
 from analysis.statistics.aggregates import by_function, improvement, iqm, profiles
@@ -257,6 +265,10 @@ def _notes(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: 
         notes.append(
             f"{STYLE.strip()}: the method's formula is partly this project's reading of its paper."
         )
+    unlearnt = sorted(not_learnable(frame), key=function_order)
+    if unlearnt:
+        listed = ", ".join(map(function_title, unlearnt))
+        notes.append(f"Left out with all seeds, since {UNRESTRICTED} could not learn it: {listed}.")
     alone = unpaired(cells)
     if alone:
         notes.append(f"Without LoRA's run, so not normalised: {'; '.join(alone)}.")

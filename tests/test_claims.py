@@ -14,6 +14,7 @@ from test_analysis import STUDY, cell_of, summary_of, write_run
 
 from analysis.claims import __main__ as claims_command
 from analysis.claims.__main__ import answer, table
+from analysis.claims.evidence import Norms
 from analysis.claims.paper import CLAIMS, QUERYABLE, larger, larger_later, more_even
 from analysis.claims.rules import (
     AT_LEAST,
@@ -90,10 +91,19 @@ def flat_norms(run_id: str) -> np.ndarray:
     return np.full(6, 4.0) if "instruction" in run_id else 2.0 - 0.3 * layers
 
 
-def answers(frame: pd.DataFrame, norms: Callable = flat_norms) -> dict[str, Answer]:
-    found = {(a.budget, a.claim.name): a for a in answer(frame, norms)}
-    assert len(found) == frame["budget"].nunique() * len(CLAIMS)
-    return {name: found["lora_r4", name] for budget, name in found if budget == "lora_r4"}
+def answers(
+    frame: pd.DataFrame, norms: Norms = flat_norms, budget: str = "lora_r4"
+) -> dict[str, Answer]:
+    """The answers of one block by claim."""
+    found = [own for own in answer(frame, norms) if own.budget == budget]
+    assert len(found) == len(CLAIMS)
+    return {own.claim.name: own for own in found}
+
+
+def only(frame: pd.DataFrame, name: str, norms: Norms = flat_norms) -> Answer:
+    """The answer of one claim in a study of one block."""
+    (own,) = answer(frame, norms, [claim for claim in CLAIMS if claim.name == name])
+    return own
 
 
 # The rule
@@ -176,7 +186,7 @@ def test_stability_is_the_spread_over_seeds(calm: str, wanted: str) -> None:
     def swing(function: str, method: str, depth: float, seed: int) -> float:
         return 0.0 if method == calm else 3.0 * (-1) ** seed
 
-    assert answers(study(swing))["stability"].verdict == wanted
+    assert only(study(swing), "stability").verdict == wanted
 
 
 def test_effects_agree_with_scipy() -> None:
@@ -274,23 +284,22 @@ def test_diverged_runs_decide_nothing_and_are_counted() -> None:
 
 def test_what_a_study_lacks_is_said() -> None:
     frame = study(paper_says)
-    found = answers(frame)
-    assert "one depth of network (8 x 32)" in found["deep_narrow"].remark
-    assert "experiment=deep_narrow" in found["deep_narrow"].remark
-    assert "experiment=continual" in found["retention"].remark
-    found = answers(frame[frame["function"].isin(["drop_wave", "matyas"])])
-    assert "on Sin-Cos; answered by experiment=quick" in found["little_sin_cos"].remark
-    found = answers(frame[frame["function"].isin(SMOOTH)])
-    assert "no targets but targets without ripples" in found["heterogeneous"].remark
-    found = answers(frame[frame["seed"] == 0])
-    assert "two seeds" in found["stability"].remark
-    assert (found["held_out"].verdict, found["held_out"].remark) == (UNDECIDED, "")
-    found = answers(frame.assign(trainable_parameters=1500))
-    assert "not comparable" in found["held_out"].remark
-    found = answers(frame, lambda run_id: np.ones(2))
-    assert "fewer than three layers" in found["gradients_larger_lora"].remark
+    assert "one depth of network (8 x 32)" in only(frame, "deep_narrow").remark
+    assert "experiment=deep_narrow" in only(frame, "deep_narrow").remark
+    assert "experiment=continual" in only(frame, "retention").remark
+    two = frame[frame["function"].isin(["drop_wave", "matyas"])]
+    assert "on Sin-Cos; answered by experiment=quick" in only(two, "little_sin_cos").remark
+    smooth = frame[frame["function"].isin(SMOOTH)]
+    assert "functions of one kind only" in only(smooth, "heterogeneous").remark
+    once = frame[frame["seed"] == 0]
+    assert "two seeds" in only(once, "stability").remark
+    assert (only(once, "held_out").verdict, only(once, "held_out").remark) == (UNDECIDED, "")
+    heavy = frame.assign(trainable_parameters=1500)
+    assert "not comparable" in only(heavy, "held_out").remark
+    short = only(frame, "gradients_larger_lora", lambda run_id: np.ones(2))
+    assert "fewer than three layers" in short.remark
     twins = pd.concat([frame, frame.assign(overrides="other")], ignore_index=True)
-    assert "several rows of queryable" in answers(twins)["held_out"].remark
+    assert "several rows of queryable" in only(twins, "held_out").remark
 
 
 def test_a_sequence_of_tasks_answers_the_continual_claims() -> None:
@@ -325,9 +334,8 @@ def test_blocks_are_answered_apart() -> None:
     frame = study(nothing, noise=0.001, budgets=("equal_rank", "lora_r4"))
     gained = (frame["budget"] == "equal_rank") & (frame["method"] == QUERYABLE)
     frame.loc[gained, "test_loss"] *= 0.5
-    found = {(a.budget, a.claim.name): a.verdict for a in answer(frame, flat_norms)}
-    assert found["equal_rank", "held_out"] == SUPPORTED
-    assert found["lora_r4", "held_out"] == NOT_SUPPORTED
+    assert answers(frame, budget="equal_rank")["held_out"].verdict == SUPPORTED
+    assert answers(frame, budget="lora_r4")["held_out"].verdict == NOT_SUPPORTED
 
 
 # The command

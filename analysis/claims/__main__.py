@@ -97,7 +97,7 @@ def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str) -> Grid:
         "effect",
         "95 % interval",
         "wanted",
-        "effect is",
+        "measured as",
         "runs",
         "remark",
     ]
@@ -113,7 +113,7 @@ def _texts(answer: Answer) -> list[Text]:
     claim, effect, remark = answer.claim, answer.effect, answer.remark
     known = not math.isnan(effect.value)
     if math.isnan(effect.low) and known:
-        remark = "; ".join(filter(None, [remark, "one seed has no interval"]))
+        remark = "; ".join(filter(None, [remark, "too few values for an interval"]))
     limits = NO_CELL if math.isnan(effect.low) else f"{_ratio(effect.low)} to {_ratio(effect.high)}"
     texts = [
         f"{claim.text} ({claim.source.removeprefix(PAPER)})",

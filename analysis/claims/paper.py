@@ -47,13 +47,13 @@ def gain_above_all(function: str, evidence: Evidence) -> Finding:
     """The gain on one function over the mean gain on the others."""
     pairs = evidence.pairs(QUERYABLE, LORA)
     _on(pairs, [function])
-    return _difference(pairs, pairs["function"] == function, "other functions")
+    return _difference(pairs, pairs["function"] == function)
 
 
 def gain_on_ripples(evidence: Evidence) -> Finding:
     """The mean gain on targets with ripples over that on targets without."""
     pairs = evidence.pairs(QUERYABLE, LORA)
-    return _difference(pairs, pairs["samples_per_period_own"].notna(), "targets without ripples")
+    return _difference(pairs, pairs["samples_per_period_own"].notna())
 
 
 def gain_with_depth(evidence: Evidence) -> Finding:
@@ -152,13 +152,12 @@ def _average(pairs: pd.DataFrame, column: str, remark: str = "") -> Finding:
     return Finding(contrast(groups, [1 / len(groups)] * len(groups)), _runs(pairs), remark)
 
 
-def _difference(pairs: pd.DataFrame, chosen: pd.Series, others: str) -> Finding:
+def _difference(pairs: pd.DataFrame, chosen: pd.Series) -> Finding:
     """The mean gain over the chosen functions minus that over the others."""
     inside = pairs[chosen].groupby(["function", *NETWORK])["gain"]
     outside = pairs[~chosen].groupby(["function", *NETWORK])["gain"]
     if not inside.ngroups or not outside.ngroups:
-        missing = others if inside.ngroups else f"targets but {others}"
-        raise LackingError(f"the study has no {missing} to compare with")
+        raise LackingError("the study has functions of one kind only, and none to compare with")
     groups = [part.to_numpy(float) for kind in (inside, outside) for _, part in kind]
     weights = [1 / inside.ngroups] * inside.ngroups + [-1 / outside.ngroups] * outside.ngroups
     return Finding(contrast(groups, weights), _runs(pairs))

@@ -1,0 +1,326 @@
+"""The claims of "Queryable LoRA" (arXiv 2605.08423) on its synthetic study, one entry each.
+
+To add one, write what it measures as a function from `Evidence` to `Finding` and an entry in
+`CLAIMS`. Readings of this project, where the paper gives no measure:
+
+- "helps": queryable LoRA's test loss is below LoRA's, on the same function, seed and network;
+- "locally heterogeneous": the target has ripples (a period), against targets that have none;
+- "little": between 10 % less and 10 % more; a gain of interest: 2 %, since tuned variants of LoRA
+  end within 1 to 2 % of each other (arXiv 2602.04998); gradient norms and atoms: 10 %;
+- gradient norms: the mean over all recorded updates, by layer; "more even": a smaller coefficient
+  of variation over layers; "middle and late": the last two thirds of the layers against the first;
+- "more stable": less spread over seeds, the standard deviation of the logarithm of the test loss,
+  function by function. It is inf where a seed diverged, and two such are tied.
+"""
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from analysis.claims.evidence import LOSS, NETWORK, Evidence, off_budget
+from analysis.claims.rules import LITTLE, Claim, Finding, LackingError
+from analysis.names import function_title
+from analysis.statistics.intervals import contrast
+from analysis.statistics.pairs import extended_mean, log_ratio
+
+LORA, QUERYABLE, INSTRUCTED = "lora", "queryable", "instruction_queryable"
+SETTLED = 1.1  # the ratio up to which a difference is little
+
+
+def gain_everywhere(evidence: Evidence) -> Finding:
+    """The mean gain over all functions, at a count near LoRA's."""
+    pairs = evidence.pairs(QUERYABLE, LORA)
+    if off_budget(pairs):
+        raise LackingError("the parameter count is not comparable to LoRA's")
+    return _average(pairs, "gain")
+
+
+def gain_on(function: str, evidence: Evidence) -> Finding:
+    """The gain on one function."""
+    return _average(_on(evidence.pairs(QUERYABLE, LORA), [function]), "gain")
+
+
+def gain_above_all(function: str, evidence: Evidence) -> Finding:
+    """The gain on one function over the mean gain on the others."""
+    pairs = evidence.pairs(QUERYABLE, LORA)
+    _on(pairs, [function])
+    return _difference(pairs, pairs["function"] == function)
+
+
+def gain_on_ripples(evidence: Evidence) -> Finding:
+    """The mean gain on targets with ripples over that on targets without."""
+    pairs = evidence.pairs(QUERYABLE, LORA)
+    return _difference(pairs, pairs["samples_per_period_own"].notna())
+
+
+def gain_with_depth(evidence: Evidence) -> Finding:
+    """The gain in the deepest network over that in the shallowest, by function and seed."""
+    pairs = evidence.pairs(QUERYABLE, LORA)
+    networks = sorted({tuple(row) for row in pairs[NETWORK].to_numpy()})
+    if len({depth for depth, _ in networks}) < 2:
+        sizes = ", ".join(f"{depth:g} x {width:g}" for depth, width in networks)
+        raise LackingError(f"the study has one depth of network ({sizes})")
+    first, last = (
+        pairs[(pairs[NETWORK] == list(size)).all(axis=1)] for size in (networks[0], networks[-1])
+    )
+    both = last.merge(first, on=["function", "seed"], suffixes=("", "_shallow"))
+    if both.empty:
+        raise LackingError("the two networks share no function and seed")
+    both = both.assign(difference=_minus(both["gain"], both["gain_shallow"]))
+    runs = [*_runs(both), *both["run_id_own_shallow"], *both["run_id_other_shallow"]]
+    return Finding(_average(both, "difference").effect, runs)
+
+
+def gradients(
+    measure: Callable[[np.ndarray, np.ndarray], float], other: str, evidence: Evidence
+) -> Finding:
+    """`measure` of the layers' gradient norms of instruction-queryable LoRA and of `other`."""
+    pairs = evidence.pairs(INSTRUCTED, other, finite=True)
+    norms = [
+        (evidence.norms(own), evidence.norms(others))
+        for own, others in zip(pairs["run_id_own"], pairs["run_id_other"], strict=True)
+    ]
+    if any(min(len(own), len(others)) < 3 for own, others in norms):
+        raise LackingError("the curves have gradient norms of fewer than three layers")
+    pairs = pairs.assign(effect=[measure(own, others) for own, others in norms])
+    counts = f"{evidence.diverged(INSTRUCTED)}, {evidence.diverged(other)}"
+    return _average(pairs, "effect", f"pairs without diverged runs ({counts} of the two methods)")
+
+
+def larger(own: np.ndarray, other: np.ndarray) -> float:
+    """Log ratio of the mean norms."""
+    return float(np.log(own.mean() / other.mean()))
+
+
+def more_even(own: np.ndarray, other: np.ndarray) -> float:
+    """Log of the other's coefficient of variation over layers over one's own."""
+    return float(log_ratio(other.std() / other.mean(), own.std() / own.mean()))
+
+
+def larger_later(own: np.ndarray, other: np.ndarray) -> float:
+    """`larger` in the last two thirds of the layers over `larger` in the first third."""
+    first = len(own) // 3
+    return larger(own[first:], other[first:]) - larger(own[:first], other[:first])
+
+
+def stability(evidence: Evidence) -> Finding:
+    """LoRA's spread over seeds over queryable LoRA's; functions are the unit of the interval."""
+    pairs = evidence.pairs(QUERYABLE, LORA)
+    ratios = []
+    for _, part in pairs.groupby(["function", *NETWORK]):
+        if len(part) < 2:
+            raise LackingError("a spread over seeds wants two seeds of every function")
+        own, other = (_spread(part[f"{LOSS}_{side}"]) for side in ("own", "other"))
+        ratios.append(float(log_ratio(other, own)))
+    remark = (
+        f"diverged: queryable {evidence.diverged(QUERYABLE)}, lora {evidence.diverged(LORA)}; "
+        "the interval is over functions"
+    )
+    return Finding(contrast([np.array(ratios)], [1.0]), _runs(pairs), remark)
+
+
+def inference_order(evidence: Evidence) -> Finding:
+    """Inference times are no part of a run, and three of the five methods are readings."""
+    raise LackingError(
+        "runs hold no inference times, and RepLoRA, HyRA and DoRAN are readings of their papers"
+    )
+
+
+def retention(evidence: Evidence) -> Finding:
+    """How much more LoRA's loss on old tasks has grown since they were learnt."""
+    pairs = evidence.pairs(QUERYABLE, LORA)
+    own, other = (_parsed(pairs, f"task_losses_{side}") for side in ("own", "other"))
+    growth = [_minus(_growth(b), _growth(a)) for a, b in zip(own, other, strict=True)]
+    return _average(pairs.assign(effect=np.array(growth, float)), "effect")
+
+
+def sparsity(evidence: Evidence) -> Finding:
+    """All atoms over those in effect used, which are exp(entropy) of their mean weights."""
+    runs = evidence.runs(QUERYABLE)
+    usage = _parsed(runs, "atom_usage")
+    cells = runs.assign(effect=[_shortfall(np.array(weights, float)) for weights in usage])
+    groups = [part["effect"].to_numpy() for _, part in cells.groupby(["function", *NETWORK])]
+    return Finding(contrast(groups, [1 / len(groups)] * len(groups)), list(cells["run_id"]))
+
+
+def _average(pairs: pd.DataFrame, column: str, remark: str = "") -> Finding:
+    """The mean over functions (and networks) of the mean over seeds."""
+    groups = [part[column].to_numpy(float) for _, part in pairs.groupby(["function", *NETWORK])]
+    return Finding(contrast(groups, [1 / len(groups)] * len(groups)), _runs(pairs), remark)
+
+
+def _difference(pairs: pd.DataFrame, chosen: pd.Series) -> Finding:
+    """The mean gain over the chosen functions minus that over the others."""
+    inside = pairs[chosen].groupby(["function", *NETWORK])["gain"]
+    outside = pairs[~chosen].groupby(["function", *NETWORK])["gain"]
+    if not inside.ngroups or not outside.ngroups:
+        raise LackingError("the study has functions of one kind only, and none to compare with")
+    groups = [part.to_numpy(float) for kind in (inside, outside) for _, part in kind]
+    weights = [1 / inside.ngroups] * inside.ngroups + [-1 / outside.ngroups] * outside.ngroups
+    return Finding(contrast(groups, weights), _runs(pairs))
+
+
+def _on(pairs: pd.DataFrame, functions: list[str]) -> pd.DataFrame:
+    own = pairs[pairs["function"].isin(functions)]
+    if own.empty:
+        titles = ", ".join(map(function_title, functions))
+        raise LackingError(f"the study has no usable pair of runs on {titles}")
+    return own
+
+
+def _runs(pairs: pd.DataFrame) -> list[str]:
+    return [*pairs["run_id_own"], *pairs["run_id_other"]]
+
+
+def _minus(one: pd.Series | float, other: pd.Series | float) -> np.ndarray:
+    """one - other, where two equal infinities are a tie."""
+    one, other = np.asarray(one, float), np.asarray(other, float)
+    with np.errstate(invalid="ignore"):
+        return np.where(one == other, 0.0, one - other)
+
+
+def _spread(losses: pd.Series) -> float:
+    values = losses.to_numpy(float)
+    return float(np.log(values).std(ddof=1)) if np.isfinite(values).all() else np.inf
+
+
+def _parsed(runs: pd.DataFrame, column: str) -> list[list]:
+    """Lists that the long table holds as JSON text."""
+    if column not in runs or runs[column].isna().any():
+        raise LackingError("the study has no sequence of tasks")
+    return [json.loads(text) for text in runs[column]]
+
+
+def _growth(losses: list[list[float | None]]) -> float:
+    """Mean log growth of the losses of all tasks but the last; [j][i]: of task i after j tasks."""
+    rows = [[np.inf if loss is None else loss for loss in row] for row in losses]
+    tasks = len(rows) - 1
+    learnt = np.array([rows[task + 1][task] for task in range(tasks - 1)])
+    return float(extended_mean(log_ratio(np.array(rows[tasks][: tasks - 1]), learnt)))
+
+
+def _shortfall(usage: np.ndarray) -> float:
+    """log K minus the entropy of weights (..., K), averaged."""
+    logs = np.log(np.where(usage > 0, usage, 1.0))
+    return float((np.log(usage.shape[-1]) + (usage * logs).sum(-1)).mean())
+
+
+_SYNTHETIC = "arXiv 2605.08423, synthetic study"
+_FIGURES = "arXiv 2605.08423, Figures 3 and 4"
+_TEST = "LoRA's test loss over queryable LoRA's"
+_ANY = "experiment=quick"
+
+CLAIMS = (
+    Claim(
+        "held_out",
+        "Lower held-out loss than LoRA at a comparable parameter count",
+        _SYNTHETIC,
+        f"{_TEST}, mean over functions",
+        gain_everywhere,
+        _ANY,
+    ),
+    Claim(
+        "drop_wave",
+        "Helps on Drop-Wave",
+        _SYNTHETIC,
+        _TEST,
+        partial(gain_on, "drop_wave"),
+        _ANY,
+    ),
+    Claim(
+        "drop_wave_above_all",
+        "Helps on Drop-Wave above all",
+        _SYNTHETIC,
+        f"{_TEST}: on Drop-Wave over the mean of the other functions",
+        partial(gain_above_all, "drop_wave"),
+        _ANY,
+    ),
+    Claim(
+        "heterogeneous",
+        "Helps most on locally heterogeneous targets",
+        _SYNTHETIC,
+        f"{_TEST}: on targets with ripples over those without",
+        gain_on_ripples,
+        _ANY,
+    ),
+    *(
+        Claim(
+            f"little_{function}",
+            f"Helps little on {function_title(function)}",
+            _SYNTHETIC,
+            _TEST,
+            partial(gain_on, function),
+            _ANY,
+            LITTLE,
+            SETTLED,
+        )
+        for function in ("sin_cos", "matyas", "ackley", "rastrigin")
+    ),
+    Claim(
+        "deep_narrow",
+        "Helps more in the deep, narrow network",
+        "arXiv 2605.08423, appendix B",
+        f"{_TEST}: in the deepest network of the study over the shallowest",
+        gain_with_depth,
+        "experiment=deep_narrow backbone=small,deep_narrow",
+    ),
+    Claim(
+        "stability",
+        "More stable optimisation than LoRA's",
+        _SYNTHETIC,
+        "LoRA's spread over seeds over queryable LoRA's",
+        stability,
+        _ANY,
+        smallest=SETTLED,
+    ),
+    *(
+        Claim(
+            f"gradients_{name}_{other}",
+            f"Adapter gradient norms {text} with instruction-conditioned routing than {without}",
+            _FIGURES,
+            what,
+            partial(gradients, measure, other),
+            "experiment=quick_all",
+            smallest=SETTLED,
+        )
+        for other, without in ((QUERYABLE, "without the instruction"), (LORA, "LoRA's"))
+        for name, text, what, measure in (
+            ("larger", "larger", "norms, mean over layers", larger),
+            ("more_even", "more even over depth", "the other's variation over layers", more_even),
+            (
+                "later",
+                "larger in middle and late layers above all",
+                "norms: in the last two thirds of the layers over the first third",
+                larger_later,
+            ),
+        )
+    ),
+    Claim(
+        "inference",
+        "Slower in inference than LoRA, faster than RepLoRA, HyRA and DoRAN",
+        "arXiv 2605.08423, Table 5",
+        "seconds",
+        inference_order,
+        "the benchmarks",
+    ),
+    Claim(
+        "retention",
+        "Retains the losses of old tasks better than LoRA",
+        "arXiv 2605.08423, appendix C",
+        "LoRA's growth of old tasks' losses over queryable LoRA's",
+        retention,
+        "experiment=continual",
+    ),
+    Claim(
+        "sparsity",
+        "Atoms are used sparsely, not uniformly",
+        "arXiv 2605.08423, appendix C",
+        "all atoms over those in effect used",
+        sparsity,
+        "experiment=continual",
+        smallest=SETTLED,
+    ),
+)

@@ -1,0 +1,92 @@
+"""A claim, what is found about it, and the rule that answers it, fixed before any number is seen.
+
+Every effect is the logarithm of a ratio, above 0 in the claim's favour, with a 95 % interval over
+new seeds (`analysis.statistics.intervals.contrast`). `smallest` is the smallest ratio of interest.
+
+    AT_LEAST  supported      the interval lies above 1 and the effect is at least `smallest`
+              not supported  the interval lies below `smallest`: a gain of interest is ruled out
+    LITTLE    supported      the interval lies between 1 / `smallest` and `smallest`
+              not supported  the interval lies outside of them
+    else      undecided      also where the study lacks what the claim needs, with the reason
+
+So a wide interval decides nothing, in either direction, and a certain but tiny gain supports no
+claim of a gain. Claims are answered one by one, without a correction for their number.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.statistics.intervals import NO_INTERVAL, Interval
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+AT_LEAST, LITTLE = "at least", "little"
+
+
+class LackingError(Exception):
+    """The study lacks what a claim needs; the text says what."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a study says about a claim.
+
+    Attributes:
+        effect: a log ratio, above 0 in the claim's favour.
+        runs: the run_ids behind it.
+        remark: what a reader should know beside it.
+    """
+
+    effect: Interval
+    runs: Sequence[str]
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the paper, made measurable.
+
+    Attributes:
+        name: short and unique.
+        text: the claim.
+        source: where it comes from.
+        measure: what the effect is the ratio of.
+        compute: the finding; takes an `Evidence`, raises `LackingError`.
+        answered_by: what to run where the study lacks the data.
+        rule: `AT_LEAST` or `LITTLE`.
+        smallest: the smallest ratio of interest, above 1.
+    """
+
+    name: str
+    text: str
+    source: str
+    measure: str
+    compute: Callable[[Any], Finding]
+    answered_by: str
+    rule: str = AT_LEAST
+    smallest: float = 1.02
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A claim with its answer in one block."""
+
+    claim: Claim
+    budget: str
+    verdict: str = UNDECIDED
+    effect: Interval = NO_INTERVAL
+    runs: Sequence[str] = ()
+    remark: str = ""
+
+
+def verdict(claim: Claim, effect: Interval) -> str:
+    """The answer that the rule of `claim` gives; NaN limits decide nothing."""
+    limit = math.log(claim.smallest)
+    if claim.rule == LITTLE:
+        if -limit < effect.low and effect.high < limit:
+            return SUPPORTED
+        return NOT_SUPPORTED if effect.low > limit or effect.high < -limit else UNDECIDED
+    if effect.low > 0 and effect.value >= limit:
+        return SUPPORTED
+    return NOT_SUPPORTED if effect.high < limit else UNDECIDED

@@ -1,0 +1,1 @@
+"""Statistics of a study: pure functions from the long table to long tables with named columns."""

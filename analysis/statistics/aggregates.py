@@ -1,0 +1,180 @@
+"""Aggregates over functions and seeds: interquartile mean, improvement, profiles.
+
+After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice"
+(arXiv 2108.13264), on paired cells. Every function takes what `pairs.paired` returns, treats the
+blocks of a budget apart, and returns a long table whose columns its docstring names.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.names import budget_order
+from analysis.statistics.intervals import contrast, stratified_bootstrap
+from analysis.statistics.pairs import CELL, ROW, common, extended_mean, groups, rows_of
+
+FACTORS = np.round(np.geomspace(1.0, 2.0, 41), 6)  # of a performance profile
+
+
+def blocks_of(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The cells of each budget, in the order of the tables."""
+    yield from sorted(cells.groupby("budget"), key=lambda item: budget_order(item[0]))
+
+
+def row_cells(block: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """The cells of each row of a block, in the order of the tables."""
+    for row in rows_of(block):
+        yield row, block[(block["method"] == row[0]) & (block["variant"] == row[1])]
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of the middle half along the last axis, floor(n / 4) values cut from each end.
+
+    inf and -inf are the ends of the order; in the middle half `extended_mean`'s rules hold.
+    """
+    cut = values.shape[-1] // 4
+    return extended_mean(np.sort(values, -1)[..., cut : values.shape[-1] - cut])
+
+
+def iqm(cells: pd.DataFrame) -> pd.DataFrame:
+    """The interquartile mean of the normalised loss of each row, over all functions and seeds.
+
+    Columns: budget, method, variant, reading, baseline, functions, cells, diverged, unpaired, iqm,
+    low, high. `diverged` counts infinite losses; iqm, low and high are logs, NaN without a value.
+    """
+    found = []
+    for budget, block in blocks_of(cells):
+        for (method, variant), own in row_cells(block):
+            values = groups(own, "log_ratio")
+            value, low, high = (
+                stratified_bootstrap(values, lambda g: interquartile_mean(np.concatenate(g, 1)))
+                if values
+                else (np.nan, np.nan, np.nan)
+            )
+            found.append(
+                {
+                    "budget": budget,
+                    "method": method,
+                    "variant": variant,
+                    "reading": bool(own["reading"].any()),
+                    "baseline": own["baseline"].iloc[0],
+                    "functions": len(values),
+                    "cells": len(own),
+                    "diverged": int(np.isinf(own["loss"]).sum()),
+                    "unpaired": int(own["log_ratio"].isna().sum()),
+                    "iqm": float(value),
+                    "low": float(low),
+                    "high": float(high),
+                }
+            )
+    return pd.DataFrame(found)
+
+
+def by_function(cells: pd.DataFrame) -> pd.DataFrame:
+    """The mean normalised loss of each row on each function, with its t interval over seeds.
+
+    Columns: budget, method, variant, function, seeds, diverged, mean, low, high (logs).
+    """
+    found = []
+    for budget, block in blocks_of(cells):
+        for (method, variant), own in row_cells(block.dropna(subset="log_ratio")):
+            for function, part in own.groupby("function", sort=False):
+                interval = contrast([part.sort_values("seed")["log_ratio"].to_numpy(float)], [1.0])
+                found.append(
+                    {
+                        "budget": budget,
+                        "method": method,
+                        "variant": variant,
+                        "function": function,
+                        "seeds": len(part),
+                        "diverged": int(np.isinf(part["loss"]).sum()),
+                        "mean": interval.value,
+                        "low": interval.low,
+                        "high": interval.high,
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def mean_over_functions(draws: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean over functions of the means over seeds: every function has the same weight."""
+    return np.mean([draw.mean(1) for draw in draws], axis=0)
+
+
+def improvement(cells: pd.DataFrame) -> pd.DataFrame:
+    """P(X < Y) of each two rows: how often X has the lower loss, ties counted half.
+
+    The share of seeds on which X's loss is the lower one, paired by seed (rliable compares all
+    pairs of seeds; here X and Y of one seed share backbone and samples), averaged over functions.
+    Two diverged runs are tied. Each pair of rows is compared where both have finished.
+
+    Columns: budget, method, variant, other, other_variant, functions, cells, probability, low,
+    high.
+    """
+    found = []
+    for budget, block in blocks_of(cells):
+        losses = block.pivot(index=CELL, columns=ROW, values="loss").sort_index()
+        for row in rows_of(block):
+            for other in rows_of(block):
+                if row == other:
+                    continue
+                pairs = losses[[row, other]].dropna()
+                wins = (pairs[row] < pairs[other]) + 0.5 * (pairs[row] == pairs[other])
+                shares = [part.to_numpy(float) for _, part in wins.groupby(level="function")]
+                value, low, high = (
+                    stratified_bootstrap(shares, mean_over_functions)
+                    if shares
+                    else (np.nan, np.nan, np.nan)
+                )
+                found.append(
+                    {
+                        "budget": budget,
+                        "method": row[0],
+                        "variant": row[1],
+                        "other": other[0],
+                        "other_variant": other[1],
+                        "functions": len(shares),
+                        "cells": len(pairs),
+                        "probability": float(value),
+                        "low": float(low),
+                        "high": float(high),
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def profiles(cells: pd.DataFrame) -> pd.DataFrame:
+    """Performance profiles (Dolan and Moré 2002, arXiv cs/0102001).
+
+    The share of cells in which a row's loss is at most `factor` times that of the cell's best row,
+    averaged over functions; a diverged run is within no factor. Over the cells that all rows share.
+
+    Columns: budget, method, variant, factor, share, low, high.
+    """
+    found = []
+    for budget, block in blocks_of(cells):
+        losses = common(block)
+        if losses.empty:
+            continue
+        best = losses.min(axis=1).to_numpy(float)
+        within = np.isfinite(losses.to_numpy(float))[:, :, None] & (
+            losses.to_numpy(float)[:, :, None] <= best[:, None, None] * FACTORS
+        )  # (cells, rows, factors)
+        places = losses.groupby(level="function").indices
+        shares = [within[places[name]].astype(float) for name in sorted(places)]
+        value, low, high = stratified_bootstrap(shares, mean_over_functions)
+        found += [
+            {
+                "budget": budget,
+                "method": row[0],
+                "variant": row[1],
+                "factor": factor,
+                "share": value[i, j],
+                "low": low[i, j],
+                "high": high[i, j],
+            }
+            for i, row in enumerate(losses)
+            for j, factor in enumerate(FACTORS)
+        ]
+    return pd.DataFrame(found)

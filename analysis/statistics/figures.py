@@ -1,0 +1,163 @@
+"""Figures of the statistics of one block: rows in the order and the colours of all figures."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator, PercentFormatter, ScalarFormatter
+
+from analysis.names import FROZEN, row_label
+from analysis.statistics.pairs import BASELINE
+from analysis.statistics.ranks import cliques
+from analysis.style import dashes, method_colour
+
+_ROW_HEIGHT = 0.24  # inches
+
+
+def iqm_figure(table: pd.DataFrame) -> Figure:
+    """Interquartile means with their intervals; `table` holds one block of `aggregates.iqm`."""
+    baseline = "LoRA's" if table["baseline"].iloc[0] == BASELINE else f"the {FROZEN} backbone's"
+    figure, axis = _rows_figure(table)
+    _draw_intervals(axis, table, np.exp(table[["iqm", "low", "high"]].to_numpy(float)))
+    axis.set_xscale("log")
+    for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+        ticks(ScalarFormatter())
+    axis.axvline(1.0, color="#b0b0b0", linewidth=0.8, zorder=0)
+    axis.set_xlabel(f"loss over {baseline} (interquartile mean, 95 % interval)")
+    return figure
+
+
+def improvement_figure(table: pd.DataFrame) -> Figure:
+    """P(row < LoRA); `table` holds the comparisons of one block with LoRA."""
+    figure, axis = _rows_figure(table)
+    _draw_intervals(axis, table, table[["probability", "low", "high"]].to_numpy(float))
+    axis.axvline(0.5, color="#b0b0b0", linewidth=0.8, zorder=0)
+    axis.set_xlim(-0.03, 1.03)
+    axis.set_xlabel("probability of a lower loss than LoRA (95 % interval)")
+    return figure
+
+
+def profile_figure(table: pd.DataFrame) -> Figure:
+    """Performance profiles with bands; `table` holds one block of `aggregates.profiles`."""
+    figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+    axis = figure.subplots()
+    siblings: dict[str, int] = {}
+    for (method, variant), own in table.groupby(["method", "variant"], sort=False):
+        index = siblings[method] = siblings.get(method, -1) + 1
+        pattern = dashes(method, index)
+        look: dict[str, Any] = {"color": method_colour(method), "drawstyle": "steps-post"}
+        style = (0, pattern) if pattern else "solid"
+        axis.plot(own["factor"], own["share"], label=row_label(method, variant), ls=style, **look)
+        axis.fill_between(
+            own["factor"],
+            own["low"],
+            own["high"],
+            step="post",
+            color=look["color"],
+            alpha=0.1,
+            lw=0,
+        )
+    axis.set_xlim(table["factor"].min(), table["factor"].max())
+    axis.set_ylim(-0.02, 1.02)
+    axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axis.set_xlabel("loss over the cell's lowest loss (factor)")
+    axis.set_ylabel("share of (function, seed) cells within it")
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def ranks_figure(table: pd.DataFrame) -> Figure:
+    """Demšar's diagram; `table` holds one block of `ranks.average_ranks`.
+
+    A bar joins rows that the critical difference does not tell apart.
+    """
+    table = table.sort_values("rank", kind="stable")
+    ranks, difference = table["rank"].tolist(), table["critical_difference"].iloc[0]
+    bars = [] if math.isnan(difference) else cliques(ranks, difference)
+    depth = math.ceil(len(ranks) / 2)
+    figure = Figure(
+        figsize=(6.4, 0.9 + _ROW_HEIGHT * (depth + 0.6 * len(bars))), layout="constrained"
+    )
+    axis = figure.subplots()
+    axis.spines[["left", "bottom", "top"]].set_visible(False)
+    axis.spines["top"].set_visible(True)
+    axis.xaxis.set_ticks_position("top")
+    axis.xaxis.set_label_position("top")
+    axis.xaxis.set_major_locator(MultipleLocator(1.0))
+    axis.set_yticks([])
+    axis.set_xlim(0.8, len(ranks) + 0.2)
+    axis.set_xlabel(_rank_title(table))
+    bottom = _draw_bars(axis, ranks, bars)
+    _draw_ranks(axis, table, ranks, bottom)
+    axis.set_ylim(bottom - depth - 0.3, 0.0)
+    return figure
+
+
+def _rank_title(table: pd.DataFrame) -> str:
+    first = table.iloc[0]
+    title = f"average rank over {first['functions']} functions (1 is the lowest loss)"
+    if math.isnan(first["critical_difference"]):
+        return title
+    return f"{title}; critical difference {first['critical_difference']:.2f}"
+
+
+def _draw_bars(axis: Axes, ranks: Sequence[float], bars: Sequence[tuple[int, int]]) -> float:
+    """Draws the cliques below the axis; returns the height below them."""
+    for i, (first, last) in enumerate(bars):
+        axis.plot(
+            [ranks[first] - 0.04, ranks[last] + 0.04],
+            [-0.5 - 0.6 * i] * 2,
+            color="#404040",
+            linewidth=3.0,
+            solid_capstyle="butt",
+        )
+    return -0.4 - 0.6 * len(bars)
+
+
+def _draw_ranks(axis: Axes, table: pd.DataFrame, ranks: Sequence[float], bottom: float) -> None:
+    """Leads the better half of the rows to labels on the left, the others to the right."""
+    left, right = axis.get_xlim()
+    half = math.ceil(len(ranks) / 2)
+    for i, (row, rank) in enumerate(zip(table.itertuples(), ranks, strict=True)):
+        on_left = i < half
+        height = bottom - 0.5 - (i if on_left else len(ranks) - 1 - i)
+        edge = left if on_left else right
+        axis.plot([rank, rank, edge], [0, height, height], color=method_colour(row.method), lw=1.0)
+        axis.annotate(
+            f"{row_label(row.method, row.variant)} {rank:.2f}",
+            (edge, height),
+            xytext=(-3 if on_left else 3, 0),
+            textcoords="offset points",
+            ha="right" if on_left else "left",
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _rows_figure(table: pd.DataFrame) -> tuple[Figure, Axes]:
+    """A figure with one labelled row a row of `table`, the first on top."""
+    figure = Figure(figsize=(5.0, 0.7 + _ROW_HEIGHT * len(table)), layout="constrained")
+    axis = figure.subplots()
+    labels = [row_label(row.method, row.variant) for row in table.itertuples()]
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(len(labels) - 0.5, -0.5)
+    axis.set_ylabel("method")
+    return figure, axis
+
+
+def _draw_intervals(axis: Axes, table: pd.DataFrame, limits: np.ndarray) -> None:
+    """A point and a bar a row; a value that is not finite stands as text at the edge."""
+    for i, (method, (value, low, high)) in enumerate(zip(table["method"], limits, strict=True)):
+        colour = method_colour(method)
+        if not math.isfinite(value):
+            axis.text(0.99, i, f"{value:g}", transform=axis.get_yaxis_transform(), ha="right")
+            continue
+        axis.plot([value], [i], "o", color=colour, markersize=4.5)
+        if math.isfinite(low) and math.isfinite(high):
+            axis.plot([low, high], [i, i], color=colour, linewidth=1.8)
+        elif low <= value <= high:  # an interval without end
+            axis.text(value, i - 0.15, "  95 %: to inf", fontsize=6, color=colour)

@@ -1,0 +1,105 @@
+"""Intervals over seeds, the functions of a study taken as given.
+
+Runs of one function share that function, runs of different functions share nothing (their samples
+are drawn from streams of their own), so seeds are resampled within each function and the functions
+are kept. What an interval covers is a repetition with new seeds on these functions, not on others;
+for that there is the test over functions (`analysis.statistics.ranks`).
+
+Coverage of nominal 95 % intervals, measured on normal data (per cent; 400 to 600 repetitions):
+
+    mean of one function, n seeds              n = 3     5    10    20
+      Student's t                                 95    97    94    94
+      scipy.stats.bootstrap, percentile           73    78    88    93
+      scipy.stats.bootstrap, BCa                  68    83    92    95
+    nine functions, n seeds each
+      interquartile mean, n of n seeds         85-89 90-93
+      interquartile mean, n - 1 of n seeds     93-95 93-94    94
+      improvement, n - 1 of n seeds               93    93    95
+      mean over functions, Welch's t              97    95    96
+      one function against the others             94    94    93
+
+So a mean gets Student's t (`contrast`), and an aggregate the percentile bootstrap that draws n - 1
+of n seeds (McCarthy and Snowden 1985; Rao and Wu 1988): without the correction the variance of a
+mean comes out (n - 1) / n times what it is in each function.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from analysis.statistics.pairs import extended_mean
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+_SEED = 20260508  # of the resampling: the same table gives the same interval
+
+Statistic = Callable[
+    [list[np.ndarray]], np.ndarray
+]  # arrays (R, n, ...), one a function -> (R, ...)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate between its limits; limits are NaN where the seeds do not suffice for any."""
+
+    value: float
+    low: float
+    high: float
+
+
+NO_INTERVAL = Interval(math.nan, math.nan, math.nan)
+
+
+def stratified_bootstrap(
+    groups: Sequence[np.ndarray], statistic: Statistic, resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`statistic` of the values, and the limits of its percentile interval.
+
+    Limits are resampled values, not interpolated, so that an infinite one can be among them; they
+    are NaN where a function has a single seed. A statistic that no resample moves (every seed says
+    the same) has an interval without width, which is not certainty.
+
+    Args:
+        groups: values (n, ...) of each function, the seeds in front.
+    """
+    value = statistic([group[None] for group in groups])[0]
+    if not groups or min(len(group) for group in groups) < 2:
+        unknown = np.full_like(value, np.nan)
+        return value, unknown, unknown
+    draw = np.random.default_rng(_SEED)
+    drawn = [group[draw.integers(len(group), size=(resamples, len(group) - 1))] for group in groups]
+    spread, tail = statistic(drawn), (1 - CONFIDENCE) / 2
+    low = np.quantile(spread, tail, axis=0, method="lower")
+    return value, low, np.quantile(spread, 1 - tail, axis=0, method="higher")
+
+
+def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Interval:
+    """sum_f w_f mean_f over independent groups, with the t interval of Welch and Satterthwaite.
+
+    One group with weight 1 is Student's interval of a mean. Infinite values have no variance: the
+    interval is then from -inf to inf, or the infinite value itself where all that count are it.
+    Limits are NaN where a group with a weight has one value.
+    """
+    weighted = [(w, np.asarray(g, float)) for w, g in zip(weights, groups, strict=True) if w]
+    terms = np.concatenate([np.sign(w) * g for w, g in weighted])
+    means = np.array([w * extended_mean(g) for w, g in weighted])
+    if not np.isfinite(terms).all():
+        value = float(extended_mean(means)) if np.isinf(means).any() else float(means.sum())
+        return Interval(value, value, value) if (terms == value).all() else _unbounded(value)
+    value = float(means.sum())
+    if min(len(g) for _, g in weighted) < 2:
+        return Interval(value, math.nan, math.nan)
+    parts = np.array([w**2 * g.var(ddof=1) / len(g) for w, g in weighted])
+    freedoms = np.array([len(g) - 1 for _, g in weighted])
+    if not parts.any():
+        return Interval(value, value, value)
+    freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum()
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(parts.sum())
+    return Interval(value, value - half, value + half)
+
+
+def _unbounded(value: float) -> Interval:
+    return Interval(value, -math.inf, math.inf)

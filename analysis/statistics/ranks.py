@@ -1,0 +1,153 @@
+"""Tests and ranks over functions.
+
+The unit here is the function. Seeds of one function share it: a method that suits a function suits
+it with every seed, so (function, seed) cells are no independent evidence for "better on functions
+like these", and a test over them would call chance among nine functions significant. Each function
+therefore gives one number, a mean over its seeds. The price is resolution: with F functions no p
+value is below 2 / 2^F (0.0039 for nine), and Holm multiplies that by the number of methods.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.statistics.aggregates import blocks_of, row_cells
+from analysis.statistics.pairs import BASELINE, common, extended_mean, groups
+
+ALPHA = 0.05
+
+
+def against_baseline(cells: pd.DataFrame) -> pd.DataFrame:
+    """Wilcoxon's signed-rank test of each row against LoRA, Holm-corrected within a block.
+
+    On the functions' mean normalised losses. Signed ranks, because one function can hold a tenfold
+    difference where the others hold a tenth, and because an infinite difference is then simply the
+    largest.
+
+    Columns: budget, method, variant, functions, better, worse, tied (functions), mean (of the
+    functions' means, a log), p, p_holm, smallest_p (2 / 2^F). Blocks without LoRA have no rows.
+    """
+    found = []
+    for budget, block in blocks_of(cells[cells["baseline"] == BASELINE]):
+        tested: list[dict[str, Any]] = []
+        for (method, variant), own in row_cells(block[block["method"] != BASELINE]):
+            means = np.array([extended_mean(values) for values in groups(own, "log_ratio")])
+            if not len(means):
+                continue
+            tested.append(
+                {
+                    "budget": budget,
+                    "method": method,
+                    "variant": variant,
+                    "functions": len(means),
+                    "better": int((means < 0).sum()),
+                    "worse": int((means > 0).sum()),
+                    "tied": int((means == 0).sum()),
+                    "mean": float(extended_mean(means)),
+                    "p": signed_rank_p(means),
+                    "smallest_p": min(1.0, 2.0 ** (1 - len(means))),
+                }
+            )
+        corrected = holm([row["p"] for row in tested])
+        found += [{**row, "p_holm": p} for row, p in zip(tested, corrected, strict=True)]
+    return pd.DataFrame(found)
+
+
+def signed_rank_p(differences: np.ndarray) -> float:
+    """The exact two-sided p value of Wilcoxon's signed-rank test over all 2^F patterns of signs.
+
+    Ties share the mean of their ranks; zeros are ranked and then have no sign (Pratt 1959).
+    """
+    doubled = np.rint(2 * stats.rankdata(np.abs(differences))).astype(int)  # inf ranks highest
+    steps = doubled[differences != 0]
+    counts = np.ones(1)  # of sign patterns, by the sum of their positive doubled ranks
+    for step in steps:
+        counts = np.pad(counts, (0, step)) + np.pad(counts, (step, 0))
+    distance = np.abs(2 * np.arange(len(counts)) - steps.sum())
+    seen = abs(2 * doubled[differences > 0].sum() - steps.sum())
+    return float(counts[distance >= seen].sum() / counts.sum())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down correction, in the order given."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for place, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def function_ranks(block: pd.DataFrame) -> pd.DataFrame:
+    """The rank of each row on each function, 1 the best; a column (method, variant).
+
+    Rows are ranked in each cell that all have finished, the ranks averaged over a function's seeds
+    and ranked again. So nothing but the order of losses counts: diverged runs share the last
+    ranks of their cell, ties the mean of theirs.
+    """
+    in_cells = common(block).rank(axis=1)
+    return in_cells.groupby(level="function").mean().rank(axis=1)
+
+
+def average_ranks(cells: pd.DataFrame) -> pd.DataFrame:
+    """Average ranks over functions, with Friedman's test and Nemenyi's critical difference.
+
+    After Demšar 2006 (JMLR 7): two rows whose ranks differ by less than the critical difference,
+    q sqrt(k (k + 1) / (6 F)), are not told apart at the 5 % level.
+
+    Columns: budget, method, variant, rows (k), functions (F), rank, friedman (chi square),
+    friedman_p, critical_difference; the last three, the same in all rows of a block, are NaN where
+    there are too few rows (3, 3, 2) or functions (2).
+    """
+    found = []
+    for budget, block in blocks_of(cells):
+        ranks = function_ranks(block)
+        functions, rows = ranks.shape
+        statistic, p = friedman(ranks)
+        found += [
+            {
+                "budget": budget,
+                "method": row[0],
+                "variant": row[1],
+                "rows": rows,
+                "functions": functions,
+                "rank": rank,
+                "friedman": statistic,
+                "friedman_p": p,
+                "critical_difference": critical_difference(rows, functions),
+            }
+            for row, rank in ranks.mean().items()
+        ]
+    return pd.DataFrame(found)
+
+
+def friedman(ranks: pd.DataFrame) -> tuple[float, float]:
+    """Friedman's chi square and its p value; NaN for fewer than 3 columns or 2 rows or all tied."""
+    functions, rows = ranks.shape
+    if rows < 3 or functions < 2 or (ranks.nunique(axis=1) == 1).all():
+        return math.nan, math.nan
+    result = stats.friedmanchisquare(*(ranks[name] for name in ranks))
+    return float(result.statistic), float(result.pvalue)
+
+
+def critical_difference(rows: int, functions: int) -> float:
+    """Nemenyi's critical difference of average ranks at the 5 % level."""
+    if rows < 2 or functions < 2:
+        return math.nan
+    q = stats.studentized_range.ppf(1 - ALPHA, rows, math.inf) / math.sqrt(2)
+    return float(q * math.sqrt(rows * (rows + 1) / (6 * functions)))
+
+
+def cliques(ranks: list[float], difference: float) -> list[tuple[int, int]]:
+    """The longest runs (first, last) of ascending `ranks` that differ by less than `difference`."""
+    runs: list[tuple[int, int]] = []
+    for first in range(len(ranks)):
+        last = max(
+            i for i in range(len(ranks)) if i == first or ranks[i] - ranks[first] < difference
+        )
+        if last > first and (not runs or last > runs[-1][1]):
+            runs.append((first, last))
+    return runs

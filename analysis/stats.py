@@ -1,0 +1,335 @@
+"""Statistics of a study's adapters: `python -m analysis.stats --study quick`.
+
+    results/<study>/stats.{md,csv,tex}            a row a method: interquartile mean, probability
+                                                  of improvement, test against LoRA, average rank
+    results/<study>/stats_functions.{md,csv,tex}  loss over LoRA's on each function
+    results/<study>/stats_improvement.csv         P(X < Y) of each two methods
+    results/<study>/stats_profiles.csv            performance profiles
+    results/<study>/stats_<figure>_<budget>.svg   iqm, improvement, profiles, ranks
+
+`--loss` names another loss than the test loss; its files then begin with `stats_<loss>`. Blocks of
+equal rank and of equal count are never mixed. The frozen backbone and full fine-tuning are no
+adapters and not ranked among them. How an interval is made and what it covers:
+`analysis.statistics.intervals`; the tests: `analysis.statistics.ranks`; what happens to runs that
+diverged: `analysis.statistics.pairs`. A study with missing or failed cells is refused unless
+`--allow-missing` is given; the notes then name them. The same store gives the same bytes.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.cells import not_learnable
+from analysis.cli import exit_code, parser, writing
+from analysis.load import LOSSES, load_study, open_store, require_complete
+from analysis.names import (
+    UNRESTRICTED,
+    budget_order,
+    budget_title,
+    function_order,
+    function_title,
+    row_label,
+)
+from analysis.notes import flags, number
+from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
+from analysis.statistics.aggregates import by_function, improvement, iqm, profiles
+from analysis.statistics.figures import (
+    improvement_figure,
+    iqm_figure,
+    profile_figure,
+    ranks_figure,
+)
+from analysis.statistics.intervals import RESAMPLES
+from analysis.statistics.pairs import BASELINE, paired, unpaired
+from analysis.statistics.ranks import ALPHA, against_baseline, average_ranks
+from analysis.style import figure_style, save_svg
+from qlexp.errors import UsageError
+
+DEFAULT = "test_loss"
+CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
+STYLE = " style"  # after the label of a method whose formula is partly a reading
+KEY = ["budget", "method", "variant"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    command = parser("analysis.stats", "Compare the adapters of a study, with intervals.")
+    command.add_argument(
+        "--loss", default=DEFAULT, choices=CHOICES, help="what to compare (%(default)s)"
+    )
+    options = command.parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    frame = load_study(open_store(options.store), options.study)
+    if not options.allow_missing:
+        require_complete(frame, options.study)
+    folder = render(frame, options.study, Path(options.out), options.loss)
+    print(f"{len(frame)} cells -> {folder}")
+
+
+def render(frame: pd.DataFrame, study: str, out: Path, loss: str = DEFAULT) -> Path:
+    """Writes the statistics of a loaded study to `out/study`, which is returned.
+
+    Raises:
+        UsageError: no adapter has a finished run on a function that can be learnt.
+    """
+    cells = paired(frame, loss)
+    if cells.empty:
+        raise UsageError(
+            f"Study '{study}' has no finished run of an adapter on a function that can be learnt: "
+            "statistics want at least one."
+        )
+    stem = "stats" if loss == DEFAULT else f"stats_{loss}"
+    chances, functions, shares = improvement(cells), by_function(cells), profiles(cells)
+    table = summary(cells, chances)
+    notes = _notes(frame, cells, table, loss)
+    with figure_style(), writing(out / study) as folder:
+        for name, rows in (
+            ("", table),
+            ("_functions", functions),
+            ("_improvement", chances),
+            ("_profiles", shares),
+        ):
+            rows.to_csv(folder / f"{stem}{name}.csv", index=False, lineterminator="\n")
+        title = f"{loss.replace('_', ' ')}, study {study}"
+        for grid in (
+            summary_grid(table, f"Adapters compared by {title}", stem, notes),
+            function_grid(table, functions, f"Adapters by function, {title}", f"{stem}_functions"),
+        ):
+            _write(folder, grid)
+        for name, figure in _figures(table, chances, shares):
+            save_svg(figure, folder / f"{stem}_{name}.svg")
+    return folder
+
+
+def _write(folder: Path, grid: Grid) -> None:
+    (folder / f"{grid.label}.md").write_text(markdown(grid), encoding="utf-8", newline="\n")
+    (folder / f"{grid.label}.tex").write_text(latex(grid), encoding="utf-8", newline="\n")
+
+
+def summary(cells: pd.DataFrame, chances: pd.DataFrame) -> pd.DataFrame:
+    """One row a method of a block: the columns of `iqm`, `against_baseline`, `average_ranks`.
+
+    `test_functions` are those of the test; `improvement`, `improvement_low` and
+    `improvement_high` are P(the row has a lower loss than LoRA).
+    """
+    tests = against_baseline(cells).rename(columns={"functions": "test_functions"})
+    ranks = average_ranks(cells).rename(columns={"functions": "ranked_functions"})
+    table = iqm(cells)
+    for part in (_over_baseline(chances), tests, ranks):
+        if not part.empty:
+            table = table.merge(part, on=KEY, how="left", validate="one_to_one")
+    wanted = ("improvement", "p", "p_holm", "rank", "better", "worse", "tied")
+    return table.assign(**{name: math.nan for name in wanted if name not in table})
+
+
+def _over_baseline(chances: pd.DataFrame) -> pd.DataFrame:
+    """P(row < LoRA) by row; a block with several rows of LoRA has no single one to name."""
+    if chances.empty:
+        return chances
+    against = chances[(chances["other"] == BASELINE) & (chances["method"] != BASELINE)]
+    against = against.rename(
+        columns={
+            "probability": "improvement",
+            "low": "improvement_low",
+            "high": "improvement_high",
+        }
+    )
+    same = against[~against.duplicated(KEY, keep=False)]
+    return same[[*KEY, "improvement", "improvement_low", "improvement_high"]]
+
+
+def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[str]) -> Grid:
+    """Methods by statistics, a section a budget."""
+    headers = [
+        "method",
+        "diverged",
+        "loss ratio (IQM)",
+        "P(lower than LoRA)",
+        "functions better/worse/tied",
+        "p",
+        "p (Holm)",
+        "average rank",
+    ]
+    sections = [
+        Section(budget_title(budget), [_summary_texts(row) for row in part.to_dict("records")])
+        for budget, part in _blocks(table)
+    ]
+    return Grid(label, caption, headers, sections, notes)
+
+
+def _summary_texts(row: dict) -> list[Text]:
+    tested = not math.isnan(row["p"])
+    texts = [
+        _label(row),
+        f"{row['diverged']}/{row['cells']}",
+        "1" if _is_baseline(row) else ratio_text(row["iqm"], row["low"], row["high"]),
+        interval_text(*(row.get(f"improvement{end}", math.nan) for end in ("", "_low", "_high"))),
+        f"{row['better']:.0f}/{row['worse']:.0f}/{row['tied']:.0f}" if tested else NO_CELL,
+        number(row["p"], 2) if tested else NO_CELL,
+        number(row["p_holm"], 2) if tested else NO_CELL,
+        NO_CELL if math.isnan(row["rank"]) else f"{row['rank']:.2f}",
+    ]
+    significant = tested and row["p_holm"] < ALPHA
+    return [Text(text, bold=significant and i == 6) for i, text in enumerate(texts)]
+
+
+def function_grid(table: pd.DataFrame, functions: pd.DataFrame, caption: str, label: str) -> Grid:
+    """Methods by functions, a section a budget: the geometric mean of the loss ratio."""
+    names = sorted(functions["function"].unique(), key=function_order) if len(functions) else []
+    known = {
+        (row["budget"], row["method"], row["variant"], row["function"]): row
+        for row in functions.to_dict("records")
+    }
+    sections = []
+    for budget, part in _blocks(table):
+        rows = []
+        for row in part.to_dict("records"):
+            place = (budget, row["method"], row["variant"])
+            own = [known.get((*place, name)) for name in names]
+            rows.append([Text(_label(row)), *(Text(_function_text(row, cell)) for cell in own)])
+        sections.append(Section(budget_title(budget), rows))
+    note = (
+        "Geometric mean over seeds of the loss over the baseline's (LoRA's; the frozen backbone's "
+        "in a block without LoRA) on the same function and seed, with Student's 95 % interval of "
+        "its logarithm; no correction for the number of cells. Below 1 is better."
+    )
+    return Grid(label, caption, ["method", *map(function_title, names)], sections, [note])
+
+
+def _function_text(row: dict, cell: dict | None) -> str:
+    if cell is None:
+        return NO_CELL
+    return "1" if _is_baseline(row) else ratio_text(cell["mean"], cell["low"], cell["high"])
+
+
+def _is_baseline(row: dict) -> bool:
+    """Whether a row is what its block is divided by: its ratio is 1 by definition."""
+    return bool(row["method"] == row["baseline"])
+
+
+def _blocks(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return sorted(table.groupby("budget"), key=lambda item: budget_order(item[0]))
+
+
+def _label(row: dict) -> str:
+    return row_label(row["method"], row["variant"]) + STYLE * bool(row["reading"])
+
+
+def ratio_text(value: float, low: float, high: float) -> str:
+    """`0.970 [0.910, 1.02]` from logs."""
+    with np.errstate(over="ignore"):
+        return interval_text(*(float(np.exp(end)) for end in (value, low, high)))
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """`0.970 [0.910, 1.02]`; the value alone where there is no interval."""
+    if math.isnan(value):
+        return NO_CELL
+    if math.isnan(low) or math.isnan(high):
+        return number(value)
+    return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def _notes(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: str) -> list[str]:
+    fallback = sorted(
+        set(table.loc[table["baseline"] != BASELINE, "budget"]), key=budget_order
+    )  # blocks
+    notes = [
+        f"Loss ratio: {loss} over LoRA's on the same function and seed; the interquartile mean of "
+        "its logarithm over all functions and seeds. Below 1 is better than LoRA.",
+        "P: the share of seeds on which the row's loss is below LoRA's, ties half, averaged over "
+        "functions.",
+        f"In brackets 95 % intervals for new seeds on the same functions: {RESAMPLES:,} bootstrap "
+        "samples of n - 1 of n seeds within each function; none where a function has one seed. "
+        "An interval without width says that all seeds agree, not that the value is certain.",
+        _test_note(table),
+        _rank_note(table),
+        "Diverged runs have loss inf: they come last in ranks and pairs, tie with each other, and "
+        "make an interquartile mean inf where they reach into the middle half.",
+    ]
+    if fallback:
+        notes.append(
+            f"No LoRA to stand beside in {', '.join(fallback)}: there the loss ratio is the loss "
+            "over the frozen backbone's, and nothing is tested."
+        )
+    if table["reading"].any():
+        notes.append(
+            f"{STYLE.strip()}: the method's formula is partly this project's reading of its paper."
+        )
+    unlearnt = sorted(not_learnable(frame), key=function_order)
+    if unlearnt:
+        listed = ", ".join(map(function_title, unlearnt))
+        notes.append(f"Left out with all seeds, since {UNRESTRICTED} could not learn it: {listed}.")
+    alone = unpaired(cells)
+    if alone:
+        notes.append(f"Without LoRA's run, so not normalised: {'; '.join(alone)}.")
+    return [*notes, *flags(frame)]
+
+
+def _test_note(table: pd.DataFrame) -> str:
+    text = (
+        "p: Wilcoxon's signed-rank test over functions, two-sided and exact, on each function's "
+        "mean log ratio; Holm's correction within the block; bold below 0.05."
+    )
+    if "smallest_p" not in table or table["smallest_p"].isna().all():
+        return text
+    parts = []
+    for budget, part in _blocks(table[table["p"].notna()]):
+        smallest, tests = part["smallest_p"].min(), len(part)
+        parts.append(
+            f"{number(smallest, 2)} in {budget}, {number(min(1.0, tests * smallest), 2)} after the "
+            f"correction for {tests} test{'s' * (tests > 1)}"
+        )
+    return f"{text} The smallest p that so many functions allow: {'; '.join(parts)}."
+
+
+def _rank_note(table: pd.DataFrame) -> str:
+    text = (
+        "Average rank over functions (1 is the lowest loss), on cells that all adapters of the "
+        "block have finished."
+    )
+    if "friedman_p" not in table:
+        return text
+    parts = [
+        f"{budget} p {number(first['friedman_p'], 2)}, critical difference (Nemenyi, 5 %) "
+        f"{number(first['critical_difference'])} for {first['rows']:.0f} rows and "
+        f"{first['ranked_functions']:.0f} functions"
+        for budget, part in _blocks(table[table["friedman_p"].notna()])
+        for first in [part.iloc[0]]
+    ]
+    return f"{text} Friedman's test: {'; '.join(parts)}." if parts else text
+
+
+def _figures(
+    table: pd.DataFrame, chances: pd.DataFrame, shares: pd.DataFrame
+) -> Iterator[tuple[str, Figure]]:
+    for budget, block in _blocks(table):
+        yield f"iqm_{budget}", iqm_figure(block)
+        against = block[block["improvement"].notna()]
+        if not against.empty:
+            names = {"improvement": "probability"}
+            own = against.drop(columns=["low", "high"]).rename(
+                columns={**names, "improvement_low": "low", "improvement_high": "high"}
+            )
+            yield f"improvement_{budget}", improvement_figure(own)
+        if not shares.empty and budget in set(shares["budget"]):
+            yield f"profiles_{budget}", profile_figure(shares[shares["budget"] == budget])
+        ranked = block[block["rank"].notna()]
+        if len(ranked) > 1:
+            yield (
+                f"ranks_{budget}",
+                ranks_figure(ranked.assign(functions=ranked["ranked_functions"])),
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

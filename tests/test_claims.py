@@ -1,0 +1,414 @@
+"""The paper's claims on studies whose truth is planted."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as scipy_stats
+from test_analysis import STUDY, cell_of, summary_of, write_run
+
+from analysis.claims import __main__ as claims_command
+from analysis.claims.__main__ import answer, table
+from analysis.claims.evidence import Norms
+from analysis.claims.paper import CLAIMS, QUERYABLE, larger, larger_later, more_even
+from analysis.claims.rules import (
+    AT_LEAST,
+    LITTLE,
+    NOT_SUPPORTED,
+    SUPPORTED,
+    UNDECIDED,
+    Answer,
+    Claim,
+    verdict,
+)
+from analysis.statistics.intervals import Interval
+from qlexp.errors import UsageError
+from qlexp.functions import FUNCTIONS
+from qlexp.store import Store, write_folder
+
+SMOOTH = ("matyas", "himmelblau", "six_hump_camel")
+METHODS = ("frozen", "lora", "queryable", "instruction_queryable", "hyra", "full")
+Gain = Callable[[str, str, float, int], float]  # function, method, depth, seed -> log(LoRA / own)
+
+
+def study(
+    gain: Gain,
+    seeds: int = 4,
+    noise: float = 0.01,
+    depths: tuple[int, ...] = (8,),
+    budgets: tuple[str, ...] = ("lora_r4",),
+) -> pd.DataFrame:
+    """A long table in which each method's loss is LoRA's, less what `gain` says, and noise."""
+    draw, rows = np.random.default_rng(0), []
+    cells = itertools.product(budgets, depths, FUNCTIONS, METHODS, range(seeds))
+    for budget, depth, function, method, seed in cells:
+        base = np.random.default_rng([seed, len(function)]).normal(-3, 0.3)
+        loss = math.exp(base - gain(function, method, depth, seed) + noise * draw.normal())
+        rows.append(
+            {
+                "budget": budget,
+                "function": function,
+                "method": method,
+                "overrides": f"backbone.depth={depth}",
+                "seed": seed,
+                "run_id": f"{budget}-{depth}-{function}-{method}-{seed}",
+                "status": "done",
+                "error": None,
+                "frozen_loss": 1.0,
+                "test_loss": loss,
+                "test_r2": 0.9,
+                "samples_per_period": math.nan if function in SMOOTH else 4.0,
+                "trainable_parameters": 1000,
+                "reference_parameters": 1000,
+                "reading": method == "hyra",
+                "config.backbone.depth": depth,
+                "config.backbone.width": 32,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def nothing(function: str, method: str, depth: float, seed: int) -> float:
+    return 0.0
+
+
+def paper_says(function: str, method: str, depth: float, seed: int) -> float:
+    """What the paper says it saw."""
+    if method != QUERYABLE:
+        return 0.0
+    gains = {"drop_wave": 0.5, "griewank": 0.3, "levy": 0.3, "ackley": 0.01}
+    return gains.get(function, 0.0) + (0.1 if depth > 8 else 0.0)
+
+
+def flat_norms(run_id: str) -> np.ndarray:
+    """LoRA's norms fade with depth; with an instruction they are larger and even."""
+    layers = np.arange(6.0)
+    return np.full(6, 4.0) if "instruction" in run_id else 2.0 - 0.3 * layers
+
+
+def answers(
+    frame: pd.DataFrame, norms: Norms = flat_norms, budget: str = "lora_r4"
+) -> dict[str, Answer]:
+    """The answers of one block by claim."""
+    found = [own for own in answer(frame, norms) if own.budget == budget]
+    assert len(found) == len(CLAIMS)
+    return {own.claim.name: own for own in found}
+
+
+def only(frame: pd.DataFrame, name: str, norms: Norms = flat_norms) -> Answer:
+    """The answer of one claim in a study of one block."""
+    (own,) = answer(frame, norms, [claim for claim in CLAIMS if claim.name == name])
+    return own
+
+
+# The rule
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "low", "high", "wanted"),
+    [
+        (AT_LEAST, 0.2, 0.1, 0.3, SUPPORTED),
+        (AT_LEAST, 0.2, 0.01, 0.4, SUPPORTED),
+        (AT_LEAST, 0.2, -0.01, 0.4, UNDECIDED),
+        (AT_LEAST, 0.05, 0.01, 0.09, NOT_SUPPORTED),  # certain, and too small
+        (AT_LEAST, 0.08, 0.01, 0.15, UNDECIDED),
+        (AT_LEAST, -0.2, -0.3, -0.1, NOT_SUPPORTED),
+        (AT_LEAST, -0.2, -0.6, 0.2, UNDECIDED),
+        (AT_LEAST, math.inf, math.inf, math.inf, SUPPORTED),
+        (AT_LEAST, -math.inf, -math.inf, math.inf, UNDECIDED),
+        (AT_LEAST, 0.5, math.nan, math.nan, UNDECIDED),
+        (LITTLE, 0.0, -0.05, 0.05, SUPPORTED),
+        (LITTLE, 0.05, 0.01, 0.09, SUPPORTED),
+        (LITTLE, 0.0, -0.2, 0.2, UNDECIDED),
+        (LITTLE, 0.3, 0.2, 0.4, NOT_SUPPORTED),
+        (LITTLE, -0.3, -0.4, -0.2, NOT_SUPPORTED),
+        (LITTLE, 0.2, 0.05, 0.35, UNDECIDED),
+        (LITTLE, 0.0, math.nan, math.nan, UNDECIDED),
+    ],
+)
+def test_the_rule(rule: str, value: float, low: float, high: float, wanted: str) -> None:
+    claim = Claim("a", "b", "c", "d", lambda evidence: None, "e", rule, smallest=1.1)  # log 0.095
+    assert verdict(claim, Interval(value, low, high)) == wanted
+
+
+def test_claims_have_names_of_their_own() -> None:
+    assert len({claim.name for claim in CLAIMS}) == len({claim.text for claim in CLAIMS})
+    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
+
+
+# Planted truths
+
+
+def test_a_world_as_the_paper_says_supports_its_claims() -> None:
+    found = answers(study(paper_says, depths=(8, 32)))
+    unanswered = {"inference", "retention", "sparsity"}
+    for name in set(found) - unanswered - {"stability"}:
+        if name.startswith("little_"):  # with 0.1 more in the deep network: 0.05 on average
+            continue
+        assert found[name].verdict == SUPPORTED, name
+    assert {found[name].verdict for name in unanswered} == {UNDECIDED}
+    assert found["deep_narrow"].effect.value == pytest.approx(0.1, abs=0.02)
+    shallow = answers(study(paper_says))
+    little = [name for name in shallow if name.startswith("little_")]
+    assert len(little) == 4
+    assert {shallow[name].verdict for name in little} == {SUPPORTED}
+    assert shallow["drop_wave_above_all"].effect.value == pytest.approx(0.5 - 0.61 / 8, abs=0.03)
+    assert shallow["heterogeneous"].effect.value == pytest.approx(1.11 / 6, abs=0.03)
+
+
+def test_a_world_without_gains_supports_none() -> None:
+    found = answers(study(nothing, noise=0.001), lambda run_id: np.array([1.0, 2.0, 3.0]))
+    for name in ("held_out", "drop_wave", "drop_wave_above_all", "heterogeneous"):
+        assert found[name].verdict == NOT_SUPPORTED, name
+    assert {a.verdict for name, a in found.items() if "gradients" in name} == {NOT_SUPPORTED}
+
+
+def test_a_world_of_noise_decides_nothing() -> None:
+    found = answers(study(nothing, seeds=3, noise=1.0))
+    for name in ("held_out", "drop_wave", "drop_wave_above_all", "little_matyas", "stability"):
+        assert found[name].verdict == UNDECIDED, name
+
+
+def test_a_large_gain_is_not_little() -> None:
+    found = answers(study(lambda f, m, d, s: 0.5 * (m == QUERYABLE) * (f == "matyas")))
+    assert found["little_matyas"].verdict == NOT_SUPPORTED
+    assert found["little_ackley"].verdict == SUPPORTED
+    assert found["heterogeneous"].verdict == NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(("calm", "wanted"), [(QUERYABLE, SUPPORTED), ("lora", NOT_SUPPORTED)])
+def test_stability_is_the_spread_over_seeds(calm: str, wanted: str) -> None:
+    def swing(function: str, method: str, depth: float, seed: int) -> float:
+        return 0.0 if method == calm else 3.0 * (-1) ** seed
+
+    assert only(study(swing), "stability").verdict == wanted
+
+
+def test_effects_agree_with_scipy() -> None:
+    frame = study(paper_says, noise=0.2)
+    found = answers(frame)
+    losses = frame.set_index(["function", "method", "seed"])["test_loss"].sort_index()
+    gains = {
+        function: np.log(losses[function, "lora"] / losses[function, QUERYABLE]).to_numpy()
+        for function in FUNCTIONS
+    }
+    oracle = scipy_stats.ttest_1samp(gains["drop_wave"], 0.0)
+    effect = found["drop_wave"].effect
+    assert effect.value == pytest.approx(gains["drop_wave"].mean())
+    assert (effect.low, effect.high) == pytest.approx(tuple(oracle.confidence_interval(0.95)))
+    assert found["held_out"].effect.value == pytest.approx(
+        np.mean([values.mean() for values in gains.values()])
+    )
+    spreads = [
+        math.log(np.log(losses[function, "lora"]).std() / np.log(losses[function, QUERYABLE]).std())
+        for function in FUNCTIONS
+    ]
+    oracle = scipy_stats.ttest_1samp(spreads, 0.0).confidence_interval(0.95)
+    effect = found["stability"].effect
+    assert (effect.low, effect.high) == pytest.approx(tuple(oracle))
+
+
+def test_measures_of_gradient_norms() -> None:
+    one, other = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), np.full(6, 2.0)
+    assert larger(one, other) == pytest.approx(math.log(3.5 / 2))
+    assert larger_later(one, other) == pytest.approx(math.log(4.5 / 2) - math.log(1.5 / 2))
+    assert more_even(one, 2 * one) == 0.0
+    assert more_even(other, one) == math.inf
+    assert more_even(one + 1, one) > 0
+
+
+# What is left out
+
+
+def test_only_the_cells_behind_an_answer_are_named() -> None:
+    found = answers(study(paper_says))
+    assert set(found["drop_wave"].runs) == {
+        f"lora_r4-8-drop_wave-{method}-{seed}"
+        for method in ("lora", QUERYABLE)
+        for seed in range(4)
+    }
+    assert len(found["held_out"].runs) == 2 * 4 * len(FUNCTIONS)
+    assert not any("hyra" in run for a in found.values() for run in a.runs)
+    assert found["inference"].runs == ()
+
+
+def test_functions_that_cannot_be_learnt_are_left_out() -> None:
+    frame = study(paper_says, budgets=("equal_rank", "lora_r4"))
+    unlearnt = (
+        (frame["function"] == "drop_wave") & (frame["method"] == "full") & (frame["seed"] == 2)
+    )
+    frame.loc[unlearnt & (frame["budget"] == "equal_rank"), "test_r2"] = -0.2
+    found = answers(frame)
+    assert found["drop_wave"].verdict == UNDECIDED
+    assert "no usable pair of runs on Drop-Wave" in found["drop_wave"].remark
+    assert found["drop_wave_above_all"].verdict == UNDECIDED
+    assert not any("drop_wave" in run for a in found.values() for run in a.runs)
+    assert found["held_out"].effect.value == pytest.approx(0.61 / 8, abs=0.02)
+
+
+def test_readings_are_left_out() -> None:
+    frame = study(paper_says)
+    frame["reading"] = frame["method"] == QUERYABLE
+    found = answers(frame)
+    assert found["held_out"].verdict == UNDECIDED
+    assert "no usable run of queryable" in found["held_out"].remark
+    assert not any(f"-{QUERYABLE}-" in run for a in found.values() for run in a.runs)
+
+
+def test_diverged_runs_decide_nothing_and_are_counted() -> None:
+    frame = study(paper_says)
+    place = (
+        (frame["method"] == QUERYABLE) & (frame["function"] == "drop_wave") & (frame["seed"] == 0)
+    )
+    frame.loc[place, ["status", "test_loss"]] = ["diverged", math.inf]
+    found = answers(frame)
+    assert found["drop_wave"].verdict == UNDECIDED
+    assert found["drop_wave"].effect.value == -math.inf
+    assert found["held_out"].verdict == UNDECIDED
+    assert "queryable 1/36, lora 0/36" in found["stability"].remark
+    everywhere = frame.copy()
+    everywhere.loc[everywhere["method"] == QUERYABLE, ["status", "test_loss"]] = [
+        "diverged",
+        math.inf,
+    ]
+    found = answers(everywhere)
+    assert found["held_out"].verdict == NOT_SUPPORTED
+    assert found["stability"].verdict == NOT_SUPPORTED
+    assert found["gradients_larger_queryable"].verdict == UNDECIDED
+
+
+def test_what_a_study_lacks_is_said() -> None:
+    frame = study(paper_says)
+    assert "one depth of network (8 x 32)" in only(frame, "deep_narrow").remark
+    assert "experiment=deep_narrow" in only(frame, "deep_narrow").remark
+    assert "experiment=continual" in only(frame, "retention").remark
+    two = frame[frame["function"].isin(["drop_wave", "matyas"])]
+    assert "on Sin-Cos; answered by experiment=quick" in only(two, "little_sin_cos").remark
+    smooth = frame[frame["function"].isin(SMOOTH)]
+    assert "functions of one kind only" in only(smooth, "heterogeneous").remark
+    once = frame[frame["seed"] == 0]
+    assert "two seeds" in only(once, "stability").remark
+    assert (only(once, "held_out").verdict, only(once, "held_out").remark) == (UNDECIDED, "")
+    heavy = frame.assign(trainable_parameters=1500)
+    assert "not comparable" in only(heavy, "held_out").remark
+    short = only(frame, "gradients_larger_lora", lambda run_id: np.ones(2))
+    assert "fewer than three layers" in short.remark
+    twins = pd.concat([frame, frame.assign(overrides="other")], ignore_index=True)
+    assert "several rows of queryable" in only(twins, "held_out").remark
+
+
+def test_a_sequence_of_tasks_answers_the_continual_claims() -> None:
+    frame = study(nothing)
+    rows = []
+    for cell in frame.itertuples():
+        grown = 0.2 if cell.method == "lora" else 0.1
+        jitter = 1 + 0.01 * cell.seed
+        final = [grown * jitter, grown, 0.05]
+        rows.append(json.dumps([[1, 1, 1], [0.05, 1, 1], [0.1, 0.05, 1], final]))
+    usage = json.dumps([[[0.5, 0.5, 0.0, 0.0]], [[1.0, 0.0, 0.0, 0.0]]])
+    found = answers(frame.assign(task_losses=rows, atom_usage=usage))
+    assert found["retention"].verdict == SUPPORTED
+    assert found["retention"].effect.value == pytest.approx(math.log(2))
+    assert found["sparsity"].verdict == SUPPORTED
+    assert found["sparsity"].effect.value == pytest.approx((math.log(2) + math.log(4)) / 2)
+    uniform = json.dumps([[[0.25] * 4], [[0.25] * 4]])
+    found = answers(frame.assign(task_losses=rows, atom_usage=uniform))
+    assert found["sparsity"].verdict == NOT_SUPPORTED
+    lost = [
+        json.dumps([[1, 1, 1], [0.05, 1, 1], [0.1, 0.05, 1], [None, 0.1, 0.05]])
+        if cell.method == QUERYABLE
+        else text
+        for cell, text in zip(frame.itertuples(), rows, strict=True)
+    ]
+    found = answers(frame.assign(task_losses=lost))
+    assert found["retention"].effect == Interval(-math.inf, -math.inf, -math.inf)
+    assert found["retention"].verdict == NOT_SUPPORTED
+
+
+def test_blocks_are_answered_apart() -> None:
+    frame = study(nothing, noise=0.001, budgets=("equal_rank", "lora_r4"))
+    gained = (frame["budget"] == "equal_rank") & (frame["method"] == QUERYABLE)
+    frame.loc[gained, "test_loss"] *= 0.5
+    assert answers(frame, budget="equal_rank")["held_out"].verdict == SUPPORTED
+    assert answers(frame, budget="lora_r4")["held_out"].verdict == NOT_SUPPORTED
+
+
+# The command
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two functions, three seeds, adapters with gradient norms of three layers."""
+    store = Store(tmp_path / "store")
+    cells = []
+    methods = ("lora", "shared_lora", QUERYABLE, "full")
+    for function, method, seed in itertools.product(("drop_wave", "matyas"), methods, range(3)):
+        summary = summary_of(function, method, seed, reading=method == "shared_lora")
+        write_run(store, summary)
+        cells += [cell_of(summary, budget) for budget in ("equal_rank", "lora_r4")]
+        if method != QUERYABLE:
+            continue
+        run_id = f"{function}-instructed-{seed}"
+        instructed = {**summary, "run_id": run_id, "method": "instruction_queryable"}
+        curves = pd.DataFrame({"step": [0, 1], "loss": [1.0, 0.5], "learning_rate": 1e-3})
+        for twin, size in ((instructed, 3.0), (summary, 1.0)):
+            (store.run_folder(twin["run_id"]) / "summary.json").unlink(missing_ok=True)
+            norms = {f"gradient_norm.layer_{i}": [size + i + seed, size + i] for i in (10, 2, 0)}
+            write_folder(store.run_folder(twin["run_id"]), twin, curves.assign(**norms))
+        cells += [cell_of(instructed, budget) for budget in ("equal_rank", "lora_r4")]
+    store.write_study(STUDY, cells)
+    return store
+
+
+def command(store: Store, out: Path, *more: str) -> int:
+    arguments = ["--study", STUDY, "--store", str(store.root), "--out", str(out), *more]
+    return claims_command.main(arguments)
+
+
+def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -> None:
+    for out in ("a", "b"):
+        assert command(store, tmp_path / out) == 0
+        assert sorted(path.name for path in (tmp_path / out / STUDY).iterdir()) == [
+            *("claims.csv", "claims.md")
+        ]
+    for name in ("claims.csv", "claims.md"):
+        one, other = (tmp_path / out / STUDY / name for out in ("a", "b"))
+        assert one.read_bytes() == other.read_bytes()
+    text = (tmp_path / "a" / STUDY / "claims.md").read_text().replace("\\", "")
+    assert "Left out: methods whose formula is partly a reading (shared_lora)." in text
+    found = pd.read_csv(tmp_path / "a" / STUDY / "claims.csv", keep_default_na=False)
+    assert len(found) == 2 * len(CLAIMS)
+    own = found[(found["claim"] == "gradients_larger_queryable")].iloc[0]
+    assert len(own["runs"].split()) == 12
+    means = [(3 + seed / 2 + 4, 1 + seed / 2 + 4) for seed in range(3)]
+    expected = np.mean([math.log(one / other) for one, other in means])
+    assert float(own["effect"]) == pytest.approx(expected)
+
+
+def test_norms_come_in_the_order_of_the_layers(store: Store) -> None:
+    norms = claims_command.stored_norms(store)
+    assert norms("drop_wave-instructed-2").tolist() == [4.0, 6.0, 14.0]
+    with pytest.raises(UsageError, match="curves of run nowhere are not readable"):
+        norms("nowhere")
+
+
+def test_gaps_are_refused_or_named(store: Store, tmp_path: Path, capsys) -> None:
+    (store.run_folder("matyas-lora-2") / "summary.json").unlink()
+    assert command(store, tmp_path) == 2
+    assert "missing: lora on matyas (equal_rank), seed 2" in capsys.readouterr().err
+    assert not (tmp_path / STUDY).exists()
+    assert command(store, tmp_path, "--allow-missing") == 0
+    assert "Gaps: missing: lora on matyas" in (tmp_path / STUDY / "claims.md").read_text()
+
+
+def test_the_table_holds_every_answer() -> None:
+    found = answer(study(paper_says), flat_norms)
+    rows = table(found)
+    assert list(rows["answer"]) == [own.verdict for own in found]
+    assert {SUPPORTED, UNDECIDED} <= set(rows["answer"])
+    assert rows["runs"].str.split().str.len().tolist() == [len(own.runs) for own in found]

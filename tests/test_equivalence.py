@@ -85,17 +85,39 @@ def test_lanes_equal_solo_runs(composed: Compose, method: str) -> None:
     if method == "queryable":
         settings.append("method.block_size=1")
     together = cells(composed, 8, *settings, store="together")
-    alone = [cells(composed, 8, *settings, store="alone")[lane] for lane in (0, 3, 7)]
+    alone = cells(composed, 8, *settings, store="alone")
     batch, solo = execute(together, width=8), execute(alone, width=1)
-    together, batch = [[each[lane] for lane in (0, 3, 7)] for each in (together, batch)]
     for one, other in zip(batch, solo, strict=True):
-        assert one["lanes"] == 8
-        assert other["lanes"] == 1
+        assert (one["lanes"], other["lanes"]) == (8, 1)
         for key in ("pretrain_loss", "post_train_loss", "test_loss", "frozen_loss"):
             assert one[key] == pytest.approx(other[key], rel=1e-8)
     for one, other in zip(adapters(together), adapters(alone), strict=True):
         for name, value in one.items():
-            torch.testing.assert_close(value, other[name], rtol=0, atol=1e-6)
+            torch.testing.assert_close(value, other[name], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "queryable", "full"])
+def test_in_float32_a_lane_differs_from_its_solo_run_by_far_less_than_seeds_do(
+    composed: Compose, method: str
+) -> None:
+    settings = (
+        f"method={method}",
+        "function=himmelblau",
+        "backbone.width=16",
+        "trainer=quick",
+        "data.pretrain=512",
+        "data.adapt=256",
+        "data.test=256",
+        "trainer.adapt.epochs=40",
+        "trainer.adapt.batch_size=64",
+    )
+
+    def losses(store: str, width: int) -> np.ndarray:
+        seeds = [composed(*settings, f"seed={seed}", store=store) for seed in range(4)]
+        return np.array([summary["test_loss"] for summary in execute(seeds, width=width)])
+
+    together, alone = losses("together", 4), losses("alone", 1)
+    assert np.abs(together - alone).max() < 0.1 * alone.std(ddof=1)
 
 
 @pytest.mark.parametrize("method", ["queryable", "full"])

@@ -28,7 +28,8 @@ class History:
     Attributes:
         curves: of each task, as the fields of `Curves`.
         losses: test loss of every task after 0, 1, ... tasks, (L, T) each.
-        learnt: routes of each task's test inputs when it had just been learnt, (L, n, N_b, K).
+        learnt: routes of each task's test inputs when it had just been learnt, (L, n, N_b, K), or
+            one per token.
         drift: how far the routes of every task learnt have moved since, after 1, 2, ... tasks,
             (L, 1), (L, 2), ...: total variation, mean over inputs and blocks.
         usage: mean weight of each atom over the test inputs of every task, now, (L, T, N_b, K).
@@ -60,7 +61,7 @@ class History:
         if not isinstance(adapter, Queryable) or not self.curves:
             return
         now = [predict(adapter.routes, test.x, test.instruction).cpu() for test in tests]
-        self.usage = torch.stack([weights.mean(1) for weights in now], dim=1)
+        self.usage = torch.stack([weights.flatten(1, -3).mean(1) for weights in now], dim=1)
         self.learnt.append(now[len(self.learnt)])
         pairs = zip(self.learnt, now, strict=False)  # later tasks are not learnt yet
         self.drift.append(torch.stack([total_variation(a, b) for a, b in pairs], dim=1))
@@ -96,8 +97,8 @@ class History:
 
 
 def total_variation(one: Tensor, other: Tensor) -> Tensor:
-    """0.5 |w - w'|_1 of routes (L, n, N_b, K), mean over inputs and blocks: (L,), in [0, 1]."""
-    return 0.5 * (one.double() - other.double()).abs().sum(-1).mean((1, 2))
+    """0.5 |w - w'|_1 of routes (L, n, ..., K), mean over all inputs and blocks: (L,), in [0, 1]."""
+    return 0.5 * (one.double() - other.double()).abs().sum(-1).flatten(1).mean(1)
 
 
 def adapt_in_sequence(

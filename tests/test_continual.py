@@ -170,6 +170,14 @@ def test_the_last_row_is_the_stored_adapter(composed: Compose, method: str) -> N
             assert summary["task_losses"][-1][task] == pytest.approx(loss, rel=1e-10)
 
 
+def test_a_route_per_token_is_measured_too(composed: Compose) -> None:
+    summary = execute([composed("method=queryable", "method.routing=token")])[0]
+    assert [len(row) for row in summary["route_drift"]] == [1, 2, 3]
+    assert 0 < summary["route_drift"][-1][0] <= 1
+    assert np.shape(summary["atom_usage"]) == (TASKS, 2, 16)
+    np.testing.assert_allclose(np.sum(summary["atom_usage"], axis=-1), 1.0)
+
+
 def test_what_is_frozen_does_not_forget(composed: Compose) -> None:
     summary = execute([composed("method=frozen")])[0]
     assert summary["steps"] == 0

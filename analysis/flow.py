@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -188,10 +189,13 @@ def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:
     """
     rows = []
     for name in rows_of(cells):
-        flows = [
-            _flow(store, cell.run_id, cell.function, cell.seed)
-            for cell in cells_of(cells, name).itertuples()
-        ]
+        counts: dict[int, Counter[str]] = {}  # by the method's size: resolving a config takes time
+        flows = []
+        for cell in cells_of(cells, name).itertuples():
+            if cell.trainable_parameters not in counts:
+                config = stored_config(store, cell.run_id)
+                counts[cell.trainable_parameters] = layer_parameters(config)
+            flows.append(_flow(store, cell, counts[cell.trainable_parameters]))
         known = [flow for flow in flows if flow is not None]
         if any(not np.array_equal(flow.steps, known[0].steps) for flow in known):
             raise UsageError(
@@ -203,16 +207,15 @@ def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:
     return rows
 
 
-def _flow(store: Store, identity: str, function: str, seed: int) -> Flow | None:
-    curves = load_curves(store, identity)
+def _flow(store: Store, cell: Any, counts: Mapping[str, int]) -> Flow | None:
+    curves = load_curves(store, cell.run_id)
     columns = [name for name in curves if name.startswith(_COLUMN)]
     inside = [name for name in columns if name.startswith(_COLUMN + _LAYER)]
     if not inside or curves.empty:
         return None
-    counts = layer_parameters(stored_config(store, identity))
     return Flow(
-        function,
-        seed,
+        cell.function,
+        cell.seed,
         curves["step"].to_numpy(),
         curves[inside].to_numpy(float),
         curves[[name for name in columns if name not in inside]].to_numpy(float),

@@ -39,7 +39,7 @@ def routing_figure(function: str, maps: Sequence[Map]) -> Figure:
     for row, own in zip(axes, maps, strict=True):
         levels = levels_between(float(own.target.min()), float(own.target.max()))
         contours = draw(row[0], own.target, levels)
-        row[0].set_title(f"{own.label}: target", loc="left")
+        row[0].set_title(own.label, loc="left")
         add_colourbar(contours, [row[0]], "target (standardised)")
         counts = Counter(own.atoms.ravel().tolist())
         order = [atom for atom, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]

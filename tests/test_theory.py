@@ -268,11 +268,11 @@ def test_an_unknown_function_is_refused(studied: Store, tmp_path: Path, capsys) 
 
 def test_diverged_runs_are_named(tmp_path: Path) -> None:
     cells = [
-        ["method=queryable", "function=matyas", f"seed={seed}", f"trainer.loss_ceiling={ceiling}"]
-        for seed, ceiling in ((0, 10), (1, 1e-9))
+        ["method=queryable", f"function={function}", f"trainer.loss_ceiling={ceiling}"]
+        for function, ceiling in (("matyas", 10), ("levy", 1e-9))
     ]
     store = compute_study(tmp_path / "store", "tiny", cells)
     assert command(store, tmp_path, "--skip-training") == 0
     text = (tmp_path / "tiny" / "theory.md").read_text()
-    assert "Diverged and left out: queryable on matyas (equal\\_rank), seed 1." in text
-    assert set(pd.read_csv(tmp_path / "tiny" / "theory.csv")["seed"]) == {0}
+    assert "Diverged and left out: queryable on levy (equal\\_rank), seed 0." in text
+    assert set(pd.read_csv(tmp_path / "tiny" / "theory.csv")["function"]) == {"matyas"}

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.names import budget_order, function_order, method_order
 from qlexp.errors import UsageError
-from qlexp.store import FINISHED, Cell, Store
+from qlexp.store import FINISHED, Cell, Store, read_curves
 
 LOSSES = (
     "post_train_loss",
@@ -162,6 +162,22 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
             f"{store.run_folder(identity)} and run the study again."
         ) from error
     return row
+
+
+def load_curves(store: Store, identity: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """The recorded curves of a stored run, one row a recorded update.
+
+    Raises:
+        UsageError: they are not readable, or lack `step` or one of `columns`.
+    """
+    try:
+        curves = read_curves(store.run_folder(identity))
+        return curves.astype({"step": int, **dict.fromkeys(columns, float)})
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"The curves of run {identity} are not readable ({error}): delete "
+            f"{store.run_folder(identity)} and run the study again."
+        ) from error
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

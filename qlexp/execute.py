@@ -154,10 +154,19 @@ def load_run(store: Store, identity: str) -> tuple[Adapter, Problem]:
     Raises:
         UsageError: the run is not stored, or its files are not readable.
     """
-    summary = store.summary(identity)
-    if summary is None or summary["status"] == "failed":
-        raise UsageError(f"The store {store.root} holds no weights of run {identity}.")
-    config = resolve(OmegaConf.create(summary["config"]))
+    config = stored_config(store, identity)
     adapter = stages.build_adapter([config], stages.load_backbones([config], store, CPU))
     adapter.load(store.run_folder(identity) / "adapter.safetensors", lane=0)
     return adapter, stages.problem_of(config)
+
+
+def stored_config(store: Store, identity: str) -> Config:
+    """The config of a stored run that has weights.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    summary = store.summary(identity)
+    if summary is None or summary["status"] == "failed":
+        raise UsageError(f"The store {store.root} holds no weights of run {identity}.")
+    return resolve(OmegaConf.create(summary["config"]))

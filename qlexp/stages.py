@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,30 @@ def adapt(
             )
 
 
+def replay(config: Config, store: Store, observe: Callable[[Adapter, int], object]) -> Curves:
+    """Adapts the stored backbone of `config` once more, alone; nothing is stored.
+
+    The numbers are those of the stored run to rounding.
+
+    Args:
+        observe: called with the adapter and the updates done, at the start and after each update.
+    """
+    device = environment.pick_device(config.device)
+    adapter = build_adapter([config], load_backbones([config], store, device))
+    samples = _stack([config], [problem_of(config)], "adapt", device)
+    updates_done = count(1)
+    observe(adapter, 0)
+    return _train(
+        adapter,
+        [config],
+        adapter.trainable(),
+        samples,
+        "adapt",
+        None,
+        lambda _: observe(adapter, next(updates_done)),
+    )
+
+
 def _evaluated(configs: Sequence[Config]) -> list[str]:
     """The splits on which a batch is evaluated: those that say something of one of its lanes."""
     names = ["adapt", "validation", "test", "test_clean"]
@@ -229,7 +254,7 @@ def _train(
     parameters: dict[str, nn.Parameter],
     samples: Samples,
     stage: str,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     advance: Advance,
     alive: Tensor | None = None,
 ) -> Curves:

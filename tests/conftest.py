@@ -2,17 +2,21 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from qlexp.main import main
-from qlexp.store import Store
+from qlexp.config import register_schema, run_id
+from qlexp.execute import execute
+from qlexp.main import CONF, main
+from qlexp.plan import plan
+from qlexp.store import Cell, Store
 
 TINY = (
     "trainer=smoke",
@@ -80,6 +84,34 @@ def qlexp(
         return Outcome(0, *capsys.readouterr())
 
     return call
+
+
+def compute_study(
+    root: Path, name: str, cells: Sequence[Sequence[str]], seeds: Sequence[int] = (0,)
+) -> Store:
+    """A store with a study of tiny runs: those of the given overrides, under every seed."""
+    register_schema()
+    shape = [word for word in TINY if not word.startswith(("method.", "backbone.depth"))]
+    places = [f"store={root}", "tracking=none", "budget.enforce=false", "backbone.depth=4"]
+    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        planned = [plan(compose("config", [*shape, *places, *overrides])) for overrides in cells]
+    configs = [replace(config, seed=seed) for config in planned for seed in seeds]
+    execute(configs)
+    store = Store(root)
+    named = [Cell(run_id(c), c.function.name, c.method.name, c.seed, "equal_rank") for c in configs]
+    store.write_study(name, named)
+    return store
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The study `tiny`: four methods, two functions, two seeds. Not to be changed."""
+    cells = [
+        [f"method={method}", f"function={function}", "trainer.adapt.epochs=6"]
+        for method in ("frozen", "lora", "queryable", "instruction_queryable")
+        for function in ("drop_wave", "matyas")
+    ]
+    return compute_study(tmp_path_factory.mktemp("studied") / "store", "tiny", cells, (0, 1))
 
 
 def written(store: Path) -> dict[str, int]:

@@ -54,13 +54,18 @@ def draw(
         antialiased=False,
     )
     contours.set_rasterized(True)
+    label_square(axis)
+    return contours
+
+
+def label_square(axis: Axes) -> None:
+    """Ticks and labels of a panel over the square of scaled inputs."""
     axis.set_aspect("equal")
     axis.set_xticks([-1, 0, 1])
     axis.set_yticks([-1, 0, 1])
     axis.set_xlabel("x₁ (scaled)")
     axis.set_ylabel("x₂ (scaled)")
     axis.label_outer()
-    return contours
 
 
 def add_colourbar(contours: ContourSet, axes: Sequence[Axes], label: str) -> None:

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.cells import variants
-from analysis.load import finished
-from analysis.names import function_order, function_title, method_order, row_label
-from analysis.style import dashes, method_colour
-from qlexp.errors import UsageError
-from qlexp.store import Store, read_curves
+from analysis.figures.rows import RowName, cells_of, line_of, look_of, rows_of
+from analysis.load import finished, load_curves
+from analysis.names import function_order, function_title, row_label
+from qlexp.store import Store
 
 COLUMNS = 3
 
@@ -36,9 +35,9 @@ def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
     size = (3.0 * columns + 0.4, 2.3 * rows + 0.7) if len(functions) > 1 else (5.0, 3.8)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    rows_in_order = _rows_in_order(frame)
+    row_names = rows_of(frame)
     for axis, function in zip(axes, functions, strict=False):
-        _draw_panel(axis, store, frame[frame["function"] == function], rows_in_order)
+        _draw_panel(axis, store, frame[frame["function"] == function], row_names)
         axis.set_title(function_title(function))
     for axis in axes[: len(functions) : columns]:
         axis.set_ylabel("training loss (MSE, standardised)")
@@ -46,7 +45,7 @@ def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
         axis.set_xlabel("update")
     for axis in axes[len(functions) :]:
         axis.remove()
-    handles = [_line(row, **_look(row, rows_in_order)) for row in rows_in_order]
+    handles = [line_of(row, row_names) for row in row_names]
     noise = sorted(_noise_variances(frame))
     if noise:
         handles.append(Line2D([], [], **_NOISE_LINE, label="variance of the noise"))
@@ -55,26 +54,6 @@ def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
 
 
 _NOISE_LINE: dict[str, Any] = {"color": "#b0b0b0", "linewidth": 0.8, "linestyle": (0, (1, 2))}
-_RowName = tuple[str, str]  # method, variant
-
-
-def _rows_in_order(frame: pd.DataFrame) -> list[_RowName]:
-    names = set(zip(frame["method"], frame["variant"], strict=True))
-    return sorted(names, key=lambda name: (method_order(name[0]), name[1]))
-
-
-def _look(row: _RowName, rows: Sequence[_RowName]) -> dict[str, Any]:
-    """Colour by method, dashes by variant."""
-    siblings = [other for other in rows if other[0] == row[0]]
-    pattern = dashes(row[0], siblings.index(row))
-    return {
-        "color": method_colour(row[0]),
-        "linestyle": (0, pattern) if pattern else "solid",
-    }
-
-
-def _line(row: _RowName, **look: Any) -> Line2D:
-    return Line2D([], [], label=row_label(*row), **look)
 
 
 def _noise_variances(frame: pd.DataFrame) -> set[float]:
@@ -82,14 +61,14 @@ def _noise_variances(frame: pd.DataFrame) -> set[float]:
     return {float(noise) ** 2 for noise in frame[name].dropna()} if name in frame else set()
 
 
-def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[_RowName]) -> None:
+def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[RowName]) -> None:
     axis.set_yscale("log")
     remarks = []
     for row in rows:
-        own = cells[(cells["method"] == row[0]) & (cells["variant"] == row[1])]
+        own = cells_of(cells, row)
         if own.empty:
             continue
-        look = _look(row, rows)
+        look = look_of(row, rows)
         losses = _losses(store, finished(own))
         if not losses.empty:
             mean = losses.mean(axis=1, skipna=False)
@@ -119,14 +98,8 @@ def _losses(store: Store, runs: pd.DataFrame) -> pd.DataFrame:
     """Training loss by update, a column a seed; NaN from where it is not finite. Empty for none."""
     columns = {}
     for identity, seed in zip(runs["run_id"], runs["seed"], strict=True):
-        try:
-            curve = read_curves(store.run_folder(identity))
-            loss = pd.Series(curve["loss"].to_numpy(float), index=curve["step"].to_numpy())
-        except (OSError, ValueError, KeyError) as error:
-            raise UsageError(
-                f"The curves of run {identity} are not readable ({error}): delete "
-                f"{store.run_folder(identity)} and run the study again."
-            ) from error
+        curve = load_curves(store, identity, ["loss"])
+        loss = pd.Series(curve["loss"].to_numpy(float), index=curve["step"].to_numpy())
         if len(loss):
             columns[seed] = loss.replace([np.inf, -np.inf], np.nan)
     return pd.DataFrame(columns).sort_index()

@@ -1,0 +1,233 @@
+"""Gradient norms over depth: their size, how even they are, and their bootstrap intervals."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+from numpy.typing import NDArray
+
+from analysis.figures.rows import RowName, cells_of, rows_of
+from analysis.load import load_curves
+from analysis.names import row_label
+from qlexp.backbone import Backbone
+from qlexp.config import Config
+from qlexp.errors import UsageError
+from qlexp.execute import stored_config
+from qlexp.initial import Shapes
+from qlexp.store import Store
+from qlexp.training import layer_of
+
+Array = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+_COLUMN = "gradient_norm."
+_LAYER = "layer_"
+SCALES = {"norm": "gradient norm", "rms": "gradient norm / √parameters"}
+THIRDS = ("early", "middle", "late")
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The gradient norms of one run.
+
+    Attributes:
+        steps: updates done before each recorded row, (R,).
+        norms: by layer, (R, layers).
+        elsewhere: by module outside the layers, (R, modules).
+        parameters: trainable ones of each layer, (layers,).
+    """
+
+    function: str
+    seed: int
+    steps: NDArray[np.int64]
+    norms: Array
+    elsewhere: Array
+    parameters: Array
+
+    def scaled(self, scale: str) -> Array:
+        """The norms (R, layers), for `rms` over the root of the layer's parameters."""
+        return self.norms / np.sqrt(self.parameters) if scale == "rms" else self.norms
+
+    @cached_property
+    def elsewhere_share(self) -> float:
+        """Share of the squared norm outside the layers, mean over the recorded updates."""
+        outside = np.square(self.elsewhere).sum(1)
+        return float(_ratio(outside, outside + np.square(self.norms).sum(1)).mean())
+
+
+def shares(norms: Array) -> Array:
+    """p_l = g_l² / sum_j g_j² of norms (..., layers); NaN where the sum is 0 or not finite."""
+    square = np.square(norms)
+    return _ratio(square, square.sum(-1, keepdims=True))
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    whole = np.where(np.isfinite(whole) & (whole > 0), whole, math.nan)
+    with np.errstate(invalid="ignore"):
+        return part / whole
+
+
+def evenness(norms: Array) -> Array:
+    """Normalised entropy of `shares(norms)`: (..., layers) -> (...), in [0, 1]; NaN as there."""
+    part = shares(norms)
+    return scipy.stats.entropy(part, axis=-1) / math.log(part.shape[-1])
+
+
+def thirds(norms: Array) -> Array:
+    """Shares of the first, middle and last third of the layers: (..., layers) -> (..., 3)."""
+    parts = np.array_split(shares(norms), 3, axis=-1)
+    return np.stack([part.sum(-1) for part in parts], axis=-1)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its bounds, arrays of one shape; NaN bounds where a function has one seed."""
+
+    mean: Array
+    low: Array
+    high: Array
+
+
+def interval(samples: Sequence[Array]) -> Interval:
+    """The mean over functions of their mean over seeds, with a stratified percentile bootstrap.
+
+    Args:
+        samples: by function, (..., seeds); each function's seeds are drawn from its own.
+    """
+
+    def statistic(*parts: Array, axis: int) -> Array:
+        return np.mean([part.mean(axis) for part in parts], axis=0)
+
+    mean = statistic(*samples, axis=-1)
+    unknown = np.full_like(mean, math.nan)
+    if min(part.shape[-1] for part in samples) < 2 or not np.isfinite(mean).all():
+        return Interval(mean, unknown, unknown)
+    found = scipy.stats.bootstrap(
+        samples,
+        statistic,
+        axis=-1,
+        n_resamples=RESAMPLES,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(mean, np.asarray(found.low), np.asarray(found.high))
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method under one budget."""
+
+    name: RowName
+    flows: list[Flow]
+
+    @property
+    def label(self) -> str:
+        return row_label(*self.name)
+
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        return self.flows[0].steps
+
+    @property
+    def infinite(self) -> int:
+        """Runs in which a gradient norm of a layer is not finite."""
+        return sum(not np.isfinite(flow.norms).all() for flow in self.flows)
+
+    @property
+    def elsewhere_share(self) -> float:
+        return float(np.mean([flow.elsewhere_share for flow in self.flows]))
+
+    def heat(self) -> Array:
+        """The mean norm over runs, (R, layers); not finite where a run's is not."""
+        return np.mean([flow.norms for flow in self.flows], axis=0)
+
+    def profile(self, scale: str) -> Interval:
+        """The norm of each layer, mean over the recorded updates, (layers,)."""
+        return self._interval(lambda flow: flow.scaled(scale).mean(0))
+
+    def size(self, scale: str) -> Interval:
+        """The norm of a layer, mean over layers and recorded updates, ()."""
+        return self._interval(lambda flow: np.asarray(flow.scaled(scale).mean()))
+
+    def evenness(self, scale: str) -> Interval:
+        """Mean over the recorded updates, ()."""
+        return self._interval(lambda flow: np.asarray(evenness(flow.scaled(scale)).mean()))
+
+    def thirds(self) -> Interval:
+        """Mean over the recorded updates, (3,)."""
+        return self._interval(lambda flow: thirds(flow.norms).mean(0))
+
+    def only(self, function: str) -> "Row":
+        return Row(self.name, [flow for flow in self.flows if flow.function == function])
+
+    def _interval(self, value: Callable[[Flow], Array]) -> Interval:
+        functions = dict.fromkeys(flow.function for flow in self.flows)
+        return interval(
+            [
+                np.stack([value(flow) for flow in self.flows if flow.function == name], axis=-1)
+                for name in functions
+            ]
+        )
+
+
+def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:
+    """The rows of one budget; methods without a layer to train have none.
+
+    Args:
+        cells: finished ones, with the column `variant`.
+
+    Raises:
+        UsageError: curves are not readable, or the runs of a row were recorded at other updates.
+    """
+    rows = []
+    for name in rows_of(cells):
+        counts: dict[int, Counter[str]] = {}  # by the method's size: resolving a config takes time
+        flows = []
+        for cell in cells_of(cells, name).itertuples():
+            if cell.trainable_parameters not in counts:
+                config = stored_config(store, cell.run_id)
+                counts[cell.trainable_parameters] = layer_parameters(config)
+            flows.append(_flow(store, cell, counts[cell.trainable_parameters]))
+        known = [flow for flow in flows if flow is not None]
+        if any(not np.array_equal(flow.steps, known[0].steps) for flow in known):
+            raise UsageError(
+                f"The runs of {row_label(*name)} were recorded at different updates: give rows "
+                "that train for another time another method name."
+            )
+        if known:
+            rows.append(Row(name, known))
+    return rows
+
+
+def _flow(store: Store, cell: Any, counts: Mapping[str, int]) -> Flow | None:
+    curves = load_curves(store, cell.run_id)
+    columns = [name for name in curves if name.startswith(_COLUMN)]
+    inside = [name for name in columns if name.startswith(_COLUMN + _LAYER)]
+    if not inside or curves.empty:
+        return None
+    return Flow(
+        cell.function,
+        cell.seed,
+        curves["step"].to_numpy(),
+        curves[inside].to_numpy(float),
+        curves[[name for name in columns if name not in inside]].to_numpy(float),
+        np.array([counts[name.removeprefix(_COLUMN)] for name in inside], dtype=float),
+    )
+
+
+def layer_parameters(config: Config) -> Counter[str]:
+    """Trainable parameters by layer, under the names of the curves, without drawing any."""
+    shapes, method = Shapes(), config.method
+    adapter = method.kind(Backbone(config.backbone, shapes), method.config, shapes)
+    counts: Counter[str] = Counter()
+    for name, parameter in adapter.trainable().items():
+        counts[layer_of(name)] += parameter.numel()
+    return counts

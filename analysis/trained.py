@@ -1,0 +1,147 @@
+"""Stored adapters of queryable LoRA, loaded to be looked into."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from analysis.cells import variants
+from analysis.figures.rows import cells_of, rows_of
+from analysis.load import finished, seed_list
+from analysis.names import budget_order, row_label
+from qlexp.adapters.queryable import Queryable
+from qlexp.config import Config
+from qlexp.errors import UsageError
+from qlexp.execute import load_run, stored_config
+from qlexp.instructions import encode
+from qlexp.store import Store
+from qlexp.targets import Problem, Split, make_problem
+
+POINTS = 500  # the test points that a run is looked at on, at most
+
+Array = NDArray[np.float64]
+RowKey = tuple[str, str, str]  # budget, method, variant
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A stored run: its config, its adapter (one lane, on the CPU) and its problem."""
+
+    config: Config
+    adapter: Queryable
+    problem: Problem
+
+    def points(self) -> tuple[Tensor, Tensor | None]:
+        """The first `POINTS` test points (1, n, 2), and e(z) (1, n, d_e) where it is read."""
+        return split_inputs(self.config, self.problem.test, self.adapter)
+
+    def weights(self, x: Array, target: int = 0) -> Array:
+        """Atom weights (n, N_b, ..., K) at points x (n, 2) under one target's first wording."""
+        like = next(self.adapter.parameters())
+        points = torch.as_tensor(x[None], dtype=like.dtype)
+        texts = encode(self.config, self.problem.test)
+        instruction = None
+        if texts is not None:  # the targets take turns, each with its first wording first
+            text = torch.as_tensor(texts[target], dtype=like.dtype)
+            instruction = text.expand(1, len(x), -1)
+        return self.routes(points, instruction)
+
+    @torch.no_grad()
+    def routes(self, x: Tensor, instruction: Tensor | None) -> Array:
+        """Atom weights (n, N_b, ..., K) at points x (1, n, 2)."""
+        weights: Array = self.adapter.routes(x, instruction)[0].double().numpy()
+        return weights
+
+    @property
+    def targets(self) -> int:
+        """How many targets' texts tell the routing apart: 1 where it reads none."""
+        split = self.problem.test
+        reads = self.config.instruction.encoder != "none"
+        return min(len(split.shifts), len(split.y)) if reads else 1
+
+    def surface(self, x: Array) -> Array:
+        """The first target's clean standardised values (n,) at points x (n, 2)."""
+        config, shift = self.config, self.problem.test.shifts[0]
+        return make_problem(config.function, shift, config.data, config.seed).target(x)
+
+
+def split_inputs(
+    config: Config, split: Split, adapter: torch.nn.Module
+) -> tuple[Tensor, Tensor | None]:
+    """The first `POINTS` of a split as `adapter` takes them: x (1, n, 2), e(z) (1, n, d_e)."""
+    like = next(adapter.parameters())
+    instruction = encode(config, split)
+
+    def tensor(values: Any) -> Tensor:
+        return torch.as_tensor(values[None, :POINTS], dtype=like.dtype, device=like.device)
+
+    return tensor(split.x), None if instruction is None else tensor(instruction)
+
+
+def queryable_cells(frame: pd.DataFrame, study: str) -> pd.DataFrame:
+    """The done cells of queryable methods, with the column `variant`.
+
+    Raises:
+        UsageError: the study has none.
+    """
+    frame = frame.assign(variant=variants(frame))
+    cells = _queryable(frame)
+    cells = cells[cells["status"] == "done"]
+    if cells.empty:
+        raise UsageError(
+            f"Study '{study}' has no finished run of a queryable method: it needs one such as "
+            "queryable or instruction_queryable."
+        )
+    return cells
+
+
+def left_out(frame: pd.DataFrame) -> list[str]:
+    """A note that names the queryable runs that diverged, or none."""
+    cells = _queryable(frame.assign(variant=variants(frame)))
+    cells = cells[cells["status"] == "diverged"]
+    listed = [
+        f"{row_label(method, variant)} on {function} ({budget}), {seed_list(group['seed'])}"
+        for (budget, function, method, variant), group in cells.groupby(
+            ["budget", "function", "method", "variant"], sort=False
+        )
+    ]
+    return [f"Diverged and left out: {'; '.join(listed)}."] if listed else []
+
+
+def _queryable(frame: pd.DataFrame) -> pd.DataFrame:
+    cells = finished(frame)
+    name = "config.method._target_"
+    return cells[cells[name].map(_is_queryable)] if name in cells else cells.iloc[:0]
+
+
+def _is_queryable(target: object) -> bool:
+    try:
+        kind = resolve_name(str(target))
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return isinstance(kind, type) and issubclass(kind, Queryable)
+
+
+def load_trained(store: Store, identity: str) -> Trained:
+    """A stored run of a queryable method.
+
+    Raises:
+        UsageError: its files are not readable.
+    """
+    adapter, problem = load_run(store, identity)
+    assert isinstance(adapter, Queryable)
+    return Trained(stored_config(store, identity), adapter, problem)
+
+
+def rows_in_order(cells: pd.DataFrame) -> Iterator[tuple[RowKey, pd.DataFrame]]:
+    """The cells of each row, in the order of the tables."""
+    for budget in sorted(cells["budget"].unique(), key=budget_order):
+        part = cells[cells["budget"] == budget]
+        for name in rows_of(part):
+            yield (budget, *name), cells_of(part, name)

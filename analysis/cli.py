@@ -9,12 +9,18 @@ from pathlib import Path
 from qlexp.errors import UsageError
 
 
-def parser(module: str, description: str) -> argparse.ArgumentParser:
-    """A parser of `python -m <module>` with the options that every command has."""
+def bare_parser(module: str, description: str, out: str) -> argparse.ArgumentParser:
+    """A parser of `python -m <module>` that knows where to render to."""
     result = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    result.add_argument("--out", default=out, help="folder to render to (%(default)s)")
+    return result
+
+
+def parser(module: str, description: str) -> argparse.ArgumentParser:
+    """A parser of `python -m <module>` with the options of a command that reads a study."""
+    result = bare_parser(module, description, out="results")
     result.add_argument("--study", required=True, help="name of a stored study, such as quick")
     result.add_argument("--store", default="store", help="folder of the runs (%(default)s)")
-    result.add_argument("--out", default="results", help="folder to render to (%(default)s)")
     result.add_argument(
         "--allow-missing",
         action="store_true",

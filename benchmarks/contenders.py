@@ -1,19 +1,19 @@
 """What the benchmarks time: one training step (forward, backward, clipping, AdamW) in its forms."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.peft_twin import trainable, with_peft_lora
 from qlexp.adapters.base import Adapter, LowRankConfig
-from qlexp.adapters.lora import LoRA
-from qlexp.adapters.queryable import Queryable, QueryableConfig
 from qlexp.backbone import COORDINATES, Backbone, linear_shapes
-from qlexp.config import BackboneConfig
+from qlexp.compilation import compiled_apart
+from qlexp.config import BackboneConfig, Config
 from qlexp.initial import Draw
-from qlexp.optim.adamw import AdamW
+from qlexp.main import configure
+from qlexp.stages import build_adapter
 from qlexp.training import LossFunction, Samples, lane_losses, update_lanes
 
 Call = Callable[[], object]
@@ -23,7 +23,7 @@ Call = Callable[[], object]
 class Setting:
     """The size of a step.
 
-    `atoms`, `key_dim` and `block_size` matter to the queryable adapter only.
+    `atoms`, `key_dim` and `block_size` matter to the queryable adapters only.
     """
 
     depth: int = 8
@@ -43,45 +43,52 @@ class Setting:
     def solo(self) -> "Setting":
         return replace(self, lanes=1)
 
-    def samples(self) -> tuple[Tensor, Tensor]:
-        """Points (L, rows, 2) and values (L, rows)."""
+    def configs(self, method: str) -> list[Config]:
+        """`conf/method/<method>.yaml` at this size, a lane each; a method with a rank takes ours.
+
+        Raises:
+            UsageError: there is no such method, or it does not fit the size.
+        """
+        rank = [f"budget.rank={self.rank}", "budget.by=rank", "budget.enforce=false"]
+        config = configure([f"method={method}", *rank, "tracking=none"])
+        own = config.method.config
+        shared = ("atoms", "key_dim", "block_size")
+        own = replace(own, **{key: getattr(self, key) for key in shared if hasattr(own, key)})
+        own.check(self.backbone)
+        config = replace(config, backbone=self.backbone, method=replace(config.method, config=own))
+        return [replace(config, seed=lane) for lane in range(self.lanes)]
+
+    def samples(self, instruction_size: int | None = None) -> Samples:
+        """Points (L, rows, 2), values (L, rows), and e(z) (L, rows, d_e) where there is a d_e."""
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(self.lanes, self.rows, COORDINATES, generator=generator) * 2 - 1
         y = torch.randn(self.lanes, self.rows, generator=generator)
-        return x.to(self.device), y.to(self.device)
+        instruction = None
+        if instruction_size is not None:
+            instruction = torch.randn(self.lanes, self.rows, instruction_size, generator=generator)
+            instruction = instruction.to(self.device)
+        return Samples(x.to(self.device), y.to(self.device), instruction)
 
 
-def adapter(setting: Setting, method: str) -> Adapter:
-    """`lora` or `queryable` on a fresh backbone."""
+def adapter(setting: Setting, configs: Sequence[Config]) -> Adapter:
+    """The method of `configs` on a fresh backbone."""
     backbone = Backbone(setting.backbone, Draw(range(setting.lanes)))
-    draw = Draw(range(setting.lanes))
-    alpha = 2.0 * setting.rank
-    if method == "lora":
-        model: Adapter = LoRA(backbone, LowRankConfig(rank=setting.rank, alpha=alpha), draw)
-    else:
-        config = QueryableConfig(
-            rank=setting.rank,
-            alpha=alpha,
-            atoms=setting.atoms,
-            key_dim=setting.key_dim,
-            block_size=setting.block_size,
-        )
-        model = Queryable(backbone, config, draw)
-    return model.to(setting.device)
+    return build_adapter(configs, backbone.to(setting.device))
 
 
 def lane_step(setting: Setting, method: str, compiled: bool) -> Call:
     """The step of the training loop itself, `setting.lanes` lanes in lockstep."""
-    model = adapter(setting, method)
-    batch = Samples(*setting.samples())
+    configs = setting.configs(method)
+    model = adapter(setting, configs)
+    batch = setting.samples(configs[0].method.config.instruction_size)
     parameters = list(model.trainable().values())
     rates = torch.full((setting.lanes,), 1e-4, device=setting.device)
     alive = torch.ones(setting.lanes, dtype=torch.bool, device=setting.device)
-    optimizer = AdamW(parameters, lr=rates, config=AdamW.Config())
+    component = configs[0].optimizer
+    optimizer = component.kind(parameters, lr=rates, config=component.config)
     losses: LossFunction = lane_losses
     if compiled:
-        mode = "reduce-overhead" if setting.device == "cuda" else None
-        losses = torch.compile(lane_losses, mode=mode, dynamic=False)
+        losses = compiled_apart(lane_losses, batch.x.device)
     return lambda: update_lanes(model, parameters, batch, rates, alive, 1.0, optimizer, losses)
 
 
@@ -89,7 +96,8 @@ def peft_step(setting: Setting) -> Call:
     """A step of one run, eager, the same network under peft's LoRA; checked to be the same."""
     solo = setting.solo()
     backbone = Backbone(solo.backbone, Draw([0])).to(solo.device)
-    x, y = solo.samples()
+    batch = solo.samples()
+    x, y = batch.x, batch.y
     expected = backbone(x).detach()[0]
     config = LowRankConfig(rank=solo.rank, alpha=2.0 * solo.rank)
     model: nn.Module = with_peft_lora(backbone, 0, config, dora=False).to(solo.device)

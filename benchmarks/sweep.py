@@ -17,16 +17,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
 
 from analysis.style import figure_style, method_colour, save_svg
 from benchmarks.contenders import Call, Setting, backbone_gemms, lane_step, operations, peft_step
 from benchmarks.report import arguments, publish
 from benchmarks.timing import interleaved
-from qlexp.config import register_schema
 from qlexp.environment import device_name, keep_freed_memory, versions
-from qlexp.main import CONF
-from qlexp.plan import plan
+from qlexp.main import configure
 from qlexp.width import lanes_that_fit
 
 SMALL = Setting()
@@ -77,10 +74,8 @@ def _step_ratio(speeds: dict[str, float], setting: Setting, mode: str) -> float:
 
 def _chosen_width() -> int:
     """What the launcher takes for a group of the paper's scale on this machine."""
-    register_schema()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        scale = ["backbone=paper", "trainer=paper", "method=lora", "method.rank=8"]
-        return lanes_that_fit([plan(compose("config", [*scale, "tracking=none"]))], "adapt")
+    scale = ["backbone=paper", "trainer=paper", "method=lora", "method.rank=8"]
+    return lanes_that_fit([configure([*scale, "tracking=none"])], "adapt")
 
 
 def _over_solo(speeds: dict[str, float], mode: str) -> float:

@@ -11,6 +11,14 @@ def interleaved(
     contenders: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2
 ) -> dict[str, float]:
     """Median seconds of one call of each contender, over `repeats` rounds."""
+    seconds = in_turns(contenders, repeats, warmup)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def in_turns(
+    contenders: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Seconds of one call of each contender in every one of `repeats` rounds."""
     for call in contenders.values():
         for _ in range(warmup):
             call()
@@ -22,7 +30,7 @@ def interleaved(
             call()
             _synchronise()
             seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return seconds
 
 
 def _synchronise() -> None:

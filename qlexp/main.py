@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from qlexp.complaints import one_sentence
-from qlexp.config import register_schema, run_id
+from qlexp.config import Config, register_schema, run_id
 from qlexp.errors import RunError, UsageError
 from qlexp.execute import execute
 from qlexp.plan import plan
@@ -45,14 +45,28 @@ def run(overrides: Sequence[str] = ()) -> Result:
         UsageError: an override is wrong; the sentence says what would be right.
         RunError: the run raised an error.
     """
-    register_schema()
-    with one_sentence(), initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        config = plan(compose("config", overrides=list(overrides)))
+    config = configure(overrides)
     summary = execute([config], width=1)[0]
     if summary["status"] == "failed":
         raise RunError.of(summary)
     folder = Store(config.store).run_folder(run_id(config))
     return Result(summary, read_curves(folder), folder)
+
+
+def configure(overrides: Sequence[str] = ()) -> Config:
+    """The checked config of one cell, its method sized to its budget; nothing is computed.
+
+    Raises:
+        UsageError: an override is wrong; the sentence says what would be right.
+    """
+    register_schema()
+    with one_sentence(), initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
+        return plan(compose("config", overrides=list(overrides)))
+
+
+def choices(group: str) -> list[str]:
+    """The names in a group of `conf/`, such as method."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")

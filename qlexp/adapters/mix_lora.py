@@ -21,7 +21,7 @@ from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
 from qlexp.checks import bounded
 from qlexp.context import Context
 from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
+from qlexp.linear import LaneLinear, lane_linear, lane_linear_add, lane_softmax
 
 
 @dataclass
@@ -53,20 +53,20 @@ class MixLoRALinear(AdaptedLinear):
         self.C = draw.kaiming_uniform(config.pool, config.pool)
 
     def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
-        seen = context.token_mean(h)  # (L, N, in)
-        p_A = lane_softmax(seen, self.R_A)
+        pool = self.A.shape[1]
+        # One product for all: the mean over tokens comes after the routers, which are linear.
+        products = lane_linear(h, torch.cat([self.A, self.R_A, self.R_B], dim=1))
+        low, scores = products.split([pool, 2 * pool], dim=-1)  # low: every a · h, (L, N, T, pool)
+        scores_A, scores_B = context.token_mean(scores).chunk(2, dim=-1)  # (L, N, pool) each
+        p_A = scores_A.softmax(-1)
         chosen_A, weight_A = self.pick(p_A)
         choice = torch.zeros_like(p_A).scatter(-1, chosen_A, weight_A)
-        conditional = lane_softmax(choice, self.C)
-        p_B = (lane_softmax(seen, self.R_B) + conditional) / 2
+        p_B = (scores_B.softmax(-1) + lane_softmax(choice, self.C)) / 2
         chosen_B, weight_B = self.pick(p_B)
 
-        low = lane_down(h, self.A)  # every a · h, (L, N, T, pool)
-        tokens = (-1, -1, low.shape[2], -1)
-        products = low.gather(-1, chosen_A.unsqueeze(2).expand(tokens))
-        products = products * (weight_A * weight_B).unsqueeze(2)
-        low = products.new_zeros(low.shape)
-        low = low.scatter(-1, chosen_B.unsqueeze(2).expand(tokens), products)
+        partner = chosen_A.new_zeros(p_B.shape).scatter(-1, chosen_B, chosen_A)  # a of every b
+        weight = torch.zeros_like(p_B).scatter(-1, chosen_B, weight_A * weight_B)
+        low = low.gather(-1, partner.unsqueeze(2).expand_as(low)) * weight.unsqueeze(2)
         return lane_linear_add(self.base.project(h), low, self.B, self.scale), context
 
     def pick(self, p: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""What a forward pass costs under every method, at matched model, rank, batch and length."""

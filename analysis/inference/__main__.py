@@ -1,0 +1,162 @@
+"""Times a forward pass under every method: `python -m analysis.inference`.
+
+    results/inference/inference.{md,csv,tex}  latency, throughput, products and parameters
+    results/inference/inference.svg           times over LoRA's
+
+After the paper's Table 5: every method at the same backbone, rank, batch and length, as trained and
+merged into the backbone where that is possible, eager and compiled, on every device there is.
+Latency is the time of a pass over one point, throughput that of a batch. All contenders take turns
+within each round, so ratios are of times that were taken side by side. The networks are drawn
+anew and every trained weight is moved from its start: the time of a pass does not depend on what
+was learned, so no store is read. What the paper says is set beside what was measured.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from analysis.cli import bare_parser, exit_code, writing
+from analysis.inference.claims import claims_grid
+from analysis.inference.figure import ratios_figure
+from analysis.inference.measure import MODES, Measurement, configs_of, measure
+from analysis.inference.report import Measured, cost_grid, long_table
+from analysis.names import method_order
+from analysis.ratios import FEWEST_ROUNDS
+from analysis.render import latex, markdown
+from analysis.style import figure_style, save_svg
+from qlexp.backbone import COORDINATES
+from qlexp.config import BackboneConfig
+from qlexp.environment import commit, device_name, keep_freed_memory, versions
+from qlexp.errors import UsageError, unknown_name
+from qlexp.main import choices
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    command = bare_parser(
+        "analysis.inference", "Time a forward pass under every method.", "results/inference"
+    )
+    command.add_argument("--device", choices=("cpu", "cuda"), help="one only (every one there is)")
+    command.add_argument(
+        "--backbone", nargs="+", default=["small", "paper"], help="of conf/backbone (small paper)"
+    )
+    command.add_argument("--methods", help="of conf/method, such as dora,hyra; lora joins (all)")
+    command.add_argument(
+        "--rank", type=int, default=4, help="of methods that have one (%(default)s)"
+    )
+    command.add_argument("--batch", type=int, default=256, help="points, throughput (%(default)s)")
+    command.add_argument("--repeats", type=int, default=20, help="rounds (%(default)s)")
+    command.add_argument("--eager", action="store_true", help="leave the compiled passes out")
+    options = command.parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    _check(options)
+    devices = _devices(options.device)
+    methods = options.methods.split(",") if options.methods else choices("method")
+    for kind, names in (("method", methods), ("backbone", options.backbone)):
+        for name in names:
+            if name not in choices(kind):
+                raise unknown_name(kind, name, choices(kind))
+    sized = {
+        backbone: configs_of(sorted(methods, key=method_order), backbone, options.rank)
+        for backbone in dict.fromkeys(options.backbone)
+    }
+    modes = MODES[:1] if options.eager else MODES
+    keep_freed_memory()
+    with writing(Path(options.out)) as folder:
+        measured = Measured(
+            [
+                row
+                for backbone, configs in sized.items()
+                for device in devices
+                for row in measure(
+                    configs, backbone, device, (1, options.batch), modes, options.repeats
+                )
+            ]
+        )
+        shapes = {backbone: configs[0].backbone for backbone, configs in sized.items()}
+        notes = setting_notes(measured, shapes, devices, options.rank, options.repeats)
+        write(measured, notes, folder)
+    print(markdown(claims_grid(measured)))
+    print(folder)
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.repeats < FEWEST_ROUNDS:
+        raise UsageError(
+            f"--repeats {options.repeats} is too few for a 95 % interval of a median: take at "
+            f"least {FEWEST_ROUNDS}."
+        )
+    if options.batch < 2:
+        raise UsageError(
+            f"--batch {options.batch}: throughput wants at least 2 points; batch 1, the latency, "
+            "is always measured."
+        )
+
+
+def _devices(name: str | None) -> list[torch.device]:
+    """The one that is named, or every one there is."""
+    there = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    if name is not None and name not in there:
+        raise UsageError(f"--device {name}, but torch sees no CUDA device: use --device cpu.")
+    return [torch.device(device) for device in there if name in (None, device)]
+
+
+def setting_notes(
+    measured: Measured,
+    shapes: dict[str, BackboneConfig],
+    devices: Sequence[torch.device],
+    rank: int,
+    repeats: int,
+) -> list[str]:
+    """What a reader needs to read the numbers."""
+    networks = [
+        f"{name} (depth {shape.depth}, width {shape.width}, "
+        f"{_backbone_flops(measured.rows, name):,} FLOPs a point)"
+        for name, shape in shapes.items()
+    ]
+    return [
+        f"Backbones: {', '.join(networks)}. A point has {COORDINATES} tokens, one a coordinate: "
+        "the length has no other value in this model.",
+        f"Rank {rank} for every method that has one; vera keeps the rank of its YAML. One lane, "
+        "float32, no gradients; trained weights moved from their start by noise.",
+        f"Times are medians over {repeats} rounds in which all methods take turns in a new order; "
+        "over lora: median over the rounds of the ratio to lora, unmerged, in the same round, "
+        "backbone, device, mode and batch, with its 95 % interval. Merged models are all the bare "
+        "network, so their ratios differ by chance alone.",
+        "FLOPs added: two for each multiplication and addition of the matrix products, the bare "
+        "network's taken off. Elementwise work (softmax, top-k, norms, gates) is not counted. "
+        "Methods that make their factors anew in every pass pay for it once a batch.",
+        "A method marked style is known by its paper's idea and not by a checked formula.",
+        f"Devices: {'; '.join(f'{d.type} {device_name(d)}' for d in devices)}. Versions: "
+        + ", ".join(f"{name} {version}" for name, version in versions().items())
+        + f"; commit {commit() or 'unknown'}.",
+    ]
+
+
+def _backbone_flops(rows: Sequence[Measurement], backbone: str) -> int:
+    return next(
+        row.backbone_flops
+        for row in rows
+        if row.setting.backbone == backbone and row.setting.batch == 1
+    )
+
+
+def write(measured: Measured, notes: Sequence[str], folder: Path) -> None:
+    """Every file of the command."""
+    grids = (cost_grid(measured, notes), claims_grid(measured))
+    for suffix, render in (("md", markdown), ("tex", latex)):
+        text = "\n".join(render(grid) for grid in grids)
+        (folder / f"inference.{suffix}").write_text(text, encoding="utf-8", newline="\n")
+    long_table(measured).to_csv(folder / "inference.csv", index=False, lineterminator="\n")
+    with figure_style():
+        save_svg(ratios_figure(measured), folder / "inference.svg")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

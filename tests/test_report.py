@@ -299,10 +299,10 @@ def test_a_printed_mean_sorts_as_the_mean(values: list[float]) -> None:
 
 
 def test_columns_of_words_are_no_numbers() -> None:
-    rows = [[Text("1"), Text("2.5"), Text("a")], [Text("2"), Text("inf"), Text("3 words, 4")]]
-    assert numeric_columns(Grid("a", "b", ["c", "d", "e"], [Section("", rows)])) == [
-        *(False, True, False)
-    ]
+    texts = [("1", "2.5", "a", "–"), ("2", "inf", "3 words", "–"), ("3", "–", "4", "unknown")]
+    rows = [[Text(text) for text in row] for row in texts]
+    grid = Grid("label", "caption", list("abcd"), [Section("", rows)])
+    assert numeric_columns(grid) == [False, True, False, False]
 
 
 def test_ids_of_two_figures_do_not_meet() -> None:

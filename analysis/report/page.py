@@ -4,15 +4,17 @@ import math
 import re
 from collections.abc import Sequence
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from analysis.load import incomplete
 from analysis.names import function_order, function_title, method_order
-from analysis.render import Grid, Text, latex
+from analysis.render import NO_CELL, Grid, Text, latex
 from analysis.report.chapters import Chapter, Study
 from analysis.report.svg import inline_svg
 
 _NUMBER = re.compile(r"([-+]?(?:[\d,]*\.?\d+(?:e[-+]?\d+)?|inf))(?![\w.])")
+_GAPS = ("", NO_CELL, "unknown")
 
 
 def page(study: Study, chapters: Sequence[Chapter]) -> str:
@@ -62,8 +64,8 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     ]
 
 
-def _listed(frame: object, column: str) -> str:
-    values = sorted(set(frame[column].dropna()))  # type: ignore[index]
+def _listed(frame: pd.DataFrame, column: str) -> str:
+    values = sorted(set(frame[column].dropna()))
     return ", ".join(map(str, values)) or "unknown"
 
 
@@ -83,9 +85,15 @@ def sort_number(text: Text) -> float | None:
 
 
 def numeric_columns(grid: Grid) -> list[bool]:
-    """Whether more than half of a column's cells are numbers; the first column names the rows."""
+    """Whether a column holds numbers, gaps aside; the first one names the rows."""
     rows = [row for section in grid.sections for row in section.rows]
     return [
-        index > 0 and 2 * sum(sort_number(row[index]) is not None for row in rows) > len(rows)
+        index > 0
+        and any(sort_number(row[index]) is not None for row in rows)
+        and all(_is_number_or_gap(row[index]) for row in rows)
         for index in range(len(grid.headers))
     ]
+
+
+def _is_number_or_gap(text: Text) -> bool:
+    return text.value is not None or text.text in _GAPS or sort_number(text) is not None

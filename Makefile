@@ -1,4 +1,5 @@
 # make tables   everything from nothing: environment, study "quick", its tables and figures
+# make report   the same study as one HTML page, results/quick/report.html
 # make test     every check: style, types, tests
 # make clean    removes the environment and the caches; keeps the store of runs
 #
@@ -17,13 +18,18 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .SILENT:
 .DELETE_ON_ERROR:
-.PHONY: tables test clean
+.PHONY: study tables report test clean
 
-tables: .venv/installed
+study: .venv/installed
 	$(bin)/qlexp experiment=quick
+
+tables: study
 	$(bin)/python -m analysis.tables --study quick
 	$(bin)/python -m analysis.figures --study quick
 	$(bin)/python -m analysis.figures --study quick --function drop_wave
+
+report: study
+	$(bin)/python -m analysis.report --study quick
 
 test: .venv/installed-test
 	$(bin)/ruff check

@@ -9,7 +9,17 @@ import pandas as pd
 
 from analysis.load import SEPARATOR, finished
 from analysis.names import REFERENCES, UNRESTRICTED, budget_order, method_order, row_label
+from qlexp.store import FINISHED
 
+_NEEDED = [
+    "budget",
+    "function",
+    "method",
+    "seed",
+    "status",
+    "trainable_parameters",
+    "reference_parameters",
+]
 COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
 
 
@@ -100,7 +110,7 @@ def build_blocks(frame: pd.DataFrame, loss: str) -> list[Block]:
     The best adapter of a function is the one with the smallest mean among those whose seeds have
     all finished, and finitely; exact ties are all best.
     """
-    frame = frame.assign(variant=variants(frame))
+    frame = frame[[*_NEEDED, loss]].assign(variant=variants(frame))
     blocks = [
         Block(budget, _rows(part, loss))
         for budget, part in sorted(frame.groupby("budget"), key=lambda item: budget_order(item[0]))
@@ -118,6 +128,7 @@ def variants(frame: pd.DataFrame) -> pd.Series:
     all cells share are left out.
     """
     texts = pd.Series("", index=frame.index)
+    frame = frame[["budget", "method", "function", "seed", "overrides"]]
     for _, part in frame.groupby(["budget", "method"]):
         if not part.duplicated(["function", "seed"]).any():
             continue
@@ -151,16 +162,15 @@ def _row_order(row: Row) -> tuple[object, ...]:
 
 
 def _estimate(cells: pd.DataFrame, loss: str) -> Estimate:
-    done = finished(cells)
-    return Estimate(
-        values={int(seed): float(v) for seed, v in zip(done["seed"], done[loss], strict=True)},
-        missing=_seeds(cells, "missing"),
-        failed=_seeds(cells, "failed"),
-    )
-
-
-def _seeds(cells: pd.DataFrame, status: str) -> tuple[int, ...]:
-    return tuple(int(seed) for seed in sorted(cells.loc[cells["status"] == status, "seed"]))
+    values: dict[int, float] = {}
+    missing: list[int] = []
+    failed: list[int] = []
+    for seed, status, value in zip(cells["seed"], cells["status"], cells[loss], strict=True):
+        if status in FINISHED:
+            values[int(seed)] = float(value)
+        else:
+            (missing if status == "missing" else failed).append(int(seed))
+    return Estimate(values, tuple(sorted(missing)), tuple(sorted(failed)))
 
 
 def _counts(column: pd.Series) -> tuple[int, ...]:

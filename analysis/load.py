@@ -3,8 +3,9 @@
 import json
 import math
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,10 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     _refuse_namesakes(cells, study)
     runs = {identity: _read_run(store, identity) for identity in {cell.run_id for cell in cells}}
     rows = [{**runs[cell.run_id], **_cell_columns(cell)} for cell in sorted(cells, key=_cell_order)]
-    found = {column for row in rows for column in row}
-    frame = pd.DataFrame(rows, columns=[*_COLUMNS, *sorted(found.difference(_COLUMNS))])
-    return frame.assign(**{name: pd.to_numeric(frame[name]) for name in _NUMBERS})
+    found = set().union(*rows)
+    names = [*_COLUMNS, *sorted(found.difference(_COLUMNS))]
+    columns = {name: pd.Series([row.get(name, math.nan) for row in rows]) for name in names}
+    return pd.DataFrame(columns | {name: pd.to_numeric(columns[name]) for name in _NUMBERS})
 
 
 def _refuse_namesakes(cells: list[Cell], study: str) -> None:
@@ -147,7 +149,8 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
     summary = store.summary(identity)
     if summary is None:
         return {"status": "missing"}
-    row = dict(_flat(summary))
+    row: dict[str, Any] = {}
+    _flatten(summary, "", row)
     if row.get("status") not in FINISHED:
         return row
     try:
@@ -180,12 +183,14 @@ def load_curves(store: Store, identity: str, columns: Sequence[str] = ()) -> pd.
         ) from error
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(values: Mapping[str, Any], prefix: str, row: dict[str, Any]) -> None:
+    """Adds nested `values` to `row` under their dotted names, which all rows share."""
     for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+        if isinstance(value, dict):
+            _flatten(value, f"{prefix}{key}.", row)
         else:
-            yield prefix + key, json.dumps(value) if isinstance(value, list) else value
+            name = sys.intern(prefix + key)
+            row[name] = json.dumps(value) if isinstance(value, list) else value
 
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:

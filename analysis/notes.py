@@ -15,6 +15,7 @@ from analysis.cells import (
 )
 from analysis.load import finished, incomplete, seed_list
 from analysis.names import REFERENCES, UNRESTRICTED, function_order, function_title, method_order
+from qlexp.store import FINISHED
 
 OFF_BUDGET = "†"
 NOT_LEARNABLE = "‡"
@@ -214,7 +215,7 @@ def _distinct(frame: pd.DataFrame, column: str, gaps: bool = False) -> list:
     """The values of a column over finished runs, ascending; with `gaps`, null as None, last."""
     if column not in frame:
         return []
-    values = finished(frame)[column]
+    values = frame.loc[frame["status"].isin(FINISHED), column]
     found = sorted(values.dropna().unique())
     return [*found, None] if gaps and values.isna().any() else found
 

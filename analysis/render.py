@@ -8,10 +8,11 @@ NO_CELL = "–"  # a cell that the study did not ask for
 
 @dataclass(frozen=True)
 class Text:
-    """A cell's text."""
+    """A cell's text, and the number behind it where the text rounds one."""
 
     text: str
     bold: bool = False
+    value: float | None = None
 
 
 @dataclass(frozen=True)

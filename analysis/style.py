@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -67,6 +67,6 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def save_svg(figure: Figure, path: Path) -> None:
+def save_svg(figure: Figure, file: Path | TextIO) -> None:
     """Writes `figure` as SVG without date or creator."""
-    figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

@@ -117,7 +117,8 @@ def _row_texts(block: Block, index: int, functions: list[str]) -> list[Text]:
     for function in functions:
         estimate = row.estimates.get(function)
         text = NO_CELL if estimate is None else estimate_text(estimate)
-        texts.append(Text(text, index in block.best.get(function, ())))
+        mean = None if estimate is None else estimate.mean
+        texts.append(Text(text, index in block.best.get(function, ()), mean))
     return texts
 
 

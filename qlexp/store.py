@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 from filelock import FileLock
+from pyarrow.parquet import ParquetFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -204,7 +205,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def read_curves(folder: Path) -> pd.DataFrame:
     """The recorded curves of a run, one row a recorded update."""
-    return pd.read_parquet(folder / "curves.parquet")
+    with ParquetFile(folder / "curves.parquet") as file:  # threads cost more than such a file
+        return file.read(use_threads=False).to_pandas(use_threads=False)
 
 
 def lane_tensors(parameters: Mapping[str, Tensor], lane: int) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ from analysis.cells import variants
 from analysis.cli import exit_code, parser, writing
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import Prediction, evaluate, predictions_figure
-from analysis.figures.targets import problem_of, targets_figure
+from analysis.figures.targets import problems_of, targets_figure
 from analysis.load import finished, load_study, open_store, require_complete
 from analysis.names import budget_order, method_order
 from analysis.style import figure_style, save_svg
@@ -69,10 +69,7 @@ def _figures(
         if function:
             yield f"predictions_{budget}{suffix}", _predictions(store, part, function)
     if not function:
-        firsts = finished(frame).sort_values("seed", kind="stable").drop_duplicates("function")
-        stored = [store.summary(identity) for identity in firsts["run_id"]]
-        problems = {s["function"]: problem_of(s["config"]) for s in stored if s is not None}
-        yield "targets", targets_figure(problems)
+        yield "targets", targets_figure(problems_of(store, frame))
 
 
 def _predictions(store: Store, cells: pd.DataFrame, function: str) -> Figure:

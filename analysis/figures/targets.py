@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.contours import add_colourbar, draw, grid, levels_around_zero, levels_between
+from analysis.load import finished
 from analysis.names import function_order, function_title
 from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
+from qlexp.store import Store
 from qlexp.targets import Problem, make_problem
 
 SIDE = 141
@@ -21,6 +24,13 @@ def problem_of(config: Mapping[str, Any]) -> Problem:
         DataConfig(**config["data"]),
         config["seed"],
     )
+
+
+def problems_of(store: Store, frame: pd.DataFrame) -> dict[str, Problem]:
+    """By function, the problem of the first seed that any method has finished."""
+    firsts = finished(frame).sort_values("seed", kind="stable").drop_duplicates("function")
+    stored = [store.summary(identity) for identity in firsts["run_id"]]
+    return {s["function"]: problem_of(s["config"]) for s in stored if s is not None}
 
 
 def targets_figure(problems: Mapping[str, Problem]) -> Figure:

@@ -1,0 +1,44 @@
+"""Renders the report of a study: `python -m analysis.report --study quick`.
+
+    results/<study>/report.html    one page with everything: tables, figures, settings, gaps
+
+The page asks the network for nothing, so that it can be mailed, archived or opened from a disk. Its
+tables can be sorted, and each holds its LaTeX (booktabs). All of it is computed from the store:
+files that other commands wrote are not read. A study with missing or failed cells is refused unless
+`--allow-missing` is given; the page then begins with them. The same store and the same versions
+give the same bytes.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.cli import exit_code, parser, writing
+from analysis.load import load_study, open_store, require_complete
+from analysis.report.chapters import CHAPTERS, Study
+from analysis.report.page import page
+from analysis.style import figure_style
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    command = parser("analysis.report", "Render the report of a study, one HTML page.")
+    options = command.parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    store = open_store(options.store)
+    study = Study(options.study, store, load_study(store, options.study))
+    if not options.allow_missing:
+        require_complete(study.frame, study.name)
+    with writing(Path(options.out) / study.name) as folder, figure_style():
+        written = [chapter for make in CHAPTERS if (chapter := make(study)) is not None]
+        path = folder / "report.html"
+        path.write_text(page(study, written), encoding="utf-8", newline="\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 from analysis.names import function_order, function_title, method_order, row_label
 from analysis.overrides import joined, number_in
@@ -43,6 +43,12 @@ def ablation_figure(
                 own = part[(part["method"] == name[0]) & (part["rest"] == name[1])]
                 _draw(panel, own, axis, axes[axis], kind, place, _look(name, names))
             panel.set_yscale("log")
+            if kind == "ratio":  # near 1, where powers of ten are poor ticks
+                panel.yaxis.set(
+                    major_locator=MaxNLocator(5),
+                    major_formatter=ScalarFormatter(),
+                    minor_locator=NullLocator(),
+                )
         panels[0, column].set_title(function_title(function))
         panels[1, column].axhline(1.0, color="#b0b0b0", linewidth=0.8, zorder=0)
         panels[1, column].set_xlabel(axis)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_analysis import cell_of, markdown_rows, summary_of, write_run
 
@@ -53,6 +53,7 @@ def by_rate(**methods: tuple[float, float, float]) -> Losses:
 LOSS = st.floats(1e-3, 9.0) | st.just(math.inf)
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.lists(LOSS, min_size=9, max_size=9))
 def test_the_kept_trial_is_the_argmin_of_the_mean_validation_loss(losses: list[float]) -> None:
     cells = [(rate, seed) for rate in RATES for seed in range(3)]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 from conftest import TINY, Command, all_runs
+from hydra.core.plugins import Plugins
 
 from analysis.cells import COUNT_TOLERANCE
-from hydra_plugins.qlexp_lanes import LanesLauncher
 from qlexp.budget import reference_count, trainable_count
 from qlexp.config import Config
 from qlexp.main import CONF
@@ -45,7 +45,8 @@ def jobs(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
             asked.extend(dict(word.split("=", 1) for word in own) for own in overrides)
             return []
 
-        monkeypatch.setattr(LanesLauncher, "launch", launch)
+        Plugins.instance()  # loads the launcher anew
+        monkeypatch.setattr("hydra_plugins.qlexp_lanes.LanesLauncher.launch", launch)
         outcome = qlexp(*arguments)
         assert (outcome.code, outcome.err) == (0, "")
         return asked

@@ -1,6 +1,7 @@
 """The studies of conf/experiment: what they ask for, before anything is composed or computed."""
 
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def jobs(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
             return []
 
         Plugins.instance()  # loads the launcher anew
-        monkeypatch.setattr("hydra_plugins.qlexp_lanes.LanesLauncher.launch", launch)
+        module = import_module("hydra_plugins.qlexp_lanes")
+        monkeypatch.setattr(module.LanesLauncher, "launch", launch)
         outcome = qlexp(*arguments)
         assert (outcome.code, outcome.err) == (0, "")
         return asked

@@ -34,7 +34,8 @@ class LanesConfig:
 class GridConfig:
     _target_: str = "hydra_plugins.qlexp_lanes.GridSweeper"
     params: dict[str, str] | None = None  # what is swept, as on the command line
-    reference: dict[str, str] | None = None  # methods to run beside, without the swept method.*
+    # a second grid of methods beside, without the swept method.*
+    reference: dict[str, str] | None = field(default_factory=dict)
 
 
 for group, node in (("hydra/launcher", LanesConfig), ("hydra/sweeper", GridConfig)):

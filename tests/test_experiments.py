@@ -84,8 +84,10 @@ def test_every_ablation_is_named_here() -> None:
 
 
 def test_a_reference_runs_beside_without_the_swept_fields(jobs: Any) -> None:
-    asked = jobs("experiment=block_size", "function=matyas", "method.block_size=2", "method.rank=2")
-    assert Counter(job["method"] for job in asked) == {"queryable": 3, "lora": 3}
+    asked = jobs(
+        "experiment=block_size", "function=matyas", "method.block_size=2,4", "method.rank=2"
+    )
+    assert Counter(job["method"] for job in asked) == {"queryable": 6, "lora": 3}
     for job in asked:
         assert job["function"] == "matyas"
         assert job["method.rank"] == "2"
@@ -100,7 +102,7 @@ def test_a_reference_is_refused_where_it_is_no_grid(qlexp: Command, store: Path)
 
 
 def test_one_line_runs_a_reference_beside(qlexp: Command, store: Path) -> None:
-    sweep = ("method=queryable", "method.block_size=1,2", "hydra.sweeper.reference={method:lora}")
+    sweep = ("method=queryable", "method.block_size=1,2", "+hydra.sweeper.reference.method=lora")
     outcome = qlexp("-m", *TINY, "budget.enforce=false", "study=mine", *sweep)
     assert (outcome.code, outcome.out, outcome.err) == (0, "3 done\n", "")
     assert len(all_runs(store)) == 3

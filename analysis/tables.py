@@ -10,6 +10,10 @@ The Markdown and LaTeX tables are for reading; the CSV ones are long, one row a 
 numbers in full. A mean over seeds of which one diverged is inf: it prints as `inf (1/3)`, and the
 mean of the other seeds stands in a note and in the CSV. A study with missing or failed cells is
 refused unless `--allow-missing` is given. The same store gives the same bytes.
+
+Cells that differ in the learning rate alone (or in the settings that `--tune` names) are trials: of
+each method and function the tables show the one with the smallest validation loss, and below them
+how many trials every method had and what was kept. `runs.csv` holds all trials.
 """
 
 import argparse
@@ -42,6 +46,7 @@ from analysis.notes import (
     spread,
 )
 from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
+from analysis.tuning import EDGE, LEARNING_RATE, UNTUNED, Tuning, tune
 
 _PLACE = re.compile(r"config\.(store|study|tracking)\b")
 TABLES = (
@@ -54,6 +59,14 @@ TABLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     command = parser("analysis.tables", "Render the tables of a study from the store.")
+    command.add_argument(
+        "--tune",
+        nargs="*",
+        metavar="SETTING",
+        default=[LEARNING_RATE],
+        help="settings whose values are trials, the best one by validation loss being shown "
+        f"({LEARNING_RATE}); none: every trial is a row",
+    )
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -62,18 +75,26 @@ def _run(options: argparse.Namespace) -> None:
     frame = load_study(open_store(options.store), options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)
-    folder = render(frame, options.study, Path(options.out))
+    folder = render(frame, options.study, Path(options.out), options.tune)
     print(f"{len(frame)} cells -> {folder}")
 
 
-def render(frame: pd.DataFrame, study: str, out: Path) -> Path:
-    """Writes every table of a loaded study to `out/study`, which is returned."""
+def render(
+    frame: pd.DataFrame, study: str, out: Path, tuned: Sequence[str] = (LEARNING_RATE,)
+) -> Path:
+    """Writes every table of a loaded study to `out/study`, which is returned.
+
+    Raises:
+        UsageError: methods have unequal numbers of trials of the settings `tuned`.
+    """
+    trials, (frame, tuning) = frame, tune(frame, tuned)
     with writing(out / study) as folder:
-        _write_csv(folder / "runs.csv", _run_columns(frame))
+        _write_csv(folder / "runs.csv", _run_columns(trials))
         for name, loss, title in TABLES:
             blocks = build_blocks(frame, loss)
-            _write_csv(folder / f"{name}.csv", loss_cells(frame, blocks))
-            _write(folder, name, loss_grid(frame, blocks, loss, f"{title}, study {study}", name))
+            _write_csv(folder / f"{name}.csv", tuning.marked(loss_cells(frame, blocks)))
+            grid = loss_grid(frame, blocks, loss, f"{title}, study {study}", name, tuning)
+            _write(folder, name, grid)
         _write_csv(folder / "backbones.csv", _backbone_cells(frame))
         _write(folder, "backbones", backbone_grid(frame, study))
     return folder
@@ -95,7 +116,12 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def loss_grid(
-    frame: pd.DataFrame, blocks: list[Block], loss: str, caption: str, label: str
+    frame: pd.DataFrame,
+    blocks: list[Block],
+    loss: str,
+    caption: str,
+    label: str,
+    tuning: Tuning = UNTUNED,
 ) -> Grid:
     """Methods by functions, a section a budget."""
     functions = sorted(frame["function"].unique(), key=function_order)
@@ -104,19 +130,21 @@ def loss_grid(
     sections = [
         Section(
             budget_title(block.budget),
-            [_row_texts(block, index, functions) for index in range(len(block.rows))],
+            [_row_texts(block, index, functions, tuning) for index in range(len(block.rows))],
         )
         for block in blocks
     ]
-    return Grid(label, caption, headers, sections, loss_notes(frame, blocks, loss))
+    notes = [*tuning.notes(), *loss_notes(frame, blocks, loss)]
+    return Grid(label, caption, headers, sections, notes)
 
 
-def _row_texts(block: Block, index: int, functions: list[str]) -> list[Text]:
+def _row_texts(block: Block, index: int, functions: list[str], tuning: Tuning) -> list[Text]:
     row = block.rows[index]
     texts = [Text(row.label + OFF_BUDGET * row.off_budget), Text(_trainable(row))]
     for function in functions:
         estimate = row.estimates.get(function)
         text = NO_CELL if estimate is None else estimate_text(estimate)
+        text += EDGE * tuning.at_edge(block.budget, row.label, function)
         mean = None if estimate is None else estimate.mean
         texts.append(Text(text, index in block.best.get(function, ()), mean))
     return texts

@@ -10,6 +10,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -33,6 +34,8 @@ class LanesConfig:
 class GridConfig:
     _target_: str = "hydra_plugins.qlexp_lanes.GridSweeper"
     params: dict[str, str] | None = None  # what is swept, as on the command line
+    # a second grid of methods beside, without the swept method.*
+    reference: dict[str, str] | None = field(default_factory=dict)
 
 
 for group, node in (("hydra/launcher", LanesConfig), ("hydra/sweeper", GridConfig)):
@@ -72,23 +75,41 @@ class LanesLauncher(Launcher):
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's grid, composed once and not twice, an empty one refused, and no file left behind."""
+    """Hydra's grid, composed once and not twice, an empty one refused, and no file left behind.
 
-    def __init__(self, params: dict[str, str] | None) -> None:
+    `reference` adds a second grid: the first with these values in place and without what is swept
+    below `method.`, so that a sweep of a field runs beside a method that has no such field.
+    """
+
+    def __init__(self, params: dict[str, str] | None, reference: dict[str, str] | None) -> None:
         super().__init__(max_batch_size=None, params=params)
+        self.reference = reference or {}
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         assert self.hydra_context is not None
         assert self.launcher is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        grid = [job for batch in self.split_arguments(overrides, None) for job in batch]
+        grid = self._jobs(overrides)
+        if self.reference:
+            instead = parser.parse_overrides([f"{k}={v}" for k, v in self.reference.items()])
+            grid += self._jobs([*_without_swept_fields(overrides), *instead])
         if not grid:
             raise UsageError("The sweep is empty: a glob() or range() of it matches nothing.")
         if not isinstance(self.launcher, LanesLauncher):  # which checks before it runs any job
             self.validate_batch_is_legal(grid)
         results = self.launcher.launch(grid, initial_job_idx=0)
         return [result.return_value for result in results]  # raises the error of a failed job
+
+    def _jobs(self, overrides: list[Override]) -> list[list[str]]:
+        return [job for batch in self.split_arguments(overrides, None) for job in batch]
+
+
+def _without_swept_fields(overrides: list[Override]) -> list[Override]:
+    """`overrides` without the fields of the method that any of them sweeps."""
+    swept = {item.key_or_group for item in overrides if item.is_sweep_override()}
+    fields = {key for key in swept if key.startswith("method.")}
+    return [item for item in overrides if item.key_or_group not in fields]
 
 
 def _job_return(overrides: Sequence[str], config: DictConfig, summary: dict[str, Any]) -> JobReturn:

@@ -1,0 +1,291 @@
+"""Renders an ablation: `python -m analysis.ablation --study block_size`.
+
+    results/<study>/ablation.svg            loss and paired ratio against the setting, by function
+    results/<study>/ablation.{md,csv,tex}   the same numbers, one row a method, setting and function
+
+The setting is the one that the study's overrides sweep. A study that sweeps several gets one figure
+for each, `ablation_<setting>.svg`, with a line for each value of the others; `--axis` draws one.
+Methods that do not have the setting, such as LoRA beside a sweep of atoms, are level lines.
+
+The upper panels show the geometric mean over seeds with a 95 % interval (Student's t on the log
+loss); the lower ones the geometric mean of the ratio to LoRA's loss of the same seed, function,
+budget and other settings, with the interval of the paired log ratios. In a study without LoRA the
+ratio is to the method's own loss at the setting's first value. A value with a seed that diverged
+has no mean: it leaves a gap, marked at the panel's upper edge and counted in its corner. A study
+with missing or failed cells is refused unless `--allow-missing` is given.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.cells import COUNT_TOLERANCE
+from analysis.cli import exit_code, parser, writing
+from analysis.figures.ablation import ablation_figure
+from analysis.load import LOSSES, finished, load_study, open_store, require_complete
+from analysis.names import function_order, function_title, method_order, row_label
+from analysis.notes import OFF_BUDGET, column_marks, flags, number, setting_notes
+from analysis.overrides import joined, order, settings_of, swept
+from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
+from analysis.style import figure_style, save_svg
+from qlexp.errors import UsageError, unknown_name
+
+BASELINE = "lora"
+LEVEL = 0.95  # of the intervals
+EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    command = parser("analysis.ablation", "Draw a study's loss against the setting that it sweeps.")
+    command.add_argument("--axis", help="the setting to draw, such as method.block_size")
+    command.add_argument(
+        "--loss",
+        default="test_loss",
+        choices=[*LOSSES, *EXTRA_LOSSES],
+        help="what is drawn (%(default)s)",
+    )
+    options = command.parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    frame = load_study(open_store(options.store), options.study)
+    if not options.allow_missing:
+        require_complete(frame, options.study)
+    axes = swept_axes(frame, options.study, options.axis)
+    if finished(frame).empty:
+        raise UsageError(f"Study '{options.study}' has no finished run to draw.")
+    cells = with_loss(frame, options.loss)
+    with figure_style(), writing(Path(options.out) / options.study) as folder:
+        points = estimates(cells, axes)
+        points.to_csv(folder / "ablation.csv", index=False, lineterminator="\n")
+        grid = ablation_grid(frame, points, axes, options.loss, options.study)
+        for suffix, render in (("md", markdown), ("tex", latex)):
+            path = folder / f"ablation.{suffix}"
+            path.write_text(render(grid), encoding="utf-8", newline="\n")
+        shown = [options.axis] if options.axis else list(axes)
+        for axis in shown:
+            name = f"ablation_{axis.rpartition('.')[2]}" if len(axes) > 1 else "ablation"
+            figure = ablation_figure(points, axis, axes, options.loss, _ratio_label(points))
+            save_svg(figure, folder / f"{name}.svg")
+            print(folder / f"{name}.svg")
+
+
+def swept_axes(frame: pd.DataFrame, study: str, asked: str | None = None) -> dict[str, list[str]]:
+    """The swept settings with their values.
+
+    Raises:
+        UsageError: there is none, or `asked` is none of them.
+    """
+    axes = swept(frame)
+    if not axes:
+        raise UsageError(
+            f"Study '{study}' sweeps no setting besides function, method, seed and budget: name a "
+            "study that does, such as block_size, or render this one with analysis.tables."
+        )
+    if asked is not None and asked not in axes:
+        raise unknown_name(f"setting swept by study {study}", asked, axes)
+    return axes
+
+
+def with_loss(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
+    """`frame` with a column `loss`: infinite where the run diverged, NaN without a finished run.
+
+    Raises:
+        UsageError: the study's runs do not have that loss.
+    """
+    done = frame["status"] == "done"
+    values = frame[loss] if loss in frame else pd.Series(math.nan, index=frame.index)
+    values = pd.to_numeric(values)
+    if loss in EXTRA_LOSSES and values[done].isna().all():
+        raise UsageError(
+            f"No run of this study has a {loss}: it takes several targets, such as "
+            "shift.targets=8, and for paraphrased_loss a method that reads a text."
+        )
+    values = values.mask(frame["status"] == "diverged", math.inf)
+    return frame.assign(loss=values)
+
+
+def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
+    """One row a budget, method, function and setting, in a fixed order; `cells` has a `loss`.
+
+    Columns: the axes (texts, "" where a method lacks the setting), `variant` (other overrides),
+    arithmetic `mean`, `geometric_mean` with `low` and `high`, paired `ratio` with `ratio_low` and
+    `ratio_high` against `baseline`, and the counts. What one seed that is not finite makes unknown
+    is inf (the means) or NaN (intervals and ratios).
+    """
+    parsed = cells["overrides"].map(settings_of)
+    cells = cells.assign(
+        **{axis: [own.get(axis, "") for own in parsed] for axis in axes},
+        variant=[joined(_constant(own, axes)) for own in parsed],
+    )
+    keys = ["budget", "method", "variant", *axes, "function"]
+    paired = BASELINE in set(cells["method"])
+    rows = []
+    for key, part in cells.groupby(keys, sort=False):
+        place = dict(zip(keys, key, strict=True))
+        losses = part.set_index("seed")["loss"]
+        against, name = _baseline(cells, place, axes, paired)
+        rows.append({**place, **_point(part, losses), **_ratio(losses, against), "baseline": name})
+    points = pd.DataFrame(rows)
+    ranks = sorted(points.index, key=lambda i: _row_order(points.loc[i], axes))
+    return points.loc[ranks].reset_index(drop=True)
+
+
+def _constant(own: dict[str, str], axes: dict[str, list[str]]) -> dict[str, str]:
+    return {key: value for key, value in own.items() if key not in axes}
+
+
+def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]:
+    settings = tuple(order(row[axis]) for axis in axes)
+    return row["budget"], function_order(row["function"]), method_order(row["method"]), settings
+
+
+def _point(part: pd.DataFrame, losses: pd.Series) -> dict[str, object]:
+    done = losses.dropna()
+    counts = part["trainable_parameters"].dropna()
+    reference = part["reference_parameters"].dropna()
+    off = [
+        abs(own - wanted) > COUNT_TOLERANCE * wanted
+        for own, wanted in zip(counts, reference, strict=False)
+    ]
+    geometric, low, high = log_interval(done)
+    return {
+        "mean": done.mean() if len(done) else math.nan,
+        "geometric_mean": geometric,
+        "low": low,
+        "high": high,
+        "seeds": len(done),
+        "infinite": int(np.isinf(done).sum()),
+        "missing": int((part["status"] == "missing").sum()),
+        "failed": int((part["status"] == "failed").sum()),
+        "trainable_parameters": "/".join(f"{n:.0f}" for n in sorted(set(counts))),
+        "reference_parameters": "/".join(f"{n:.0f}" for n in sorted(set(reference))),
+        "off_budget": any(off),
+    }
+
+
+def log_interval(values: pd.Series) -> tuple[float, float, float]:
+    """Geometric mean of positive values and its interval: Student's t on their logarithms.
+
+    One value that is not finite makes the mean inf and the interval NaN; fewer than two values have
+    no interval.
+    """
+    if values.empty:
+        return math.nan, math.nan, math.nan
+    if not np.isfinite(values).all():
+        return math.inf, math.nan, math.nan
+    with np.errstate(divide="ignore"):
+        logs = np.log(values.to_numpy(float))
+    mean = float(logs.mean())
+    if len(logs) < 2:
+        return math.exp(mean), math.nan, math.nan
+    half = stats.t.ppf((1 + LEVEL) / 2, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+
+
+def _baseline(
+    cells: pd.DataFrame, place: dict[str, str], axes: dict[str, list[str]], paired: bool
+) -> tuple[pd.Series, str]:
+    """The losses by seed that a row is compared with, and what they are called."""
+    same = cells[(cells["function"] == place["function"]) & (cells["budget"] == place["budget"])]
+    if paired:
+        own = same[same["method"] == BASELINE]
+        for axis in axes:  # at the same value where LoRA has the setting too
+            own = own[own[axis].isin([place[axis], ""])]
+        return own.set_index("seed")["loss"], BASELINE
+    first = {axis: values[0] for axis, values in axes.items() if place[axis]}
+    own = same[(same["method"] == place["method"]) & (same["variant"] == place["variant"])]
+    for axis, value in first.items():
+        own = own[own[axis] == value]
+    return own.set_index("seed")["loss"], joined(first)
+
+
+def _ratio(losses: pd.Series, against: pd.Series) -> dict[str, float]:
+    """Paired by seed; NaN where a seed of either is not finite, or has no partner."""
+    names = ("ratio", "ratio_low", "ratio_high")
+    if against.index.has_duplicates or set(losses.index) != set(against.index):
+        return dict.fromkeys(names, math.nan)
+    ratios = losses / against
+    if not (np.isfinite(losses).all() and np.isfinite(against).all()):
+        return dict.fromkeys(names, math.nan)
+    return dict(zip(names, log_interval(ratios), strict=True))
+
+
+def _ratio_label(points: pd.DataFrame) -> str:
+    names = set(points["baseline"])
+    return f"loss / loss of {BASELINE}" if names == {BASELINE} else "loss / loss at first value"
+
+
+def ablation_grid(
+    frame: pd.DataFrame, points: pd.DataFrame, axes: dict[str, list[str]], loss: str, study: str
+) -> Grid:
+    """Rows by method and setting, functions beside each other, a section a budget."""
+    functions = sorted(points["function"].unique(), key=function_order)
+    headers = ["method", *axes, "trainable"]
+    for function in functions:
+        headers += [function_title(function) + column_marks(frame, function), "ratio"]
+    keys = ["method", "variant", *axes]
+    sections = []
+    for budget, block in points.groupby("budget", sort=False):
+        rows = []
+        for key, part in block.groupby(keys, sort=False):
+            by_function = part.set_index("function")
+            counts = "/".join(dict.fromkeys(part["trainable_parameters"]))
+            texts = [
+                row_label(key[0], key[1]) + OFF_BUDGET * bool(part["off_budget"].any()),
+                *(value or NO_CELL for value in key[2:]),
+                counts or NO_CELL,
+            ]
+            for function in functions:
+                known = function in by_function.index
+                texts += _texts(by_function.loc[function]) if known else [NO_CELL, NO_CELL]
+            rows.append([Text(text) for text in texts])
+        several = points["budget"].nunique() > 1
+        sections.append(Section(str(budget) if several else "", rows))
+    ratio = _ratio_label(points)
+    notes = [
+        f"{loss}: geometric mean over seeds [{LEVEL:.0%} interval, Student's t on the log loss]; "
+        f"ratio: {ratio}, paired by seed, with the interval of the log ratios. The CSV has the "
+        "arithmetic means too.",
+    ]
+    if points["infinite"].any():
+        notes.append("inf (k/n): k of n seeds diverged, so there is no mean and no ratio.")
+    if points["off_budget"].any():
+        notes.append(
+            f"{OFF_BUDGET} Trainable parameters more than {COUNT_TOLERANCE:.0%} from LoRA's at the "
+            "reference rank."
+        )
+    notes += [*flags(frame), *setting_notes(frame)]
+    caption = f"Ablation of {', '.join(axes)}, study {study}"
+    return Grid("ablation", caption, headers, sections, notes)
+
+
+def _texts(point: pd.Series) -> list[str]:
+    seeds, infinite = int(point["seeds"]), int(point["infinite"])
+    if infinite:
+        text = f"inf ({infinite}/{seeds})"
+    else:
+        text = _interval(point["geometric_mean"], point["low"], point["high"]) if seeds else ""
+    gaps = [f"{point[word]} {word}" for word in ("missing", "failed") if point[word]]
+    text = ", ".join([text] * bool(text) + gaps) or NO_CELL
+    return [text, _interval(point["ratio"], point["ratio_low"], point["ratio_high"])]
+
+
+def _interval(middle: float, low: float, high: float) -> str:
+    if math.isnan(middle):
+        return NO_CELL
+    if math.isnan(low):
+        return number(middle)
+    return f"{number(middle)} [{number(low)}, {number(high)}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The settings in which the cells of a study differ, read from their overrides."""
+
+import math
+
+import pandas as pd
+
+from analysis.load import SEPARATOR
+
+
+def settings_of(overrides: str) -> dict[str, str]:
+    """`a=1; b=2` -> {"a": "1", "b": "2"}."""
+    words = (word.partition("=") for word in overrides.split(SEPARATOR) if word)
+    return {key.lstrip("+"): value for key, _, value in words}
+
+
+def joined(settings: dict[str, str]) -> str:
+    """The inverse of `settings_of`."""
+    return SEPARATOR.join(f"{key}={value}" for key, value in settings.items())
+
+
+def swept(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """By setting the values that it takes in the study, ascending; settings of one value are left
+    out."""
+    found: dict[str, set[str]] = {}
+    for text in frame["overrides"]:
+        for key, value in settings_of(text).items():
+            found.setdefault(key, set()).add(value)
+    return {key: sorted(values, key=order) for key, values in found.items() if len(values) > 1}
+
+
+def number_in(value: str) -> float | None:
+    """The finite number that a setting's text means; None where it means none."""
+    try:
+        parsed = float(value)
+    except ValueError:
+        return None
+    return parsed if math.isfinite(parsed) else None
+
+
+def order(value: str) -> tuple[bool, float, str]:
+    """Numbers first, ascending, then texts."""
+    parsed = number_in(value)
+    return parsed is None, parsed or 0.0, value

@@ -1,0 +1,258 @@
+"""Ablations: the swept setting is found, the numbers are those of a plain loop and of scipy."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from test_analysis import cell_of, check_svg, markdown_rows, summary_of, write_run
+
+from analysis import ablation
+from analysis.ablation import estimates, log_interval, swept_axes, with_loss
+from analysis.figures.ablation import ablation_figure, is_geometric
+from analysis.load import load_study
+from analysis.style import figure_style, method_colour
+from qlexp.errors import UsageError
+from qlexp.store import Store
+
+SEEDS = (0, 1, 2)
+SIZES = ("1", "2", "4")
+FUNCTIONS = ("drop_wave", "matyas")
+
+
+def loss_of(function: str, method: str, value: str, seed: int) -> float:
+    draw = np.random.default_rng([*map(ord, function + method + value), seed])
+    return float(draw.uniform(0.1, 1.0))
+
+
+def add(store: Store, cells: list, method: str, seed: int, *words: str, **changes: object) -> None:
+    for function in FUNCTIONS:
+        text = ";".join(words)
+        own = {"test_loss": loss_of(function, method, text, seed), **changes}
+        identity = f"{function}-{method}-{text.replace('.', '_')}-{seed}"
+        summary = summary_of(function, method, seed, run_id=identity, **own)
+        write_run(store, summary)
+        cells.append(cell_of(summary, "equal_rank", "experiment=blocks", *words))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Study "blocks": queryable by block size, LoRA beside; queryable at 4 with seed 1 diverged."""
+    store, cells = Store(tmp_path / "store"), []
+    for seed in SEEDS:
+        add(store, cells, "lora", seed)
+        for size in SIZES:
+            lost = {"status": "diverged", "test_loss": None} if (size, seed) == ("4", 1) else {}
+            add(store, cells, "queryable", seed, f"method.block_size={size}", **lost)
+    store.write_study("blocks", cells)
+    return store
+
+
+@pytest.fixture
+def crossed(store: Store) -> Store:
+    """Study "crossed": two settings, both methods have them, and one is not a number."""
+    cells: list = []
+    for seed in SEEDS:
+        for method in ("lora", "queryable"):
+            for noise in ("0", "0.1", "0.2"):
+                for schedule in ("constant", "cosine"):
+                    words = (f"data.noise={noise}", f"trainer.adapt.schedule={schedule}")
+                    add(store, cells, method, seed, *words)
+    store.write_study("crossed", cells)
+    return store
+
+
+def points_of(store: Store, study: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    frame = load_study(store, study)
+    axes = swept_axes(frame, study)
+    return estimates(with_loss(frame, "test_loss"), axes), axes
+
+
+def command(store: Store, out: Path, *more: str, study: str = "blocks") -> int:
+    words = ["--study", study, "--store", str(store.root), "--out", str(out)]
+    return ablation.main([*words, *more])
+
+
+def test_the_numbers_are_those_of_a_plain_loop(store: Store) -> None:
+    points, axes = points_of(store, "blocks")
+    assert axes == {"method.block_size": list(SIZES)}
+    assert len(points) == len(FUNCTIONS) * (len(SIZES) + 1)
+    for point in points.to_dict("records"):
+        size, function = point["method.block_size"], point["function"]
+        word = f"method.block_size={size}" if size else ""
+        own = [loss_of(function, point["method"], word, seed) for seed in SEEDS]
+        lora = [loss_of(function, "lora", "", seed) for seed in SEEDS]
+        if size == "4":
+            assert (point["infinite"], point["seeds"]) == (1, 3)
+            assert point["mean"] == point["geometric_mean"] == math.inf
+            assert math.isnan(point["ratio"])
+            continue
+        assert point["infinite"] == 0
+        assert point["mean"] == pytest.approx(np.mean(own))
+        assert point["geometric_mean"] == pytest.approx(stats.gmean(own))
+        interval = stats.ttest_1samp(np.log(own), 0.0).confidence_interval(0.95)
+        assert (point["low"], point["high"]) == pytest.approx(tuple(np.exp(interval)))
+        assert point["ratio"] == pytest.approx(stats.gmean(np.array(own) / np.array(lora)))
+        if point["method"] == "lora":
+            assert point["ratio_low"] == point["ratio_high"] == pytest.approx(1.0)
+            continue
+        paired = stats.ttest_rel(np.log(own), np.log(lora)).confidence_interval(0.95)
+        assert (point["ratio_low"], point["ratio_high"]) == pytest.approx(tuple(np.exp(paired)))
+
+
+def test_lora_is_paired_at_the_same_setting_where_it_has_it(crossed: Store) -> None:
+    points, axes = points_of(crossed, "crossed")
+    assert axes == {
+        "data.noise": ["0", "0.1", "0.2"],
+        "trainer.adapt.schedule": ["constant", "cosine"],
+    }
+    for point in points.to_dict("records"):
+        text = ";".join(f"{axis}={point[axis]}" for axis in axes)
+        own, lora = (
+            [loss_of(point["function"], method, text, seed) for seed in SEEDS]
+            for method in (point["method"], "lora")
+        )
+        assert point["ratio"] == pytest.approx(stats.gmean(np.array(own) / np.array(lora)))
+
+
+def test_without_lora_the_ratio_is_to_the_first_value(store: Store) -> None:
+    frame = load_study(store, "blocks")
+    frame = frame[frame["method"] == "queryable"]
+    points = estimates(with_loss(frame, "test_loss"), swept_axes(frame, "blocks"))
+    assert set(points["baseline"]) == {"method.block_size=1"}
+    first = points[points["method.block_size"] == "1"]
+    assert first["ratio"].tolist() == pytest.approx([1.0, 1.0])
+    second = points[(points["method.block_size"] == "2") & (points["function"] == "matyas")]
+    ratios = [
+        loss_of("matyas", "queryable", "method.block_size=2", seed)
+        / loss_of("matyas", "queryable", "method.block_size=1", seed)
+        for seed in SEEDS
+    ]
+    assert second["ratio"].tolist() == pytest.approx([stats.gmean(ratios)])
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=8), st.floats(1e-3, 1e3))
+def test_an_interval_scales_with_its_values(values: list[float], factor: float) -> None:
+    own = log_interval(pd.Series(values))
+    assert own[1] <= own[0] * (1 + 1e-12)
+    assert own[0] <= own[2] * (1 + 1e-12)
+    scaled = log_interval(pd.Series(values) * factor)
+    assert scaled == pytest.approx(tuple(factor * number for number in own), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2, 4, 8], True),
+        ([0, 0.25, 0.5, 1, 2], True),
+        ([75, 150, 300, 600], True),
+        ([0, 15, 30, 45], False),
+        ([1, 2, 3, 4], False),
+        ([-1, 1, 2, 4], False),
+        ([0, 1, 2], False),
+    ],
+)
+def test_geometric_values_are_told_from_even_ones(values: list[float], expected: bool) -> None:
+    assert is_geometric(values) == expected
+
+
+def test_files_are_written_and_the_same_again(store: Store, tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        assert command(store, tmp_path / place) == 0
+    names = sorted(path.name for path in (tmp_path / "a" / "blocks").iterdir())
+    assert names == ["ablation.csv", "ablation.md", "ablation.svg", "ablation.tex"]
+    for name in names:
+        first, again = ((tmp_path / place / "blocks" / name).read_bytes() for place in "ab")
+        assert first == again
+    check_svg(tmp_path / "a" / "blocks" / "ablation.svg")
+    rows = markdown_rows(tmp_path / "a" / "blocks" / "ablation.md")[""]
+    assert [row["method.block\\_size"] for row in rows] == ["–", *SIZES]
+    assert rows[3]["Drop-Wave"] == "inf (1/3)"
+    assert (tmp_path / "a" / "blocks" / "ablation.tex").read_text().isascii()
+
+
+def test_several_settings_have_a_figure_each(crossed: Store, tmp_path: Path) -> None:
+    assert command(crossed, tmp_path, study="crossed") == 0
+    found = sorted(path.name for path in (tmp_path / "crossed").glob("*.svg"))
+    assert found == ["ablation_noise.svg", "ablation_schedule.svg"]
+    assert command(crossed, tmp_path / "one", "--axis", "data.noise", study="crossed") == 0
+    found = [path.name for path in (tmp_path / "one" / "crossed").glob("*.svg")]
+    assert found == ["ablation_noise.svg"]
+
+
+def test_lines_gaps_and_scales_of_the_figure(store: Store) -> None:
+    points, axes = points_of(store, "blocks")
+    with figure_style():
+        figure = ablation_figure(points, "method.block_size", axes, "test_loss", "ratio")
+    upper, lower = figure.axes[0], figure.axes[len(FUNCTIONS)]
+    assert (upper.get_xscale(), upper.get_yscale()) == ("log", "log")
+    assert [text.get_text() for text in lower.get_xticklabels()] == list(SIZES)
+    assert lower.get_xlabel() == "method.block_size"
+    assert "MSE" in upper.get_ylabel()
+    drawn = next(
+        line
+        for line in upper.lines
+        if line.get_color() == method_colour("queryable") and line.get_marker() == "o"
+    )
+    own = points[(points["function"] == "drop_wave") & (points["method"] == "queryable")]
+    np.testing.assert_allclose(drawn.get_ydata()[:2], own["geometric_mean"][:2])
+    assert math.isnan(drawn.get_ydata()[2])
+    (cross,) = [line for line in upper.lines if line.get_marker() == "x"]
+    assert list(cross.get_xdata()) == [4.0]
+    assert [text.get_text() for text in upper.texts] == ["queryable at 4: 1/3 diverged"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["lora", "queryable"]
+
+
+def test_missing_cells_are_refused_or_counted(store: Store, tmp_path: Path, capsys) -> None:
+    name = "matyas-queryable-method_block_size=2-0"
+    (store.run_folder(name) / "summary.json").unlink()
+    assert command(store, tmp_path / "out") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert command(store, tmp_path / "out", "--allow-missing") == 0
+    rows = markdown_rows(tmp_path / "out" / "blocks" / "ablation.md")[""]
+    assert rows[2]["Matyas"].endswith(", 1 missing")
+    table = pd.read_csv(tmp_path / "out" / "blocks" / "ablation.csv")
+    cell = table[(table["function"] == "matyas") & (table["method.block_size"] == 2)].iloc[0]
+    assert (cell["seeds"], cell["missing"]) == (2, 1)
+    assert math.isnan(cell["ratio"])
+
+
+def test_a_loss_of_several_targets_is_asked_for_in_vain(store: Store, tmp_path: Path) -> None:
+    frame = load_study(store, "blocks")
+    with pytest.raises(UsageError, match=r"shift\.targets=8"):
+        with_loss(frame, "unseen_loss")
+    for folder in (store.root / "runs").iterdir():
+        summary = json.loads((folder / "summary.json").read_text())
+        summary["unseen_loss"] = None if summary["status"] == "diverged" else 0.25
+        (folder / "summary.json").write_text(json.dumps(summary))
+    losses = with_loss(load_study(store, "blocks"), "unseen_loss")["loss"]
+    assert sorted(set(losses)) == [0.25, math.inf]
+    assert command(store, tmp_path, "--loss", "unseen_loss") == 0
+
+
+@pytest.mark.parametrize(
+    ("study", "more", "wanted"),
+    [
+        ("plain", [], "Study 'plain' sweeps no setting"),
+        ("blocks", ["--axis", "method.block_siz"], "Did you mean 'method.block_size'?"),
+        ("block", [], "no study 'block' (stored studies: blocks, plain)"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(
+    store: Store, tmp_path: Path, capsys, *, study: str, more: list[str], wanted: str
+) -> None:
+    cells: list = []
+    add(store, cells, "lora", 0)
+    store.write_study("plain", cells)
+    assert command(store, tmp_path / "out", *more, study=study) == 2
+    message = capsys.readouterr().err
+    assert wanted in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "out").exists()

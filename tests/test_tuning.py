@@ -1,0 +1,159 @@
+"""Tuning: the best trial by validation, equally many for all, and a mark at the grid's edge."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_analysis import cell_of, markdown_rows, summary_of, write_run
+
+from analysis import tables
+from analysis.load import LOSSES, load_study
+from analysis.tuning import LEARNING_RATE, tune
+from qlexp.errors import UsageError
+from qlexp.store import Store
+
+RATES = ("1e-3", "2e-3", "4e-3")
+Losses = dict[tuple[str, str, int], float]  # validation loss by method, rate, seed
+
+
+def fill(store: Store, validation: Losses, test: Losses | None = None) -> pd.DataFrame:
+    """A study "tuned" on levy; an infinite validation loss is a diverged run."""
+    cells = []
+    for (method, rate, seed), loss in validation.items():
+        changes: dict[str, object] = {"validation_loss": loss}
+        if test is not None:
+            changes["test_loss"] = test[method, rate, seed]
+        if not math.isfinite(loss):
+            changes = {"status": "diverged", **dict.fromkeys(LOSSES), "test_r2": None}
+        identity = f"{method}-{rate}-{seed}"
+        summary = summary_of("levy", method, seed, run_id=identity, **changes)
+        write_run(store, summary)
+        cells.append(cell_of(summary, "equal_rank", "experiment=tuned", f"{LEARNING_RATE}={rate}"))
+    store.write_study("tuned", cells)
+    return load_study(store, "tuned")
+
+
+def kept_rates(frame: pd.DataFrame, *settings: str) -> dict[str, str]:
+    _, tuning = tune(frame, settings or (LEARNING_RATE,))
+    return {choice.label: choice.trial[LEARNING_RATE] for choice in tuning.choices}
+
+
+def by_rate(**methods: tuple[float, float, float]) -> Losses:
+    """One seed, a loss for each of RATES."""
+    return {
+        (method, rate, 0): loss
+        for method, losses in methods.items()
+        for rate, loss in zip(RATES, losses, strict=True)
+    }
+
+
+LOSS = st.floats(1e-3, 9.0) | st.just(math.inf)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(LOSS, min_size=9, max_size=9))
+def test_the_kept_trial_is_the_argmin_of_the_mean_validation_loss(losses: list[float]) -> None:
+    cells = [(rate, seed) for rate in RATES for seed in range(3)]
+    frame = pd.DataFrame(
+        {
+            "budget": "equal_rank",
+            "method": "lora",
+            "function": "levy",
+            "overrides": [f"{LEARNING_RATE}={rate}" for rate, _ in cells],
+            "seed": [seed for _, seed in cells],
+            "status": ["done" if math.isfinite(loss) else "diverged" for loss in losses],
+            "validation_loss": losses,
+        }
+    )
+    own = RATES.index(kept_rates(frame)["lora"])
+    sums = [sum(losses[3 * i : 3 * i + 3]) for i in range(3)]
+    if math.isfinite(min(sums)):
+        assert sums[own] == pytest.approx(min(sums), rel=1e-12)
+    else:
+        lost = [losses[3 * i : 3 * i + 3].count(math.inf) for i in range(3)]
+        assert lost[own] == min(lost)
+
+
+def test_the_test_set_has_no_part(tmp_path: Path) -> None:
+    validation = by_rate(lora=(0.3, 0.1, 0.2), queryable=(0.1, 0.2, 0.3))
+    misleading = by_rate(lora=(0.5, 0.9, 0.1), queryable=(0.9, 0.1, 0.5))
+    frame = fill(Store(tmp_path), validation, misleading)
+    assert kept_rates(frame) == {"lora": "2e-3", "queryable": "1e-3"}
+    tuned, _ = tune(frame)
+    assert tuned["test_loss"].tolist() == [0.9, 0.9]
+    assert set(tuned["overrides"]) == {""}
+
+
+def test_equal_trials_keep_the_first_of_the_grid(tmp_path: Path) -> None:
+    assert kept_rates(fill(Store(tmp_path), by_rate(lora=(0.2, 0.1, 0.1)))) == {"lora": "2e-3"}
+
+
+def test_a_diverged_trial_is_kept_only_among_its_like(tmp_path: Path) -> None:
+    one_seed_lost = by_rate(lora=(math.inf, 0.01, 0.5))
+    other_seed = by_rate(lora=(0.1, math.inf, 0.5))
+    one_seed_lost |= {("lora", rate, 1): loss for (_, rate, _), loss in other_seed.items()}
+    assert kept_rates(fill(Store(tmp_path / "some"), one_seed_lost)) == {"lora": "4e-3"}
+    all_lost = by_rate(lora=(math.inf, math.inf, math.inf))
+    tuned, tuning = tune(fill(Store(tmp_path / "all"), all_lost))
+    assert tuned["validation_loss"].tolist() == [math.inf]
+    assert len(tuning.choices) == 1
+
+
+def test_a_trial_with_a_gap_is_not_kept_before_a_whole_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    losses = by_rate(lora=(0.1, 0.2, 0.3))
+    fill(store, losses | {("lora", rate, 1): loss for (_, rate, _), loss in losses.items()})
+    (store.run_folder("lora-1e-3-1") / "summary.json").unlink()
+    assert kept_rates(load_study(store, "tuned")) == {"lora": "2e-3"}
+
+
+def test_unequal_numbers_of_trials_are_refused(tmp_path: Path, capsys) -> None:
+    losses = by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3))
+    del losses["queryable", "4e-3", 0]
+    frame = fill(Store(tmp_path), losses)
+    with pytest.raises(UsageError, match=r"2 for queryable on levy .*; 3 for lora on levy"):
+        tune(frame)
+    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert tables.main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert tables.main([*arguments, "--tune"]) == 0
+    rows = markdown_rows(tmp_path / "out" / "tuned" / "table2.md")["Equal rank"]
+    assert len(rows) == len(losses)
+
+
+def test_the_frozen_backbone_needs_no_trials(tmp_path: Path) -> None:
+    losses = by_rate(lora=(0.1, 0.2, 0.3)) | {("frozen", "2e-3", 0): 0.5}
+    tuned, tuning = tune(fill(Store(tmp_path), losses))
+    assert tuned["method"].tolist() == ["frozen", "lora"]
+    assert not any(choice.edges for choice in tuning.choices if choice.label == "frozen")
+
+
+@pytest.mark.parametrize(("best", "edge"), [(0, True), (1, False), (2, True)])
+def test_the_edge_of_the_grid_is_marked(tmp_path: Path, best: int, edge: bool) -> None:
+    losses = [0.2, 0.2, 0.2]
+    losses[best] = 0.1
+    frame = fill(Store(tmp_path), by_rate(lora=(losses[0], losses[1], losses[2])))
+    folder = tables.render(frame, "tuned", tmp_path / "out")
+    (row,) = markdown_rows(folder / "table1.md")["Equal rank"]
+    assert ("¶" in row["Levy"]) == edge
+    text = (folder / "table1.md").read_text().replace("\\", "")
+    assert "Tuned: 3 trials for every method" in text
+    assert f"{LEARNING_RATE} in 1e-3, 2e-3, 4e-3" in text
+    assert f"lora (equal_rank) Levy {RATES[best]}" in text
+    assert ("edge of the grid" in text) == edge
+    (cell,) = pd.read_csv(folder / "table1.csv").itertuples()
+    assert (cell.trials, cell.grid_edge) == (3, edge)
+    assert len(pd.read_csv(folder / "runs.csv")) == 3
+    assert ("\\P{}" in (folder / "table1.tex").read_text()) == edge
+
+
+def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
+    losses = {(method, "1e-3", seed): 0.1 for method in ("lora", "queryable") for seed in (0, 1)}
+    frame = fill(Store(tmp_path), losses)
+    tuned, tuning = tune(frame)
+    assert tuned is frame
+    assert tuning.notes() == []

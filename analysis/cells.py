@@ -73,6 +73,7 @@ class Row:
     estimates: dict[str, Estimate]  # by function; a function that was not asked for is absent
     trainable: tuple[int, ...]  # the counts that occur, ascending
     reference: tuple[int, ...]  # LoRA's at the reference rank
+    reading: bool = False  # whether the method's formula is partly a reading of its paper
 
     @property
     def label(self) -> str:
@@ -152,6 +153,7 @@ def _rows(part: pd.DataFrame, loss: str) -> list[Row]:
                 estimates,
                 _counts(group["trainable_parameters"]),
                 _counts(group["reference_parameters"]),
+                bool(_column(group, "reading").eq(True).any()),
             )
         )
     return sorted(rows, key=_row_order)

@@ -67,6 +67,13 @@ def _is_rank(budget: str) -> bool:
     return re.fullmatch(r"equal_rank|rank_\d+", budget) is not None
 
 
+STYLE = " (style)"  # after the label of a method whose formula is partly a reading of its paper
+STYLE_NOTE = (
+    "style: the method's formula is partly this project's reading of its paper; claims leave it "
+    "out."
+)
+
+
 def row_label(method: str, variant: str) -> str:
     """A method with the overrides that tell its rows apart, if any."""
     return f"{method} ({variant})" if variant else method

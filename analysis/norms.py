@@ -70,7 +70,8 @@ def changes(adapter: Queryable, x: Tensor, instruction: Tensor | None) -> Iterat
     largest_atom = spectral(adapter.router.atoms[0].double()).max()
     eye = torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)
     for layer, name, linear in adapted_linears(adapter):
-        A, B, gate = (p[0].double() for p in (linear.A, linear.B, linear.gate))
+        A, B = linear.A[0].double(), linear.B[0].double()
+        gate = A.new_ones(()) if linear.gate is None else linear.gate[0].double()
         left, right = torch.linalg.qr(B).R, torch.linalg.qr(A.T).R
         inner = eye + gate * R[:, layer // adapter.config.block_size]
         bound = linear.scale * spectral(B) * (1 + gate.abs() * largest_atom) * spectral(A)

@@ -14,7 +14,14 @@ from analysis.cells import (
     weak_backbones,
 )
 from analysis.load import finished, incomplete, seed_list
-from analysis.names import REFERENCES, UNRESTRICTED, function_order, function_title, method_order
+from analysis.names import (
+    REFERENCES,
+    STYLE_NOTE,
+    UNRESTRICTED,
+    function_order,
+    function_title,
+    method_order,
+)
 from qlexp.store import FINISHED
 
 OFF_BUDGET = "†"
@@ -71,6 +78,8 @@ def loss_notes(frame: pd.DataFrame, blocks: list[Block], loss: str) -> list[str]
             f"{OFF_BUDGET} Trainable parameters more than {COUNT_TOLERANCE:.0%} from LoRA's at the "
             f"reference rank: {'; '.join(rows)}."
         )
+    if any(row.reading for block in blocks for row in block.rows):
+        notes.append(STYLE_NOTE)
     notes += flags(frame)
     notes += shift_notes(frame)
     if loss != "test_loss_raw":

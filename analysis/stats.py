@@ -29,6 +29,8 @@ from analysis.cells import not_learnable
 from analysis.cli import exit_code, parser, writing
 from analysis.load import LOSSES, load_study, open_store, require_complete
 from analysis.names import (
+    STYLE,
+    STYLE_NOTE,
     UNRESTRICTED,
     budget_order,
     budget_title,
@@ -53,7 +55,6 @@ from qlexp.errors import UsageError
 
 DEFAULT = "test_loss"
 CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
-STYLE = " style"  # after the label of a method whose formula is partly a reading
 KEY = ["budget", "method", "variant"]
 
 
@@ -262,9 +263,7 @@ def _notes(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: 
             "over the frozen backbone's, and nothing is tested."
         )
     if table["reading"].any():
-        notes.append(
-            f"{STYLE.strip()}: the method's formula is partly this project's reading of its paper."
-        )
+        notes.append(STYLE_NOTE)
     unlearnt = sorted(not_learnable(frame), key=function_order)
     if unlearnt:
         listed = ", ".join(map(function_title, unlearnt))

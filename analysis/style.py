@@ -1,7 +1,8 @@
 """How every figure looks: one colour a method, SVG that is the same for the same store.
 
-The method colours are Okabe and Ito's (2008, Color Universal Design), extended by two dark ones of
-Tol (2021, Colour schemes, SRON/EPS/TN/09-002); line styles tell apart what colour alone does not.
+The method colours are Okabe and Ito's (2008, Color Universal Design), extended by the muted ones of
+Tol (2021, Colour schemes, SRON/EPS/TN/09-002). Line styles tell apart what colour alone does not:
+methods of one family share a colour.
 """
 
 import zlib
@@ -20,14 +21,34 @@ PIXELS_PER_INCH = 96  # of the parts of a figure that are stored as pixels
 _COLOURS = {
     "frozen": "#7f7f7f",
     "lora": "#0072b2",
+    "rslora": "#0072b2",
     "dora": "#e69f00",
+    "doran": "#e69f00",
     "shared_lora": "#009e73",
+    "vera": "#56b4e9",
+    "vb_lora": "#332288",
+    "lily": "#117733",
+    "mix_lora": "#cc79a7",
+    "moe_lora": "#882255",
+    "rep_lora": "#999933",
+    "hyra": "#44aa99",
+    "text_to_lora": "#aa7744",
     "queryable": "#d55e00",
+    "instruction_queryable": "#aa4499",
+    "prior_only": "#aa4499",
+    "query_only": "#aa4499",
     "full_adamw": "#000000",
     "full": "#000000",
 }
-_SPARE_COLOURS = ("#56b4e9", "#cc79a7", "#882255", "#999933")
-_DASHES = {"frozen": (4.0, 2.0), "full_adamw": (1.0, 1.0)}
+_SPARE_COLOURS = ("#6699cc", "#cc6677", "#661100", "#888888")
+_DASHES = {
+    "frozen": (4.0, 2.0),
+    "rslora": (5.0, 1.5),
+    "doran": (5.0, 1.5),
+    "prior_only": (5.0, 1.5),
+    "query_only": (1.0, 1.5),
+    "full_adamw": (1.0, 1.0),
+}
 _VARIANT_DASHES = ((), (5.0, 1.5), (1.0, 1.5), (5.0, 1.5, 1.0, 1.5), (8.0, 2.0, 2.0, 2.0))
 
 _SETTINGS: dict[Any, Any] = {

@@ -594,7 +594,7 @@ def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -
             assert ET.parse(one).getroot().tag.endswith("svg")
     text = (tmp_path / "a" / STUDY / "stats.md").read_text()
     assert "| lora | 1/9 | 1 |" in text
-    assert "shared\\_lora style" in text
+    assert "shared\\_lora (style)" in text
     assert "frozen |" not in text
     table = pd.read_csv(tmp_path / "a" / STUDY / "stats.csv")
     assert set(table["method"]) == {"lora", "shared_lora", "queryable"}

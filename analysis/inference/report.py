@@ -8,12 +8,11 @@ from dataclasses import asdict
 import pandas as pd
 
 from analysis.inference.measure import REFERENCE, Measurement, Setting
-from analysis.names import method_order
+from analysis.names import STYLE, method_order
 from analysis.notes import number
 from analysis.ratios import Ratio, paired_ratio
 from analysis.render import NO_CELL, Grid, Section, Text
 
-STYLE = " (style)"  # a method known by its paper's idea
 NOT_MERGED = "cannot be merged"
 
 

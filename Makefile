@@ -1,4 +1,5 @@
 # make tables   everything from nothing: environment, study "quick", its tables and figures
+# make report   the same study as one HTML page
 # make report   the same study as one HTML page, results/quick/report.html
 # make test     every check: style, types, tests
 # make clean    removes the environment and the caches; keeps the store of runs
@@ -27,6 +28,8 @@ tables: study
 	$(bin)/python -m analysis.tables --study quick
 	$(bin)/python -m analysis.figures --study quick
 	$(bin)/python -m analysis.figures --study quick --function drop_wave
+	$(bin)/python -m analysis.stats --study quick
+	$(bin)/python -m analysis.claims --study quick
 
 report: study
 	$(bin)/python -m analysis.report --study quick

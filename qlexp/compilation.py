@@ -57,3 +57,11 @@ def _can_compile(device_type: str) -> bool:
         )
         return False
     return True
+
+
+def from_compiler(error: Exception) -> bool:
+    """Whether torch's compiler raised it: a broken C++ compiler, or a cache that was cut short.
+
+    Told by the module's name, since importing the classes costs a second.
+    """
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

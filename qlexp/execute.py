@@ -12,6 +12,7 @@ from qlexp import environment, stages, tracking
 from qlexp.adapters.base import Adapter
 from qlexp.backends import Backend, run_elsewhere
 from qlexp.checkpoint import Checkpoint
+from qlexp.compilation import from_compiler
 from qlexp.config import Config, backbone_id, plain, resolve, run_id
 from qlexp.errors import StoreError, UsageError
 from qlexp.groups import Group, plan_groups
@@ -129,6 +130,10 @@ def _attempt(group: Group, advance: Callable[[int], object]) -> Exception | None
     except StoreError:
         raise
     except Exception as error:  # whatever a method raises is a failed run, not a lost sweep
+        if group.configs[0].compile and from_compiler(error):
+            reason = str(error).strip().splitlines()[0]
+            log.warning("the step cannot be compiled (%s): it is trained uncompiled", reason)
+            return _attempt(group.uncompiled(), advance)
         group.discard_plan()
         return error
     group.discard_plan()

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,6 +69,12 @@ class Group:
         """From `payload()`."""
         configs = (resolve(OmegaConf.create(values)) for values in payload["configs"])
         return cls(payload["stage"], tuple(configs))
+
+    def uncompiled(self) -> "Group":
+        """The same lanes, trained eagerly."""
+        return replace(
+            self, configs=tuple(replace(config, compile=False) for config in self.configs)
+        )
 
     def write_plan(self) -> Path:
         """Puts the plan in place and returns its folder."""

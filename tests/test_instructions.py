@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from qlexp.config import Config, ShiftConfig, register_schema, run_id
+from qlexp.config import Config, FunctionConfig, ShiftConfig, register_schema, run_id
 from qlexp.encoders import embed, hashing_encoder
 from qlexp.errors import UsageError
 from qlexp.execute import execute
@@ -78,6 +78,20 @@ def test_the_map_is_orthonormal_up_to_its_scale() -> None:
     np.testing.assert_allclose(kept @ kept.T, full @ full.T, atol=1e-12)
     with pytest.raises(UsageError, match="exceeds the encoder's 256 dimensions"):
         embed(["one text"], "hashing", None, 257)
+
+
+def test_minilm_tells_targets_apart_better_than_wordings() -> None:
+    """The package's own model, without a network: a paraphrase is nearer than another target."""
+    function = FunctionConfig(name="ackley", domain=[[-1, 1], [-1, 1]])
+    shift, other = (ShiftConfig(strength=s, rotation=r) for s, r in ((0.2, 15.0), (-0.2, 0.0)))
+    texts = [
+        describe(function, shift),
+        describe(function, shift, TRAINED),
+        describe(function, other),
+    ]
+    own, paraphrase, different = embed(texts, "minilm", None, 384)
+    np.testing.assert_allclose(embed(texts, "minilm", None, 384)[0], own)
+    assert own @ paraphrase / (own @ own) > own @ different / (own @ own) > 0
 
 
 def test_several_targets_share_the_samples_in_turn(composed: Compose) -> None:

@@ -23,12 +23,19 @@ class Checkpoint:
     def __init__(self, path: Path, interval: float) -> None:
         self.path = path
         self.interval = interval
-        self._saved = time.monotonic()
+        self._saved = self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """How long the training has taken so far, what a stopped process had saved included."""
+        return time.monotonic() - self._began
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
         """The last state, its tensors on `device`; None where there is none that can be read."""
         try:
-            return torch.load(self.path, map_location=device, weights_only=True)
+            saved = torch.load(self.path, map_location=device, weights_only=True)
+            self._began = min(self._began, time.monotonic() - saved["seconds"])
+            return saved["state"]
         except FileNotFoundError:
             return None
         except Exception as error:  # a file cut short or foreign shows in many ways
@@ -42,7 +49,7 @@ class Checkpoint:
         self._saved = time.monotonic()
         draft = self.path.with_suffix(f".{os.getpid()}")
         try:
-            torch.save(state(), draft)
+            torch.save({"seconds": self.seconds, "state": state()}, draft)
             os.replace(draft, self.path)
         except (OSError, RuntimeError) as error:
             draft.unlink(missing_ok=True)

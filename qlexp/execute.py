@@ -71,22 +71,29 @@ def _complete(configs: Sequence[Config], store: Store, width: int | None, backen
     updates = sum(stages.updates(config, "adapt") for config in configs)
     updates += sum({backbone_id(c): stages.updates(c, "pretrain") for c in missing}.values())
     with tqdm(total=updates, unit="update", disable=None, smoothing=0.02) as progress:
-        _run(plan_groups("pretrain", missing, width), backend, store, progress)
+        _run(plan_groups("pretrain", missing, width), width, backend, store, progress)
         ready = [config for config in configs if store.has_backbone(backbone_id(config))]
-        _run(plan_groups("adapt", ready, width), backend, store, progress)
+        _run(plan_groups("adapt", ready, width), width, backend, store, progress)
     for config in configs:
         if store.summary(run_id(config)) is None:
             lost = "its worker" if store.has_backbone(backbone_id(config)) else "its backbone"
             _record_failure(config, RuntimeError(f"{lost} was lost: run the sweep again"))
 
 
-def _run(groups: Sequence[Group], backend: Backend, store: Store, progress: tqdm) -> None:
+def _run(
+    groups: Sequence[Group], width: int | None, backend: Backend, store: Store, progress: tqdm
+) -> None:
     if backend.name == "local":
         for group in groups:
             run_group(group, progress.update)
         return
     if not groups:
         return
+    if backend.name in ("ray", "submitit_slurm") and width is None:
+        log.warning(
+            "the width of a batch is judged by this machine's memory: where the workers differ, "
+            "set hydra.launcher.width"
+        )
     payloads = [group.payload() for group in groups]
     try:
         for updates in run_elsewhere(backend, run_payload, payloads, store.root):

@@ -1,6 +1,5 @@
 """The two stages of a group of lanes: pretrain backbones, adapt them; every lane is stored."""
 
-import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -40,7 +39,7 @@ def pretrain(
     Args:
         advance: called with the number of updates just done, all lanes counted.
     """
-    started, first = time.perf_counter(), configs[0]
+    first = configs[0]
     device = environment.pick_device(first.device)
     problems = [problem_of(config) for config in configs]
     draw = Draw(_seeds(configs, "backbone"), dtype_of(first.precision))
@@ -54,7 +53,7 @@ def pretrain(
         fit = mean_square_error(model, samples).tolist()
         held_out = mean_square_error(model, validation)
     r2 = _r2(held_out, validation).tolist()
-    provenance = _provenance(started, len(configs), device)
+    provenance = _provenance(checkpoint.seconds, len(configs), device)
     for lane, config in enumerate(configs):
         summary = {
             "backbone_id": backbone_id(config),
@@ -81,7 +80,7 @@ def adapt(
     Args:
         advance: called with the number of updates just done, all lanes counted.
     """
-    started, first = time.perf_counter(), configs[0]
+    first = configs[0]
     device = environment.pick_device(first.device)
     problems = [problem_of(config) for config in configs]
     backbone = load_backbones(configs, store, device)
@@ -109,7 +108,7 @@ def adapt(
     with arithmetic(first.precision, device):
         losses = {name: mean_square_error(adapter, split) for name, split in splits.items()}
     r2 = _r2(losses["test"], splits["test"])
-    provenance = _provenance(started, len(configs), device)
+    provenance = _provenance(checkpoint.seconds, len(configs), device)
     for lane, config in enumerate(configs):
         final = {name: values[lane].item() for name, values in losses.items()}
         ceiling = config.trainer.loss_ceiling
@@ -344,11 +343,11 @@ def _source(config: Config, store: Store) -> dict[str, Any]:
     return {key: summary[key] for key in keys}
 
 
-def _provenance(started: float, lanes: int, device: torch.device) -> dict[str, Any]:
+def _provenance(seconds: float, lanes: int, device: torch.device) -> dict[str, Any]:
     """Where and how fast; `seconds` is the batch's wall time over its lanes."""
     return {
         "lanes": lanes,
-        "seconds": (time.perf_counter() - started) / lanes,
+        "seconds": seconds / lanes,
         "peak_memory_bytes": environment.peak_memory_bytes(device),
         "versions": environment.versions(),
         "commit": environment.commit(),

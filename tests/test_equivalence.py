@@ -155,8 +155,10 @@ def test_a_stopped_sweep_goes_on_to_the_same_numbers(
     monkeypatch.undo()
     assert list((Store(stopped[0].store).root / "groups").glob("*/checkpoint.pt"))
 
+    spent = an_hour_longer(Store(stopped[0].store).root)
     found = execute(stopped[1:], width=1)  # other cells and another width: the plan decides
     assert [summary["lanes"] for summary in found] == [3, 3]
+    assert all(3 * summary["seconds"] > spent for summary in found)
     assert Store(stopped[0].store).finished(run_id(stopped[0]))
     assert not list((Store(stopped[0].store).root / "groups").iterdir())
     for one, other in zip(found, expected[1:], strict=True):
@@ -168,6 +170,15 @@ def test_a_stopped_sweep_goes_on_to_the_same_numbers(
         np.testing.assert_array_equal(curves[0].to_numpy(), curves[1].to_numpy())
     for one, other in zip(adapters(undisturbed), adapters(stopped), strict=True):
         assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def an_hour_longer(store: Path) -> float:
+    """Makes a stopped training a long one: what its checkpoint says it has taken, plus an hour."""
+    (path,) = (store / "groups").glob("*/checkpoint.pt")
+    saved = torch.load(path, weights_only=True)
+    saved["seconds"] += 3600
+    torch.save(saved, path)
+    return saved["seconds"]
 
 
 def stopping_after(updates: int) -> type:

@@ -37,7 +37,7 @@ test: .venv/installed-test
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
-	$(bin)/pytest -n logical --dist worksteal
+	$(bin)/pytest -n logical --maxprocesses 8 --dist worksteal
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	echo "Installing into .venv; the first time takes minutes."

@@ -20,7 +20,7 @@ from analysis.figures.contours import Array
 from analysis.load import finished
 from analysis.names import function_order, function_title, method_order, row_label
 from analysis.statistics.intervals import contrast
-from analysis.style import SEQUENTIAL, method_colour
+from analysis.style import SEQUENTIAL, extra_width, method_colour
 
 COLUMNS = 5
 NO_VALUE = "#d0d0d0"
@@ -68,7 +68,7 @@ def forgetting_bars(frame: pd.DataFrame) -> Figure:
     """
     functions = _functions(frame)
     labels = [label for label, _, _ in _rows(frame)]
-    size = (2.1 * len(functions) + 1.4, 0.17 * len(labels) + 1.0)
+    size = (2.1 * len(functions) + 1.4 + extra_width(labels), 0.17 * len(labels) + 1.0)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(functions), squeeze=False, sharey=True)[0]
     for axis, function in zip(axes, functions, strict=True):

@@ -7,6 +7,7 @@
     results/<study>/stats_profiles.csv            performance profiles
     results/<study>/stats_<figure>_<budget>.svg   iqm, improvement, profiles, ranks
 
+Of a tuned study the trials are compared that `analysis.tables` shows, by the same `--tune`.
 `--loss` names another loss than the test loss; its files then begin with `stats_<loss>`. Blocks of
 equal rank and of equal count are never mixed. The frozen backbone and full fine-tuning are no
 adapters and not ranked among them. How an interval is made and what it covers:
@@ -51,6 +52,7 @@ from analysis.statistics.intervals import RESAMPLES
 from analysis.statistics.pairs import BASELINE, paired, unpaired
 from analysis.statistics.ranks import ALPHA, against_baseline, average_ranks
 from analysis.style import figure_style
+from analysis.tuning import LEARNING_RATE, Tuning, add_option, tune
 from qlexp.errors import UsageError
 
 DEFAULT = "test_loss"
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--loss", default=DEFAULT, choices=CHOICES, help="what to compare (%(default)s)"
     )
+    add_option(command)
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -73,23 +76,31 @@ def _run(options: argparse.Namespace) -> None:
     frame = load_study(open_store(options.store), options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)
-    folder = render(frame, options.study, Path(options.out), options.loss)
+    folder = render(frame, options.study, Path(options.out), options.loss, options.tune)
     print(f"{len(frame)} cells -> {folder}")
 
 
-def render(frame: pd.DataFrame, study: str, out: Path, loss: str = DEFAULT) -> Path:
+def render(
+    frame: pd.DataFrame,
+    study: str,
+    out: Path,
+    loss: str = DEFAULT,
+    tuned: Sequence[str] = (LEARNING_RATE,),
+) -> Path:
     """Writes the statistics of a loaded study to `out/study`, which is returned.
 
     Raises:
-        UsageError: no adapter has a finished run on a function that can be learnt.
+        UsageError: no adapter has a finished run on a function that can be learnt, or methods have
+            unequal numbers of trials of the settings `tuned`.
     """
+    frame, tuning = tune(frame, tuned)
     cells = paired(frame, loss)
     if cells.empty:
         raise UsageError(
             f"Study '{study}' has no finished run of an adapter on a function that can be learnt: "
             "statistics want at least one."
         )
-    found = compare(frame, cells, loss)
+    found = compare(frame, cells, tuning, loss)
     with figure_style(), writing(out / study) as folder:
         for name, rows in found.tables.items():
             write_csv(folder / f"{name}.csv", rows)
@@ -155,11 +166,17 @@ _CAPTIONS = {
 }
 
 
-def compare(frame: pd.DataFrame, cells: pd.DataFrame, loss: str = DEFAULT) -> Comparison:
-    """The statistics of a loaded study; `cells` are its `paired` ones, at least one."""
+def compare(
+    frame: pd.DataFrame, cells: pd.DataFrame, tuning: Tuning, loss: str = DEFAULT
+) -> Comparison:
+    """The statistics of a study; `cells` are the `paired` ones of `frame`, at least one.
+
+    Args:
+        frame: and `tuning` as `analysis.tuning.tune` gives them.
+    """
     chances = improvement(cells)
     table = summary(cells, chances)
-    notes = _notes(frame, cells, table, loss)
+    notes = [*tuning.notes(), *_notes(frame, cells, table, loss)]
     return Comparison(loss, table, by_function(cells), chances, profiles(cells), notes)
 
 

@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from test_analysis import SEEDS, cell_of, summary_of, write_run
 from test_transfer import summary_of as sequence_summary
 
-from analysis import ablation, continual, gradients, routing, stats, tables
+from analysis import ablation, continual, gradients, outputs, routing, stats, tables
 from analysis.claims import __main__ as claims
 from analysis.load import load_study
 from analysis.notes import spread
@@ -248,7 +248,8 @@ def test_figures_have_names(tree: Tree) -> None:
         assert attributes["aria-labelledby"].endswith("-title")
 
 
-def test_texts_are_escaped(tree: Tree) -> None:
+def test_texts_are_escaped(folder: Path) -> None:
+    tree = Tree((folder / "report.html").read_text())
     assert tree.attributes("b") == []
     assert tree.text_of("th").count(f"{NASTY}†") + tree.text_of("th").count(NASTY) >= 3
     assert tree.text_of("h1") == [f"Study {STUDY}"]
@@ -340,18 +341,23 @@ def test_chapters_stand_where_a_study_has_what_they_need(
 @pytest.mark.parametrize(
     ("page", "commands"),
     [
-        ("inside", (claims, stats, gradients, routing)),
+        ("inside", (claims, gradients, routing)),
         ("swept", (tables, stats, ablation, continual)),
     ],
 )
 def test_the_page_shows_what_the_commands_write(
-    page: str, commands: Sequence[ModuleType], request: pytest.FixtureRequest, tmp_path: Path
+    page: str,
+    commands: Sequence[ModuleType],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     path = request.getfixturevalue(page)
     store = (
         request.getfixturevalue("studied") if page == "inside" else Store(path.parents[1] / "store")
     )
     study = path.parent.name
+    monkeypatch.setattr(outputs, "save_svg", lambda figure, path: path.touch())
     for module in commands:
         arguments = ["--study", study, "--store", str(store.root), "--out", str(tmp_path)]
         assert module.main(arguments) == 0
@@ -375,13 +381,21 @@ def cells_in(line: str) -> list[str]:
     return [re.sub(r"\\(.)", r"\1", text) for text in bare]
 
 
-def test_the_losses_are_those_of_the_best_trials(swept: Path, tmp_path: Path) -> None:
-    text = swept.read_text()
-    assert "Tuned: 2 trials for every method" in text
-    assert "queryable (method.block_size=4)¶" not in text  # the mark stands at the cell
-    assert text.count("¶") >= 3
+def test_losses_and_statistics_are_those_of_the_best_trials(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Tree(swept.read_text())
+    rows = {"lora", "queryable (method.block_size=2)", "queryable (method.block_size=4)"}
+    marked = [row for row in tree.rows() if row[-1].endswith("¶")]  # of two rates each is an edge
+    assert len(marked) == 3 * len(rows)
+    assert {row[0] for row in marked} == rows
+    tuned = "Tuned: 2 trials for every method (trainer.adapt.learning_rate in 1e-3, 2e-3)"
+    assert sum(note.startswith(tuned) for note in tree.text_of("li")) == 2
+    assert "lora (equal_rank) Drop-Wave 1e-3" in " ".join(tree.text_of("li"))
+    monkeypatch.setattr(report, "CHAPTERS", [chapters.losses])
     assert command(Store(swept.parents[1] / "store"), tmp_path, "--tune", study="swept") == 0
-    assert "Tuned:" not in (tmp_path / "swept" / "report.html").read_text()
+    rows = {row[0] for row in Tree((tmp_path / "swept" / "report.html").read_text()).rows()}
+    assert "lora (trainer.adapt.learning_rate=2e-3)" in rows
 
 
 @pytest.mark.parametrize(("most", "wanted"), [(4, "4 of 8 runs, seed 0."), (1, "0 of 8 runs, ")])

@@ -5,7 +5,8 @@
 
 Answers are supported, not supported or undecided, by the rule of `analysis.claims.rules`; the
 claims and how each is measured: `analysis.claims.paper`. Functions that full fine-tuning could not
-learn and methods whose formula is partly a reading are left out, and named. A study with missing or
+learn and methods whose formula is partly a reading are left out, and named. Of a tuned study the
+trials count that `analysis.tables` shows, by the same `--tune`. A study with missing or
 failed cells is refused unless `--allow-missing` is given. The same store gives the same bytes.
 """
 
@@ -19,11 +20,13 @@ from analysis.claims.evidence import stored_norms
 from analysis.cli import exit_code, parser, writing
 from analysis.load import load_study, open_store, require_complete
 from analysis.outputs import write_csv, write_markdown
+from analysis.tuning import add_option, tune
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     command = parser("analysis.claims", "Answer the paper's claims from a stored study.")
+    add_option(command)
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -33,10 +36,11 @@ def _run(options: argparse.Namespace) -> None:
     frame = load_study(store, options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)
+    frame, tuning = tune(frame, options.tune)
     answers = answer(frame, stored_norms(store))
     with writing(Path(options.out) / options.study) as folder:
         write_csv(folder / "claims.csv", table(answers))
-        write_markdown(folder / "claims.md", grid(answers, frame, options.study))
+        write_markdown(folder / "claims.md", grid(answers, frame, options.study, tuning))
     print(f"{len(answers)} answers -> {folder / 'claims.md'}")
 
 

@@ -13,6 +13,7 @@ from analysis.load import incomplete
 from analysis.names import budget_order, budget_title
 from analysis.notes import number
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.tuning import Tuning
 
 PAPER = "arXiv 2605.08423, "
 
@@ -56,8 +57,8 @@ def table(answers: Sequence[Answer]) -> pd.DataFrame:
     )
 
 
-def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str) -> Grid:
-    """Claims and answers, a section a budget."""
+def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str, tuning: Tuning) -> Grid:
+    """Claims and answers, a section a budget; `tuning` made `frame`."""
     headers = [
         "claim",
         "answer",
@@ -73,7 +74,8 @@ def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str) -> Grid:
         Section(budget_title(budget), [_texts(own) for own in answers if own.budget == budget])
         for budget in budgets
     ]
-    return Grid("claims", f"Claims of the paper, study {study}", headers, sections, _notes(frame))
+    notes = [*tuning.notes(), *_notes(frame)]
+    return Grid("claims", f"Claims of the paper, study {study}", headers, sections, notes)
 
 
 def _texts(answer: Answer) -> list[Text]:

@@ -6,7 +6,8 @@
 
 What a study has nothing to say about is left out. Only the theory of `analysis.theory`, which
 trains again, has no place on the page, and of many runs that route the first seeds have one.
-`--tune` is that of `analysis.tables`; it holds for the losses, where all else shows every trial.
+`--tune` is that of `analysis.tables`: losses, claims and statistics are those of the best trials,
+and all else shows every trial.
 
 The page asks the network for nothing, so that it can be mailed, archived or opened from a disk. Its
 tables can be sorted, and each holds its LaTeX (booktabs). All of it is computed from the store:

@@ -67,18 +67,20 @@ def losses(study: Study) -> Chapter:
 
 def paper(study: Study) -> Chapter | None:
     """The claims of the paper, where the study answers one."""
-    answers = answer(study.frame, stored_norms(study.store))
+    frame, tuning = study.kept
+    answers = answer(frame, stored_norms(study.store))
     if not any(own.runs for own in answers):
         return None
-    return Chapter("Claims", grids=[grid(answers, study.frame, study.name)])
+    return Chapter("Claims", grids=[grid(answers, frame, study.name, tuning)])
 
 
 def statistics(study: Study) -> Chapter | None:
     """Adapters compared by their test losses."""
-    cells = paired(study.frame, stats.DEFAULT)
+    frame, tuning = study.kept
+    cells = paired(frame, stats.DEFAULT)
     if cells.empty:
         return None
-    found = stats.compare(study.frame, cells)
+    found = stats.compare(frame, cells, tuning)
     return Chapter("Statistics", grids=found.grids(study.name), pictures=list(found.pictures()))
 
 

@@ -1,5 +1,5 @@
 # make tables   everything from nothing: environment, study "quick", its tables and figures
-# make report   the same study as one HTML page, results/quick/report.html
+# make report   the same study as one HTML page, results/quick/report.html, with every analysis
 # make test     every check: style, types, tests
 # make clean    removes the environment and the caches; keeps the store of runs
 #

@@ -8,10 +8,9 @@ import pandas as pd
 
 from analysis.cells import COUNT_TOLERANCE, not_learnable
 from analysis.claims.rules import LackingError
-from analysis.load import finished
+from analysis.load import finished, load_curves
 from analysis.statistics.pairs import log_ratio
-from qlexp.errors import UsageError
-from qlexp.store import Store, read_curves
+from qlexp.store import Store
 
 NETWORK = ["depth", "width"]
 _CELL = ["function", *NETWORK, "seed"]
@@ -135,13 +134,7 @@ def stored_norms(store: Store) -> Norms:
     """
 
     def norms(run_id: str) -> np.ndarray:
-        try:
-            curves = read_curves(store.run_folder(run_id))
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"The curves of run {run_id} are not readable ({error}): delete "
-                f"{store.run_folder(run_id)} and run the study again."
-            ) from error
+        curves = load_curves(store, run_id)
         prefix = "gradient_norm.layer_"
         layers = sorted(
             int(name.removeprefix(prefix)) for name in curves if name.startswith(prefix)

@@ -11,6 +11,7 @@ from analysis.figures.contours import (
     add_colourbar,
     draw,
     grid,
+    label_square,
     levels_around_zero,
     levels_between,
 )
@@ -62,7 +63,7 @@ def predictions_figure(function: str, seed: int, predictions: list[Prediction]) 
         row[1].set_title(f"{name}: prediction")
         row[2].set_title(f"{name}: error")
         if prediction.problem is None or target is None:
-            row[0].set_axis_off()
+            label_square(row[0])
         else:
             row[0].set_title(target_title(prediction.problem))
             contours = draw(row[0], target, levels, open_ended=True)

@@ -145,7 +145,7 @@ def setting_notes(
         "backbone, device, mode and batch, with its 95 % interval. Merged models are all the bare "
         "network, so their ratios differ by chance alone.",
         "FLOPs added: two for each multiplication and addition of the matrix products, the bare "
-        "network's taken off. Elementwise work (softmax, top-k, norms, gates, R A h) counts nothing. "
+        "network's taken off. Elementwise work (softmax, top-k, gates, R A h) counts nothing. "
         "Methods that make their factors anew in every pass pay for it once a batch.",
         "A method marked style is known by its paper's idea and not by a checked formula.",
         f"Devices: {'; '.join(f'{d.type} {device_name(d)}' for d in devices)}. Versions: "

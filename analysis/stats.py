@@ -13,6 +13,10 @@ adapters and not ranked among them. How an interval is made and what it covers:
 `analysis.statistics.intervals`; the tests: `analysis.statistics.ranks`; what happens to runs that
 diverged: `analysis.statistics.pairs`. A study with missing or failed cells is refused unless
 `--allow-missing` is given; the notes then name them. The same store gives the same bytes.
+
+Cells that differ in the learning rate alone (or in the settings that `--tune` names) are trials, as
+in `analysis.tables`: each method stands at its best one by validation loss. A study whose cells
+differ in data, shift, function or backbone settings is refused: see `analysis.ablation`.
 """
 
 import argparse
@@ -26,7 +30,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.cells import not_learnable
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, tuned_parser, writing
+from analysis.conditions import require_one
 from analysis.load import LOSSES, load_study, open_store, require_complete
 from analysis.names import (
     STYLE,
@@ -51,6 +56,7 @@ from analysis.statistics.intervals import RESAMPLES
 from analysis.statistics.pairs import BASELINE, paired, unpaired
 from analysis.statistics.ranks import ALPHA, against_baseline, average_ranks
 from analysis.style import figure_style, save_svg
+from analysis.tuning import LEARNING_RATE, tune
 from qlexp.errors import UsageError
 
 DEFAULT = "test_loss"
@@ -60,7 +66,7 @@ KEY = ["budget", "method", "variant"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    command = parser("analysis.stats", "Compare the adapters of a study, with intervals.")
+    command = tuned_parser("analysis.stats", "Compare the adapters of a study, with intervals.")
     command.add_argument(
         "--loss", default=DEFAULT, choices=CHOICES, help="what to compare (%(default)s)"
     )
@@ -72,16 +78,25 @@ def _run(options: argparse.Namespace) -> None:
     frame = load_study(open_store(options.store), options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)
-    folder = render(frame, options.study, Path(options.out), options.loss)
+    folder = render(frame, options.study, Path(options.out), options.loss, options.tune)
     print(f"{len(frame)} cells -> {folder}")
 
 
-def render(frame: pd.DataFrame, study: str, out: Path, loss: str = DEFAULT) -> Path:
+def render(
+    frame: pd.DataFrame,
+    study: str,
+    out: Path,
+    loss: str = DEFAULT,
+    tuned: Sequence[str] = (LEARNING_RATE,),
+) -> Path:
     """Writes the statistics of a loaded study to `out/study`, which is returned.
 
     Raises:
-        UsageError: no adapter has a finished run on a function that can be learnt.
+        UsageError: the study has several conditions, or unequal numbers of trials of the settings
+            `tuned`, or no adapter has a finished run on a function that can be learnt.
     """
+    require_one(frame, study)
+    frame, tuning = tune(frame, tuned)
     cells = paired(frame, loss)
     if cells.empty:
         raise UsageError(
@@ -91,7 +106,7 @@ def render(frame: pd.DataFrame, study: str, out: Path, loss: str = DEFAULT) -> P
     stem = "stats" if loss == DEFAULT else f"stats_{loss}"
     chances, functions, shares = improvement(cells), by_function(cells), profiles(cells)
     table = summary(cells, chances)
-    notes = _notes(frame, cells, table, loss)
+    notes = [*tuning.notes(), *_notes(frame, cells, table, loss)]
     with figure_style(), writing(out / study) as folder:
         for name, rows in (
             ("", table),

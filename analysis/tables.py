@@ -34,17 +34,10 @@ from analysis.cells import (
     not_learnable,
     weak_backbones,
 )
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, tuned_parser, writing
 from analysis.load import finished, load_study, open_store, require_complete
-from analysis.names import STYLE, budget_title, function_order, function_title
-from analysis.notes import (
-    OFF_BUDGET,
-    column_marks,
-    flags,
-    loss_notes,
-    setting_notes,
-    spread,
-)
+from analysis.names import budget_title, function_order, function_title
+from analysis.notes import column_marks, flags, loss_notes, setting_notes, spread
 from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
 from analysis.tuning import EDGE, LEARNING_RATE, UNTUNED, Tuning, tune
 
@@ -58,15 +51,7 @@ TABLES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    command = parser("analysis.tables", "Render the tables of a study from the store.")
-    command.add_argument(
-        "--tune",
-        nargs="*",
-        metavar="SETTING",
-        default=[LEARNING_RATE],
-        help="settings whose values are trials, the best one by validation loss being shown "
-        f"({LEARNING_RATE}); none: every trial is a row",
-    )
+    command = tuned_parser("analysis.tables", "Render the tables of a study from the store.")
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -140,8 +125,7 @@ def loss_grid(
 
 def _row_texts(block: Block, index: int, functions: list[str], tuning: Tuning) -> list[Text]:
     row = block.rows[index]
-    label = row.label + STYLE * row.reading + OFF_BUDGET * row.off_budget
-    texts = [Text(label), Text(_trainable(row))]
+    texts = [Text(row.title), Text(_trainable(row))]
     for function in functions:
         estimate = row.estimates.get(function)
         text = NO_CELL if estimate is None else estimate_text(estimate)

@@ -7,6 +7,10 @@ Answers are supported, not supported or undecided, by the rule of `analysis.clai
 claims and how each is measured: `analysis.claims.paper`. Functions that full fine-tuning could not
 learn and methods whose formula is partly a reading are left out, and named. A study with missing or
 failed cells is refused unless `--allow-missing` is given. The same store gives the same bytes.
+
+Cells that differ in the learning rate alone (or in the settings that `--tune` names) are trials, as
+in `analysis.tables`: each method stands at its best one by validation loss. A study whose cells
+differ in data, shift or function settings is refused: see `analysis.ablation`.
 """
 
 import argparse
@@ -21,18 +25,20 @@ import pandas as pd
 from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out, stored_norms
 from analysis.claims.paper import CLAIMS
 from analysis.claims.rules import LITTLE, UNDECIDED, Answer, Claim, LackingError, verdict
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, tuned_parser, writing
+from analysis.conditions import require_one
 from analysis.load import incomplete, load_study, open_store, require_complete
 from analysis.names import budget_order, budget_title
 from analysis.notes import number
 from analysis.render import NO_CELL, Grid, Section, Text, markdown
+from analysis.tuning import UNTUNED, Tuning, tune
 
 PAPER = "arXiv 2605.08423, "
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    command = parser("analysis.claims", "Answer the paper's claims from a stored study.")
+    command = tuned_parser("analysis.claims", "Answer the paper's claims from a stored study.")
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -42,10 +48,12 @@ def _run(options: argparse.Namespace) -> None:
     frame = load_study(store, options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)
+    require_one(frame, options.study, backbones=False)
+    frame, tuning = tune(frame, options.tune)
     answers = answer(frame, stored_norms(store))
     with writing(Path(options.out) / options.study) as folder:
         table(answers).to_csv(folder / "claims.csv", index=False, lineterminator="\n")
-        text = markdown(grid(answers, frame, options.study))
+        text = markdown(grid(answers, frame, options.study, tuning))
         (folder / "claims.md").write_text(text, encoding="utf-8", newline="\n")
     print(f"{len(answers)} answers -> {folder / 'claims.md'}")
 
@@ -89,7 +97,9 @@ def table(answers: Sequence[Answer]) -> pd.DataFrame:
     )
 
 
-def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str) -> Grid:
+def grid(
+    answers: Sequence[Answer], frame: pd.DataFrame, study: str, tuning: Tuning = UNTUNED
+) -> Grid:
     """Claims and answers, a section a budget."""
     headers = [
         "claim",
@@ -106,7 +116,8 @@ def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str) -> Grid:
         Section(budget_title(budget), [_texts(own) for own in answers if own.budget == budget])
         for budget in budgets
     ]
-    return Grid("claims", f"Claims of the paper, study {study}", headers, sections, _notes(frame))
+    notes = [*tuning.notes(), *_notes(frame)]
+    return Grid("claims", f"Claims of the paper, study {study}", headers, sections, notes)
 
 
 def _texts(answer: Answer) -> list[Text]:

@@ -124,7 +124,7 @@ def test_one_line_runs_a_reference_beside(qlexp: Command, store: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["atoms", "rank"])
+@pytest.mark.parametrize("name", ["atoms", "rank", "deep_narrow"])
 def test_rows_off_the_budget_are_the_intended_ones(
     name: str, qlexp: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,5 @@
 # make tables   everything from nothing: environment, study "quick", its tables and figures
-# make report   the same study as one HTML page, results/quick/report.html
+# make report   the same study as one HTML page, results/quick/report.html, with every analysis
 # make test     every check: style, types, tests
 # make clean    removes the environment and the caches; keeps the store of runs
 #
@@ -37,7 +37,7 @@ test: .venv/installed-test
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
-	$(bin)/pytest
+	$(bin)/pytest -n logical --maxprocesses 8 --dist worksteal
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	echo "Installing into .venv; the first time takes minutes."

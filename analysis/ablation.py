@@ -18,7 +18,8 @@ with missing or failed cells is refused unless `--allow-missing` is given.
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,14 @@ from analysis.figures.ablation import ablation_figure
 from analysis.load import LOSSES, finished, load_study, open_store, require_complete
 from analysis.names import function_order, function_title, method_order, row_label
 from analysis.notes import OFF_BUDGET, column_marks, flags, number, setting_notes
+from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.overrides import joined, order, settings_of, swept
-from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
-from analysis.style import figure_style, save_svg
+from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.style import figure_style
 from qlexp.errors import UsageError, unknown_name
 
 BASELINE = "lora"
+LOSS = "test_loss"
 LEVEL = 0.95  # of the intervals
 EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
 
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--axis", help="the setting to draw, such as method.block_size")
     command.add_argument(
         "--loss",
-        default="test_loss",
+        default=LOSS,
         choices=[*LOSSES, *EXTRA_LOSSES],
         help="what is drawn (%(default)s)",
     )
@@ -65,17 +68,27 @@ def _run(options: argparse.Namespace) -> None:
     cells = with_loss(frame, options.loss)
     with figure_style(), writing(Path(options.out) / options.study) as folder:
         points = estimates(cells, axes)
-        points.to_csv(folder / "ablation.csv", index=False, lineterminator="\n")
-        grid = ablation_grid(frame, points, axes, options.loss, options.study)
-        for suffix, render in (("md", markdown), ("tex", latex)):
-            path = folder / f"ablation.{suffix}"
-            path.write_text(render(grid), encoding="utf-8", newline="\n")
+        write_csv(folder / "ablation.csv", points)
+        write_table(folder, ablation_grid(frame, points, axes, options.loss, options.study))
         shown = [options.axis] if options.axis else list(axes)
-        for axis in shown:
-            name = f"ablation_{axis.rpartition('.')[2]}" if len(axes) > 1 else "ablation"
-            figure = ablation_figure(points, axis, axes, options.loss, _ratio_label(points))
-            save_svg(figure, folder / f"{name}.svg")
-            print(folder / f"{name}.svg")
+        for path in write_pictures(folder, pictures(points, axes, options.loss, shown)):
+            print(path)
+
+
+def pictures(
+    points: pd.DataFrame, axes: dict[str, list[str]], loss: str, shown: Iterable[str]
+) -> Iterator[Picture]:
+    """A figure for each of the axes that are `shown`; `points` as `estimates` gives them."""
+    ratio, ends = _ratio_label(points), Counter(axis.rpartition(".")[2] for axis in axes)
+    for axis in shown:
+        end = axis.rpartition(".")[2]
+        end = end if ends[end] == 1 else axis.replace(".", "_")
+        name = f"ablation_{end}" if len(axes) > 1 else "ablation"
+        caption = (
+            f"{loss.replace('_', ' ')} against {axis}: geometric mean over seeds; below, {ratio}. "
+            f"Bands: {LEVEL:.0%} intervals."
+        )
+        yield Picture(name, caption, ablation_figure(points, axis, axes, loss, ratio))
 
 
 def swept_axes(frame: pd.DataFrame, study: str, asked: str | None = None) -> dict[str, list[str]]:

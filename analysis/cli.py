@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from analysis.tuning import LEARNING_RATE
 from qlexp.errors import UsageError
 
 
@@ -26,20 +25,6 @@ def parser(module: str, description: str) -> argparse.ArgumentParser:
         "--allow-missing",
         action="store_true",
         help="render a study with missing or failed cells and name them",
-    )
-    return result
-
-
-def tuned_parser(module: str, description: str) -> argparse.ArgumentParser:
-    """`parser` of a command that compares methods, each at its best trial."""
-    result = parser(module, description)
-    result.add_argument(
-        "--tune",
-        nargs="*",
-        metavar="SETTING",
-        default=[LEARNING_RATE],
-        help="settings whose values are trials, the best one by validation loss being shown "
-        f"({LEARNING_RATE}); none: every trial is a row",
     )
     return result
 

@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis import transfer
 from analysis.cells import Block, build_blocks
@@ -33,8 +32,9 @@ from analysis.figures import continual as figures
 from analysis.load import finished, load_study, open_store, require_complete
 from analysis.names import budget_order, budget_title, function_order, function_title
 from analysis.notes import column_marks, loss_notes
-from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
-from analysis.style import figure_style, save_svg
+from analysis.outputs import Picture, write_csv, write_pictures, write_table
+from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.style import figure_style
 from analysis.tables import estimate_text
 from qlexp.errors import UsageError
 
@@ -74,6 +74,8 @@ _ROUTE_DEFINITIONS = (
     "Atoms in use: exp of the entropy of the mean weights, mean over tasks and blocks.",
 )
 
+_LOSSES = "task_losses"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
@@ -112,14 +114,24 @@ def with_measures(frame: pd.DataFrame, study: str) -> pd.DataFrame:
     return frame.assign(**{**added, **numbers})
 
 
+def in_sequence(frame: pd.DataFrame) -> bool:
+    """Whether there are finished runs, and all were trained on targets in sequence."""
+    done = finished(frame)
+    return _LOSSES in done and len(done) > 0 and bool(done[_LOSSES].map(_is_sequence).all())
+
+
+def _is_sequence(losses: object) -> bool:
+    return isinstance(losses, str)  # the long table holds lists as JSON
+
+
 def _measured(run: pd.Series, study: str) -> dict[str, Any]:
-    if not isinstance(run.get("task_losses"), str):
+    if not _is_sequence(run.get(_LOSSES)):
         raise UsageError(
             f"Study '{study}' has a run of {run['method']} on {run['function']} whose targets were "
             "not in sequence: render a study with shift.order=sequence, such as continual."
         )
     try:
-        losses = np.array(json.loads(run["task_losses"]), dtype=float)
+        losses = np.array(json.loads(run[_LOSSES]), dtype=float)
         losses = np.where(np.isnan(losses), np.inf, losses)  # the store's null
         if losses.ndim != 2 or len(losses) != losses.shape[1] + 1:
             raise ValueError(f"task_losses has the shape {losses.shape}")
@@ -142,22 +154,18 @@ def _measured(run: pd.Series, study: str) -> dict[str, Any]:
 
 def render(frame: pd.DataFrame, study: str, out: Path) -> Path:
     """Writes every table and figure of a study `with_measures` to `out/study`, returned."""
-    with writing(out / study) as folder:
-        blocks = [(m, part) for m in MEASURES if (part := _blocks(frame, m))]
-        _write_csv(folder / "continual.csv", measure_cells(blocks))
-        _write_csv(folder / "continual_tasks.csv", task_cells(frame))
-        grid = continual_grid(frame, blocks, study)
-        for suffix, text in (("md", markdown(grid)), ("tex", latex(grid))):
-            path = folder / f"continual.{suffix}"
-            path.write_text(text, encoding="utf-8", newline="\n")
-        with figure_style():
-            for name, figure in _figures(frame):
-                save_svg(figure, folder / f"continual_{name}.svg")
+    with figure_style(), writing(out / study) as folder:
+        blocks = measure_blocks(frame)
+        write_csv(folder / "continual.csv", measure_cells(blocks))
+        write_csv(folder / "continual_tasks.csv", task_cells(frame))
+        write_table(folder, continual_grid(frame, blocks, study))
+        write_pictures(folder, pictures(frame))
     return folder
 
 
-def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    frame.to_csv(path, index=False, lineterminator="\n")
+def measure_blocks(frame: pd.DataFrame) -> list[tuple[Measure, list[Block]]]:
+    """Every measure that a method has, with its blocks."""
+    return [(measure, part) for measure in MEASURES if (part := _blocks(frame, measure))]
 
 
 def _blocks(frame: pd.DataFrame, measure: Measure) -> list[Block]:
@@ -255,19 +263,40 @@ def _drift(moved: Any, after: int, task: int) -> float:
     return float(moved[after - 1][task]) if isinstance(moved, list) and task < after else math.nan
 
 
-def _figures(frame: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+def pictures(frame: pd.DataFrame) -> Iterator[Picture]:
+    """To be drawn one by one, under `figure_style`; `frame` has its measures."""
     for budget in sorted(frame["budget"].unique(), key=budget_order):
         part = frame[frame["budget"] == budget]
         if finished(part).empty:
             continue
         for function in sorted(part["function"].unique(), key=function_order):
             own = part[part["function"] == function]
-            yield f"losses_{budget}_{function}", figures.loss_matrices(own)
-        yield f"forgetting_{budget}", figures.forgetting_bars(part)
+            yield Picture(
+                f"continual_losses_{budget}_{function}",
+                f"Test loss on {function_title(function)} by task, after so many tasks were "
+                f"learnt. {budget_title(budget)}. Mean over seeds; grey where it is not finite.",
+                figures.loss_matrices(own),
+            )
+        yield Picture(
+            f"continual_forgetting_{budget}",
+            f"Forgetting. {budget_title(budget)}. Bars: mean over seeds; dots: seeds; lines: 95 % "
+            "intervals.",
+            figures.forgetting_bars(part),
+        )
         routed = part[part["method"].isin(part.loc[part["usage"].notna(), "method"])]
         if len(routed):
-            yield f"drift_{budget}", figures.drift_lines(routed)
-            yield f"usage_{budget}", figures.usage_maps(routed)
+            yield Picture(
+                f"continual_drift_{budget}",
+                f"Drift of each task's routes since it was learnt. {budget_title(budget)}. Lines: "
+                "mean over seeds; bands: the range between them.",
+                figures.drift_lines(routed),
+            )
+            yield Picture(
+                f"continual_usage_{budget}",
+                f"Mean weight of every atom at the end, by task. {budget_title(budget)}. The first "
+                "seed that is done.",
+                figures.usage_maps(routed),
+            )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from analysis.figures.rows import RowName, cells_of, rows_of
 from analysis.load import load_curves
 from analysis.names import row_label
+from analysis.statistics.intervals import stratified_bootstrap
 from qlexp.backbone import Backbone
 from qlexp.config import Config
 from qlexp.errors import UsageError
@@ -25,8 +26,6 @@ from qlexp.training import layer_of
 
 Array = NDArray[np.float64]
 
-CONFIDENCE = 0.95
-RESAMPLES = 2000
 _COLUMN = "gradient_norm."
 _LAYER = "layer_"
 SCALES = {"norm": "gradient norm", "rms": "gradient norm / √parameters"}
@@ -88,37 +87,11 @@ def thirds(norms: Array) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its bounds, arrays of one shape; NaN bounds where a function has one seed."""
+    """A mean over functions and seeds with its `stratified_bootstrap`, arrays of one shape."""
 
     mean: Array
     low: Array
     high: Array
-
-
-def interval(samples: Sequence[Array]) -> Interval:
-    """The mean over functions of their mean over seeds, with a stratified percentile bootstrap.
-
-    Args:
-        samples: by function, (..., seeds); each function's seeds are drawn from its own.
-    """
-
-    def statistic(*parts: Array, axis: int) -> Array:
-        return np.mean([part.mean(axis) for part in parts], axis=0)
-
-    mean = statistic(*samples, axis=-1)
-    unknown = np.full_like(mean, math.nan)
-    if min(part.shape[-1] for part in samples) < 2 or not np.isfinite(mean).all():
-        return Interval(mean, unknown, unknown)
-    found = scipy.stats.bootstrap(
-        samples,
-        statistic,
-        axis=-1,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return Interval(mean, np.asarray(found.low), np.asarray(found.high))
 
 
 @dataclass(frozen=True)
@@ -170,12 +143,16 @@ class Row:
 
     def _interval(self, value: Callable[[Flow], Array]) -> Interval:
         functions = dict.fromkeys(flow.function for flow in self.flows)
-        return interval(
-            [
-                np.stack([value(flow) for flow in self.flows if flow.function == name], axis=-1)
-                for name in functions
-            ]
-        )
+        groups = [
+            np.stack([value(flow) for flow in self.flows if flow.function == name])
+            for name in functions
+        ]
+        return Interval(*stratified_bootstrap(groups, _mean))
+
+
+def _mean(samples: list[Array]) -> Array:
+    """The mean over functions of their mean over seeds; (R, seeds, ...) each -> (R, ...)."""
+    return np.mean([part.mean(1) for part in samples], axis=0)
 
 
 def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:
@@ -190,36 +167,35 @@ def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:
     rows = []
     for name in rows_of(cells):
         counts: dict[int, Counter[str]] = {}  # by the method's size: resolving a config takes time
-        flows = []
-        for cell in cells_of(cells, name).itertuples():
-            if cell.trainable_parameters not in counts:
-                config = stored_config(store, cell.run_id)
-                counts[cell.trainable_parameters] = layer_parameters(config)
-            flows.append(_flow(store, cell, counts[cell.trainable_parameters]))
-        known = [flow for flow in flows if flow is not None]
-        if any(not np.array_equal(flow.steps, known[0].steps) for flow in known):
+        found = (_flow(store, cell, counts) for cell in cells_of(cells, name).itertuples())
+        flows = [flow for flow in found if flow is not None]
+        if any(not np.array_equal(flow.steps, flows[0].steps) for flow in flows):
             raise UsageError(
                 f"The runs of {row_label(*name)} were recorded at different updates: give rows "
                 "that train for another time another method name."
             )
-        if known:
-            rows.append(Row(name, known))
+        if flows:
+            rows.append(Row(name, flows))
     return rows
 
 
-def _flow(store: Store, cell: Any, counts: Mapping[str, int]) -> Flow | None:
+def _flow(store: Store, cell: Any, counts: dict[int, Counter[str]]) -> Flow | None:
+    """The norms of one run, None without any in a layer; adds to `counts` what it lacks."""
     curves = load_curves(store, cell.run_id)
     columns = [name for name in curves if name.startswith(_COLUMN)]
     inside = [name for name in columns if name.startswith(_COLUMN + _LAYER)]
     if not inside or curves.empty:
         return None
+    if cell.trainable_parameters not in counts:
+        counts[cell.trainable_parameters] = layer_parameters(stored_config(store, cell.run_id))
+    own = counts[cell.trainable_parameters]
     return Flow(
         cell.function,
         cell.seed,
         curves["step"].to_numpy(),
         curves[inside].to_numpy(float),
         curves[[name for name in columns if name not in inside]].to_numpy(float),
-        np.array([counts[name.removeprefix(_COLUMN)] for name in inside], dtype=float),
+        np.array([own[name.removeprefix(_COLUMN)] for name in inside], dtype=float),
     )
 
 

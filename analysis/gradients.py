@@ -13,9 +13,9 @@ is counted apart.
 
 *Evenness* is the normalised entropy of the layers' shares of the squared norm: with
 p_l = g_l² / sum_j g_j², it is -sum_l p_l ln p_l / ln depth, 1 where all layers have the same norm
-and 0 where one has it all; a run's number is its mean over the recorded updates. Intervals are 95 %
-percentile bootstrap intervals over seeds, drawn within each function. A study with missing or
-failed cells is refused unless `--allow-missing` is given.
+and 0 where one has it all; a run's number is its mean over the recorded updates. Intervals are
+those of `analysis.statistics.intervals`, for new seeds on the same functions. A study with missing
+or failed cells is refused unless `--allow-missing` is given.
 """
 
 import argparse
@@ -33,10 +33,12 @@ from analysis.flow import SCALES, THIRDS, Interval, Row, load_rows
 from analysis.load import finished, load_study, open_store, require_complete, seed_list
 from analysis.names import budget_order, budget_title
 from analysis.notes import flags, number, setting_notes
-from analysis.outputs import write_csv, write_markdown
+from analysis.outputs import Picture, write_csv, write_markdown, write_pictures
 from analysis.render import Grid, Section, Text
-from analysis.style import figure_style, save_svg
+from analysis.statistics.intervals import RESAMPLES
+from analysis.style import figure_style
 from qlexp.errors import UsageError
+from qlexp.store import Store
 
 Blocks = dict[str, list[Row]]  # by budget
 
@@ -53,31 +55,56 @@ def _run(options: argparse.Namespace) -> None:
     frame = load_study(store, options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)
-    cells = finished(frame.assign(variant=variants(frame)))
-    blocks = {
-        budget: load_rows(store, cells[cells["budget"] == budget])
-        for budget in sorted(cells["budget"].unique(), key=budget_order)
-    }
-    blocks = {budget: rows for budget, rows in blocks.items() if rows}
+    blocks = load_blocks(store, frame)
     _refuse_what_has_no_depth(blocks, options.study)
     with figure_style(), writing(Path(options.out) / options.study) as folder:
         write_csv(folder / "gradients.csv", method_cells(blocks))
         write_csv(folder / "gradients_layers.csv", layer_cells(blocks))
         write_markdown(folder / "gradients.md", gradient_grid(blocks, frame, options.study))
-        for budget, rows in blocks.items():
-            title = f"{budget_title(budget)}, study {options.study}"
-            save_svg(flow_figure(rows, title), folder / f"gradients_{budget}.svg")
-            save_svg(depth_figure(rows, title), folder / f"gradients_depth_{budget}.svg")
+        write_pictures(folder, pictures(blocks, options.study))
     print(f"{sum(map(len, blocks.values()))} rows -> {folder}")
 
 
+def load_blocks(store: Store, frame: pd.DataFrame) -> Blocks:
+    """The rows of every budget that has gradients in a layer."""
+    cells = finished(frame.assign(variant=variants(frame)))
+    blocks = {
+        budget: load_rows(store, cells[cells["budget"] == budget])
+        for budget in sorted(cells["budget"].unique(), key=budget_order)
+    }
+    return {budget: rows for budget, rows in blocks.items() if rows}
+
+
+def pictures(blocks: Blocks, study: str) -> Iterator[Picture]:
+    """The heat maps and the profiles of every budget."""
+    for budget, rows in blocks.items():
+        title = f"{budget_title(budget)}, study {study}"
+        yield Picture(
+            f"gradients_{budget}",
+            f"Gradient norm by layer and update. {budget_title(budget)}. Mean over functions and "
+            "seeds; grey where it is 0 or not finite.",
+            flow_figure(rows, title),
+        )
+        yield Picture(
+            f"gradients_depth_{budget}",
+            f"Gradient norm by layer, mean over updates. {budget_title(budget)}. Right: over the "
+            "root of the layer's trainable parameters. Bands: 95 % intervals over seeds.",
+            depth_figure(rows, title),
+        )
+
+
+def has_depth(blocks: Blocks) -> bool:
+    """Whether there are networks, all of two layers or more."""
+    depths = [flow.norms.shape[1] for rows in blocks.values() for row in rows for flow in row.flows]
+    return min(depths, default=0) > 1
+
+
 def _refuse_what_has_no_depth(blocks: Blocks, study: str) -> None:
-    rows = [row for rows in blocks.values() for row in rows]
-    if not rows:
+    if not blocks:
         raise UsageError(
             f"Study '{study}' has no run with gradients in a layer: it needs a method that trains."
         )
-    if any(flow.norms.shape[1] < 2 for row in rows for flow in row.flows):
+    if not has_depth(blocks):
         raise UsageError(
             f"Study '{study}' has networks of one layer, over which nothing can be even: it needs "
             "backbone.depth of at least 2."
@@ -113,8 +140,8 @@ def _interval_text(value: Interval, row: Row) -> str:
 def _notes(blocks: Blocks, frame: pd.DataFrame) -> list[str]:
     notes = [
         f"Means over functions, {seed_list(frame['seed'])} and the recorded updates of a run; in "
-        "brackets 95 % percentile bootstrap intervals over seeds, drawn within each function. With "
-        "few seeds such intervals are too narrow; one seed has none.",
+        f"brackets 95 % intervals for new seeds on the same functions: {RESAMPLES:,} bootstrap "
+        "samples of n - 1 of n seeds within each function; none where a function has one seed.",
         "Gradient norm: of a layer's trainable tensors together, before clipping. It depends on "
         "how a method is parametrised and on its number of parameters; √parameters is the root of "
         "the layer's trainable parameters.",

@@ -172,11 +172,15 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
 def load_curves(store: Store, identity: str, columns: Sequence[str] = ()) -> pd.DataFrame:
     """The recorded curves of a stored run, one row a recorded update.
 
+    Args:
+        columns: what is read beside `step`; none: all that there is.
+
     Raises:
         UsageError: they are not readable, or lack `step` or one of `columns`.
     """
     try:
-        curves = read_curves(store.run_folder(identity))
+        wanted = ["step", *columns] if columns else None
+        curves = read_curves(store.run_folder(identity), wanted)
         return curves.astype({"step": int, **dict.fromkeys(columns, float)})
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(

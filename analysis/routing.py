@@ -31,9 +31,9 @@ from analysis.cli import exit_code, parser, writing
 from analysis.figures.contours import grid
 from analysis.figures.routing import SIDE, Map, routing_figure
 from analysis.load import load_study, open_store, require_complete
-from analysis.names import budget_title, row_label
+from analysis.names import budget_title, function_title, row_label
 from analysis.notes import flags, number, setting_notes, spread
-from analysis.outputs import write_csv, write_markdown
+from analysis.outputs import Picture, write_csv, write_markdown, write_pictures
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.routes import (
     Array,
@@ -48,7 +48,7 @@ from analysis.routes import (
     usage,
     usage_agreement,
 )
-from analysis.style import figure_style, save_svg
+from analysis.style import figure_style
 from analysis.trained import (
     POINTS,
     RowKey,
@@ -112,22 +112,42 @@ def _run(options: argparse.Namespace) -> None:
             raise unknown_name(f"function of study {options.study}", options.function, functions)
         functions = [options.function]
     with figure_style(), writing(Path(options.out) / options.study) as folder:
-        runs = {name: Routed.of(load_trained(store, name)) for name in cells["run_id"].unique()}
+        runs = load_runs(store, cells)
         blocks, similar = block_cells(cells, runs), similarity_cells(cells, runs)
         write_csv(folder / "routing.csv", blocks)
         write_csv(folder / "routing_atoms.csv", atom_cells(cells, runs))
         write_csv(folder / "routing_similarity.csv", similar)
-        notes = [*left_out(frame), *flags(frame), *setting_notes(frame)]
-        grids = [
-            block_grid(blocks, notes, options.study),
-            block_similarity_grid(similar, options.study),
-            run_similarity_grid(similar, options.study),
-        ]
-        write_markdown(folder / "routing.md", *(own for own in grids if own.sections))
-        for function in functions:
-            maps = list(_maps(store, cells[cells["function"] == function]))
-            save_svg(routing_figure(function, maps), folder / f"routing_{function}.svg")
+        write_markdown(folder / "routing.md", *grids(blocks, similar, frame, options.study))
+        write_pictures(folder, (map_picture(store, cells, function) for function in functions))
     print(f"{len(runs)} runs -> {folder}")
+
+
+def load_runs(store: Store, cells: pd.DataFrame) -> Runs:
+    """Every run of `cells`, loaded and routed."""
+    return {name: Routed.of(load_trained(store, name)) for name in cells["run_id"].unique()}
+
+
+def grids(
+    blocks: pd.DataFrame, similar: pd.DataFrame, frame: pd.DataFrame, study: str
+) -> list[Grid]:
+    """What `block_cells` and `similarity_cells` of a study found, as tables that are not empty."""
+    notes = [*left_out(frame), *flags(frame), *setting_notes(frame)]
+    found = [
+        block_grid(blocks, notes, study),
+        block_similarity_grid(similar, study),
+        run_similarity_grid(similar, study),
+    ]
+    return [own for own in found if own.sections]
+
+
+def map_picture(store: Store, cells: pd.DataFrame, function: str) -> Picture:
+    """The map of one function."""
+    maps = list(_maps(store, cells[cells["function"] == function]))
+    caption = (
+        f"The atom with the largest weight over the inputs of {function_title(function)}, by "
+        "block. The first seed of each method of the first budget; colours hold within a row."
+    )
+    return Picture(f"routing_{function}", caption, routing_figure(function, maps))
 
 
 def _maps(store: Store, cells: pd.DataFrame) -> Iterator[Map]:

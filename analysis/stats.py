@@ -7,22 +7,21 @@
     results/<study>/stats_profiles.csv            performance profiles
     results/<study>/stats_<figure>_<budget>.svg   iqm, improvement, profiles, ranks
 
+Of a tuned study the trials are compared that `analysis.tables` shows, by the same `--tune`.
 `--loss` names another loss than the test loss; its files then begin with `stats_<loss>`. Blocks of
 equal rank and of equal count are never mixed. The frozen backbone and full fine-tuning are no
 adapters and not ranked among them. How an interval is made and what it covers:
 `analysis.statistics.intervals`; the tests: `analysis.statistics.ranks`; what happens to runs that
 diverged: `analysis.statistics.pairs`. A study with missing or failed cells is refused unless
-`--allow-missing` is given; the notes then name them. The same store gives the same bytes.
-
-Cells that differ in the learning rate alone (or in the settings that `--tune` names) are trials, as
-in `analysis.tables`: each method stands at its best one by validation loss. A study whose cells
-differ in data, shift, function or backbone settings is refused: see `analysis.ablation`.
+`--allow-missing` is given; the notes then name them, and one with several conditions
+(`analysis.conditions`) in any case: see `analysis.ablation`. The same store gives the same bytes.
 """
 
 import argparse
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.cells import not_learnable
-from analysis.cli import exit_code, tuned_parser, writing
+from analysis.cli import exit_code, parser, writing
 from analysis.conditions import require_one
 from analysis.load import LOSSES, load_study, open_store, require_complete
 from analysis.names import (
@@ -44,7 +43,8 @@ from analysis.names import (
     row_label,
 )
 from analysis.notes import flags, number
-from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
+from analysis.outputs import Picture, write_csv, write_pictures, write_table
+from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.statistics.aggregates import by_function, improvement, iqm, profiles
 from analysis.statistics.figures import (
     improvement_figure,
@@ -55,8 +55,8 @@ from analysis.statistics.figures import (
 from analysis.statistics.intervals import RESAMPLES
 from analysis.statistics.pairs import BASELINE, paired, unpaired
 from analysis.statistics.ranks import ALPHA, against_baseline, average_ranks
-from analysis.style import figure_style, save_svg
-from analysis.tuning import LEARNING_RATE, tune
+from analysis.style import figure_style
+from analysis.tuning import LEARNING_RATE, Tuning, add_option, tune
 from qlexp.errors import UsageError
 
 DEFAULT = "test_loss"
@@ -66,10 +66,11 @@ KEY = ["budget", "method", "variant"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    command = tuned_parser("analysis.stats", "Compare the adapters of a study, with intervals.")
+    command = parser("analysis.stats", "Compare the adapters of a study, with intervals.")
     command.add_argument(
         "--loss", default=DEFAULT, choices=CHOICES, help="what to compare (%(default)s)"
     )
+    add_option(command)
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -92,8 +93,8 @@ def render(
     """Writes the statistics of a loaded study to `out/study`, which is returned.
 
     Raises:
-        UsageError: the study has several conditions, or unequal numbers of trials of the settings
-            `tuned`, or no adapter has a finished run on a function that can be learnt.
+        UsageError: no adapter has a finished run on a function that can be learnt, or methods have
+            unequal numbers of trials of the settings `tuned`, or the study has several conditions.
     """
     require_one(frame, study)
     frame, tuning = tune(frame, tuned)
@@ -103,32 +104,84 @@ def render(
             f"Study '{study}' has no finished run of an adapter on a function that can be learnt: "
             "statistics want at least one."
         )
-    stem = "stats" if loss == DEFAULT else f"stats_{loss}"
-    chances, functions, shares = improvement(cells), by_function(cells), profiles(cells)
-    table = summary(cells, chances)
-    notes = [*tuning.notes(), *_notes(frame, cells, table, loss)]
+    found = compare(frame, cells, tuning, loss)
     with figure_style(), writing(out / study) as folder:
-        for name, rows in (
-            ("", table),
-            ("_functions", functions),
-            ("_improvement", chances),
-            ("_profiles", shares),
-        ):
-            rows.to_csv(folder / f"{stem}{name}.csv", index=False, lineterminator="\n")
-        title = f"{loss.replace('_', ' ')}, study {study}"
-        for grid in (
-            summary_grid(table, f"Adapters compared by {title}", stem, notes),
-            function_grid(table, functions, f"Adapters by function, {title}", f"{stem}_functions"),
-        ):
-            _write(folder, grid)
-        for name, figure in _figures(table, chances, shares):
-            save_svg(figure, folder / f"{stem}_{name}.svg")
+        for name, rows in found.tables.items():
+            write_csv(folder / f"{name}.csv", rows)
+        for grid in found.grids(study):
+            write_table(folder, grid)
+        write_pictures(folder, found.pictures())
     return folder
 
 
-def _write(folder: Path, grid: Grid) -> None:
-    (folder / f"{grid.label}.md").write_text(markdown(grid), encoding="utf-8", newline="\n")
-    (folder / f"{grid.label}.tex").write_text(latex(grid), encoding="utf-8", newline="\n")
+@dataclass(frozen=True)
+class Comparison:
+    """The adapters of a study by one loss.
+
+    Attributes:
+        summary: see `summary`.
+        functions: see `analysis.statistics.aggregates.by_function`.
+        chances: see `analysis.statistics.aggregates.improvement`.
+        shares: see `analysis.statistics.aggregates.profiles`.
+    """
+
+    loss: str
+    summary: pd.DataFrame
+    functions: pd.DataFrame
+    chances: pd.DataFrame
+    shares: pd.DataFrame
+    notes: list[str]
+
+    @property
+    def stem(self) -> str:
+        """What the names of all its files begin with."""
+        return "stats" if self.loss == DEFAULT else f"stats_{self.loss}"
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The long tables by name."""
+        return {
+            self.stem: self.summary,
+            f"{self.stem}_functions": self.functions,
+            f"{self.stem}_improvement": self.chances,
+            f"{self.stem}_profiles": self.shares,
+        }
+
+    def grids(self, study: str) -> list[Grid]:
+        title, label = f"{self.loss.replace('_', ' ')}, study {study}", f"{self.stem}_functions"
+        by_function = f"Adapters by function, {title}"
+        return [
+            summary_grid(self.summary, f"Adapters compared by {title}", self.stem, self.notes),
+            function_grid(self.summary, self.functions, by_function, label),
+        ]
+
+    def pictures(self) -> Iterator[Picture]:
+        """To be drawn one by one, under `figure_style`."""
+        for kind, budget, figure in _figures(self.summary, self.chances, self.shares):
+            caption = f"{_CAPTIONS[kind]} {budget_title(budget)}, {self.loss.replace('_', ' ')}."
+            yield Picture(f"{self.stem}_{kind}_{budget}", caption, figure)
+
+
+_CAPTIONS = {
+    "iqm": "Interquartile mean of the loss over the baseline's, with its 95 % interval.",
+    "improvement": "Probability that a method has a lower loss than LoRA, with its 95 % interval.",
+    "profiles": "Share of cells whose loss is within a factor of the cell's lowest; 95 % bands.",
+    "ranks": "Average ranks over functions; a bar joins methods that are not told apart.",
+}
+
+
+def compare(
+    frame: pd.DataFrame, cells: pd.DataFrame, tuning: Tuning, loss: str = DEFAULT
+) -> Comparison:
+    """The statistics of a study; `cells` are the `paired` ones of `frame`, at least one.
+
+    Args:
+        frame: and `tuning` as `analysis.tuning.tune` gives them.
+    """
+    chances = improvement(cells)
+    table = summary(cells, chances)
+    notes = [*tuning.notes(), *_notes(frame, cells, table, loss)]
+    return Comparison(loss, table, by_function(cells), chances, profiles(cells), notes)
 
 
 def summary(cells: pd.DataFrame, chances: pd.DataFrame) -> pd.DataFrame:
@@ -325,24 +378,23 @@ def _rank_note(table: pd.DataFrame) -> str:
 
 def _figures(
     table: pd.DataFrame, chances: pd.DataFrame, shares: pd.DataFrame
-) -> Iterator[tuple[str, Figure]]:
+) -> Iterator[tuple[str, str, Figure]]:
+    """Kind, budget and figure."""
     for budget, block in _blocks(table):
-        yield f"iqm_{budget}", iqm_figure(block)
+        yield "iqm", budget, iqm_figure(block)
         against = block[block["improvement"].notna()]
         if not against.empty:
             names = {"improvement": "probability"}
             own = against.drop(columns=["low", "high"]).rename(
                 columns={**names, "improvement_low": "low", "improvement_high": "high"}
             )
-            yield f"improvement_{budget}", improvement_figure(own)
+            yield "improvement", budget, improvement_figure(own)
         if not shares.empty and budget in set(shares["budget"]):
-            yield f"profiles_{budget}", profile_figure(shares[shares["budget"] == budget])
+            yield "profiles", budget, profile_figure(shares[shares["budget"] == budget])
         ranked = block[block["rank"].notna()]
         if len(ranked) > 1:
-            yield (
-                f"ranks_{budget}",
-                ranks_figure(ranked.assign(functions=ranked["ranked_functions"])),
-            )
+            ranked = ranked.assign(functions=ranked["ranked_functions"])
+            yield "ranks", budget, ranks_figure(ranked)
 
 
 if __name__ == "__main__":

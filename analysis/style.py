@@ -6,7 +6,7 @@ methods of one family share a colour.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -77,6 +77,11 @@ def dashes(method: str, variant_index: int = 0) -> tuple[float, ...]:
     if variant_index:
         return _VARIANT_DASHES[variant_index % len(_VARIANT_DASHES)]
     return _DASHES.get(method, ())
+
+
+def extra_width(labels: Iterable[str]) -> float:
+    """Inches by which a figure with room for labels of 20 characters has to grow for `labels`."""
+    return 0.07 * max(0, max(map(len, labels), default=0) - 20)
 
 
 @contextmanager

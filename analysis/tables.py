@@ -20,7 +20,7 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -34,12 +34,19 @@ from analysis.cells import (
     not_learnable,
     weak_backbones,
 )
-from analysis.cli import exit_code, tuned_parser, writing
+from analysis.cli import exit_code, parser, writing
 from analysis.load import finished, load_study, open_store, require_complete
 from analysis.names import budget_title, function_order, function_title
-from analysis.notes import column_marks, flags, loss_notes, setting_notes, spread
-from analysis.render import NO_CELL, Grid, Section, Text, latex, markdown
-from analysis.tuning import EDGE, LEARNING_RATE, UNTUNED, Tuning, tune
+from analysis.notes import (
+    column_marks,
+    flags,
+    loss_notes,
+    setting_notes,
+    spread,
+)
+from analysis.outputs import write_csv, write_table
+from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.tuning import EDGE, LEARNING_RATE, UNTUNED, Tuning, add_option, tune
 
 _PLACE = re.compile(r"config\.(store|study|tracking)\b")
 TABLES = (
@@ -51,7 +58,8 @@ TABLES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    command = tuned_parser("analysis.tables", "Render the tables of a study from the store.")
+    command = parser("analysis.tables", "Render the tables of a study from the store.")
+    add_option(command)
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
@@ -74,30 +82,29 @@ def render(
     """
     trials, (frame, tuning) = frame, tune(frame, tuned)
     with writing(out / study) as folder:
-        _write_csv(folder / "runs.csv", _run_columns(trials))
-        for name, loss, title in TABLES:
-            blocks = build_blocks(frame, loss)
-            _write_csv(folder / f"{name}.csv", tuning.marked(loss_cells(frame, blocks)))
-            grid = loss_grid(frame, blocks, loss, f"{title}, study {study}", name, tuning)
-            _write(folder, name, grid)
-        _write_csv(folder / "backbones.csv", _backbone_cells(frame))
-        _write(folder, "backbones", backbone_grid(frame, study))
+        write_csv(folder / "runs.csv", _run_columns(trials))
+        for grid, cells in loss_tables(frame, study, tuning):
+            write_csv(folder / f"{grid.label}.csv", cells)
+            write_table(folder, grid)
+        write_csv(folder / "backbones.csv", _backbone_cells(frame))
+        write_table(folder, backbone_grid(frame, study))
     return folder
+
+
+def loss_tables(
+    frame: pd.DataFrame, study: str, tuning: Tuning
+) -> Iterator[tuple[Grid, pd.DataFrame]]:
+    """The grid and the long table of each loss; `frame` and `tuning` as `tune` gives them."""
+    for name, loss, title in TABLES:
+        blocks = build_blocks(frame, loss)
+        grid = loss_grid(frame, blocks, loss, f"{title}, study {study}", name, tuning)
+        yield grid, tuning.marked(loss_cells(frame, blocks))
 
 
 def _run_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """What is known of the runs, but for empty columns and those that say where a run was kept."""
     places = [name for name in frame if _PLACE.match(name)]
     return frame.drop(columns=places).dropna(axis="columns", how="all")
-
-
-def _write(folder: Path, name: str, grid: Grid) -> None:
-    (folder / f"{name}.md").write_text(markdown(grid), encoding="utf-8", newline="\n")
-    (folder / f"{name}.tex").write_text(latex(grid), encoding="utf-8", newline="\n")
-
-
-def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    frame.to_csv(path, index=False, lineterminator="\n")
 
 
 def loss_grid(

@@ -84,15 +84,19 @@ def split_inputs(
     return tensor(split.x), None if instruction is None else tensor(instruction)
 
 
+def done_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """The done cells of queryable methods, with the column `variant`; maybe none."""
+    cells = _queryable(frame.assign(variant=variants(frame)))
+    return cells[cells["status"] == "done"]
+
+
 def queryable_cells(frame: pd.DataFrame, study: str) -> pd.DataFrame:
-    """The done cells of queryable methods, with the column `variant`.
+    """`done_cells`, at least one.
 
     Raises:
         UsageError: the study has none.
     """
-    frame = frame.assign(variant=variants(frame))
-    cells = _queryable(frame)
-    cells = cells[cells["status"] == "done"]
+    cells = done_cells(frame)
     if cells.empty:
         raise UsageError(
             f"Study '{study}' has no finished run of a queryable method: it needs one such as "

@@ -8,6 +8,7 @@ equal trials the first in the grid's order is kept. Unequal tuning is a known wa
 (arXiv 2602.04998), so methods with unequal numbers of trials are refused.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
@@ -101,6 +102,18 @@ def _kept(choices: Sequence[Choice]) -> list[str]:
         text = f"{function_title(choice.function)} {values}"
         rows.setdefault((choice.label, choice.budget), []).append(text)
     return [f"{label} ({budget}) {', '.join(texts)}" for (label, budget), texts in rows.items()]
+
+
+def add_option(command: ArgumentParser) -> None:
+    """Adds `--tune`, the settings that are trials."""
+    command.add_argument(
+        "--tune",
+        nargs="*",
+        metavar="SETTING",
+        default=[LEARNING_RATE],
+        help="settings whose values are trials, the best one by validation loss being shown "
+        f"({LEARNING_RATE}); none: every trial is a row",
+    )
 
 
 def tune(

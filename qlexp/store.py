@@ -203,10 +203,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_curves(folder: Path) -> pd.DataFrame:
-    """The recorded curves of a run, one row a recorded update."""
+def read_curves(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The recorded curves of a run, one row a recorded update; of `columns` those that it has."""
     with ParquetFile(folder / "curves.parquet") as file:  # threads cost more than such a file
-        return file.read(use_threads=False).to_pandas(use_threads=False)
+        return file.read(columns, use_threads=False).to_pandas(use_threads=False)
 
 
 def lane_tensors(parameters: Mapping[str, Tensor], lane: int) -> dict[str, Tensor]:

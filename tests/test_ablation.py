@@ -1,5 +1,6 @@
 """Ablations: the swept setting is found, the numbers are those of a plain loop and of scipy."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ from scipy import stats
 from test_analysis import cell_of, check_svg, markdown_rows, summary_of, write_run
 
 from analysis import ablation
-from analysis.ablation import estimates, log_interval, swept_axes, with_loss
+from analysis.ablation import estimates, log_interval, pictures, swept_axes, with_loss
 from analysis.figures.ablation import ablation_figure, is_geometric
 from analysis.load import load_study
 from analysis.style import figure_style, method_colour
@@ -183,6 +184,16 @@ def test_several_settings_have_a_figure_each(crossed: Store, tmp_path: Path) -> 
     assert command(crossed, tmp_path / "one", "--axis", "data.noise", study="crossed") == 0
     found = [path.name for path in (tmp_path / "one" / "crossed").glob("*.svg")]
     assert found == ["ablation_noise.svg"]
+
+
+def test_settings_with_one_ending_have_names_of_their_own(store: Store) -> None:
+    cells: list = []
+    for stage, rate in itertools.product(("pretrain", "adapt"), ("0.1", "0.2")):
+        add(store, cells, "lora", 0, f"trainer.{stage}.learning_rate={rate}")
+    store.write_study("rates", cells)
+    points, axes = points_of(store, "rates")
+    names = {picture.name for picture in pictures(points, axes, "test_loss", axes)}
+    assert names == {f"ablation_trainer_{part}_learning_rate" for part in ("pretrain", "adapt")}
 
 
 def test_lines_gaps_and_scales_of_the_figure(store: Store) -> None:

@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 
 from analysis import gradients
 from analysis.figures.gradients import depth_figure, flow_figure
-from analysis.flow import Flow, Row, evenness, interval, layer_parameters, load_rows, shares, thirds
+from analysis.flow import Flow, Row, evenness, layer_parameters, load_rows, shares, thirds
 from analysis.load import finished, load_study
 from qlexp.execute import stored_config
 from qlexp.store import Store, read_curves, read_tensors
@@ -57,31 +57,39 @@ def test_shares_of_nothing_are_unknown(row: list[float]) -> None:
     assert np.isnan(flow(norms, elsewhere=np.zeros((2, 1))).elsewhere_share)
 
 
-def test_an_interval_is_a_bootstrap_within_functions() -> None:
+def row_of(samples: list[np.ndarray]) -> Row:
+    """A row with the norms (layers, seeds) of each function, one update a run."""
+    flows = [
+        flow(norms[None], f"function {index}", seed)
+        for index, part in enumerate(samples)
+        for seed, norms in enumerate(part.T)
+    ]
+    return Row(("lora", ""), flows)
+
+
+def test_an_interval_draws_all_seeds_but_one_within_each_function() -> None:
     draw = np.random.default_rng(5)
-    samples = [draw.normal(mean, 1.0, (3, 6)) for mean in (0.0, 10.0)]
-    found = interval(samples)
+    samples = [draw.normal(mean, 1.0, (3, 6)) for mean in (20.0, 30.0)]
+    found = row_of(samples).profile("norm")
     np.testing.assert_allclose(found.mean, np.mean([part.mean(1) for part in samples], axis=0))
     resampled = [
-        np.mean([part[:, draw.integers(0, 6, 6)].mean(1) for part in samples], axis=0)
+        np.mean([part[:, draw.integers(0, 6, 5)].mean(1) for part in samples], axis=0)
         for _ in range(4000)
     ]
     low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
     np.testing.assert_allclose(found.low, low, atol=0.08)
     np.testing.assert_allclose(found.high, high, atol=0.08)
-    layer = interval([part[1] for part in samples])
-    assert (layer.low, layer.high) == (found.low[1], found.high[1])
 
 
 def test_intervals_of_equal_seeds_one_seed_and_no_number() -> None:
-    same = interval([np.full((2, 5), 3.0)])
+    same = row_of([np.full((2, 5), 3.0)]).profile("norm")
     assert same.low.tolist() == same.mean.tolist() == same.high.tolist() == [3.0, 3.0]
-    single = interval([np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])])
+    single = row_of([np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])]).profile("norm")
     assert single.mean.tolist() == [2.0, 3.0]
     assert np.isnan([single.low, single.high]).all()
-    infinite = interval([np.array([1.0, math.inf])])
-    assert infinite.mean == math.inf
-    assert np.isnan(infinite.low)
+    infinite = row_of([np.array([[1.0, math.inf], [1.0, 2.0]])]).profile("norm")
+    assert infinite.mean.tolist() == [math.inf, 1.5]
+    assert infinite.high.tolist() == [math.inf, 2.0]
 
 
 def test_a_row_counts_what_lies_outside_the_layers() -> None:

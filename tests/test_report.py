@@ -4,10 +4,11 @@ import math
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import given
@@ -15,11 +16,15 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_analysis import SEEDS, cell_of, summary_of, write_run
+from test_transfer import summary_of as sequence_summary
 
-from analysis import tables
+from analysis import ablation, continual, gradients, outputs, routing, stats, tables
+from analysis.claims import __main__ as claims
+from analysis.load import load_study
 from analysis.notes import spread
 from analysis.render import Grid, Section, Text
 from analysis.report import __main__ as report
+from analysis.report import chapters
 from analysis.report.page import numeric_columns, sort_number
 from analysis.report.svg import inline_svg
 from analysis.style import figure_style
@@ -57,8 +62,26 @@ def lose_cells(store: Store) -> None:
     write_folder(store.run_folder("matyas-3-2"), {**failed, "error": "OSError: no <disk>"})
 
 
-def command(store: Store, out: Path, *more: str) -> int:
-    return report.main(["--study", STUDY, "--store", str(store.root), "--out", str(out), *more])
+def make_sequence(root: Path) -> Store:
+    """Study "swept": lora and queryable in sequence by learning rate, queryable by block size."""
+    store, cells = Store(root), []
+    rates = [f"trainer.adapt.learning_rate={rate}" for rate in ("1e-3", "2e-3")]
+    rows = [("lora", rate) for rate in rates]
+    rows += [("queryable", f"method.block_size={n}", rate) for n in (2, 4) for rate in rates]
+    for (method, *words), seed in product(rows, SEEDS):
+        matrix = sequence_summary("drop_wave", method, seed)
+        summary = summary_of("drop_wave", method, seed)
+        summary |= {name: matrix[name] for name in ("task_losses", "route_drift", "atom_usage")}
+        summary["run_id"] = "-".join([method, *words, str(seed)])
+        summary["validation_loss"] = float(words[-1].partition("=")[2])  # the first rate is kept
+        write_run(store, summary)
+        cells.append(cell_of(summary, "equal_rank", *words))
+    store.write_study("swept", cells)
+    return store
+
+
+def command(store: Store, out: Path, *more: str, study: str = STUDY) -> int:
+    return report.main(["--study", study, "--store", str(store.root), "--out", str(out), *more])
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +103,22 @@ def gappy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lose_cells(store)
     assert command(store, folder, "--allow-missing") == 0
     return folder / STUDY / "report.html"
+
+
+@pytest.fixture(scope="module")
+def inside(studied: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a study of real runs, which can be looked into."""
+    folder = tmp_path_factory.mktemp("inside")
+    assert command(studied, folder, study="tiny") == 0
+    return folder / "tiny" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a study over targets in sequence that sweeps two settings."""
+    folder = tmp_path_factory.mktemp("swept")
+    assert command(make_sequence(folder / "store"), folder, study="swept") == 0
+    return folder / "swept" / "report.html"
 
 
 class Tree(HTMLParser):
@@ -121,10 +160,21 @@ class Tree(HTMLParser):
             if name == tag
         ]
 
+    def rows(self) -> list[list[str]]:
+        """The texts of every row of every table."""
+        rows: list[list[str]] = []
+        for (tag, _, _), text in zip(self.elements, self.texts, strict=True):
+            if tag == "tr":
+                rows.append([])
+            elif tag in ("th", "td"):
+                rows[-1].append(text)
+        return rows
 
-@pytest.fixture(scope="module", params=["whole", "gappy"])
-def tree(request: pytest.FixtureRequest, folder: Path, gappy: Path) -> Tree:
-    path = folder / "report.html" if request.param == "whole" else gappy
+
+@pytest.fixture(scope="module", params=["folder", "gappy", "inside", "swept"])
+def tree(request: pytest.FixtureRequest) -> Tree:
+    path = request.getfixturevalue(request.param)
+    path = path / "report.html" if path.is_dir() else path
     tree = Tree(path.read_text(encoding="utf-8"))
     assert not tree.open
     return tree
@@ -190,7 +240,7 @@ def test_tables_can_be_read_aloud(tree: Tree) -> None:
 
 def test_figures_have_names(tree: Tree) -> None:
     figures = tree.attributes("svg")
-    assert len(figures) == len(tree.text_of("figcaption")) == 3
+    assert len(figures) == len(tree.text_of("figcaption")) > 3
     titles = [text for text in tree.text_of("title")[1:] if text]
     assert titles == tree.text_of("figcaption")
     for attributes in figures:
@@ -198,7 +248,8 @@ def test_figures_have_names(tree: Tree) -> None:
         assert attributes["aria-labelledby"].endswith("-title")
 
 
-def test_texts_are_escaped(tree: Tree) -> None:
+def test_texts_are_escaped(folder: Path) -> None:
+    tree = Tree((folder / "report.html").read_text())
     assert tree.attributes("b") == []
     assert tree.text_of("th").count(f"{NASTY}†") + tree.text_of("th").count(NASTY) >= 3
     assert tree.text_of("h1") == [f"Study {STUDY}"]
@@ -263,6 +314,100 @@ def test_the_page_holds_the_tables_and_their_latex(folder: Path) -> None:
         latex = (folder / f"{name}.tex").read_text()
         assert "\\toprule" in latex
         assert latex.strip() in [listing.strip() for listing in listings]
+
+
+ALWAYS = {"Losses", "Statistics", "Learning curves", "Targets", "Backbones", "Settings"}
+
+
+@pytest.mark.parametrize(
+    ("page", "more"),
+    [
+        ("folder", {"Claims", "Diverged cells"}),
+        ("inside", {"Claims", "Gradient flow", "Routing"}),
+        ("swept", {"Ablation", "Continual"}),
+    ],
+)
+def test_chapters_stand_where_a_study_has_what_they_need(
+    page: str, more: set[str], request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(page)
+    tree = Tree((path / "report.html" if path.is_dir() else path).read_text())
+    titles = tree.text_of("h2")
+    assert set(titles) == ALWAYS | more
+    assert titles[0] == "Losses"
+    assert "Claims" not in titles or titles[1] == "Claims"
+
+
+@pytest.mark.parametrize(
+    ("page", "commands"),
+    [
+        ("inside", (claims, gradients, routing)),
+        ("swept", (tables, stats, ablation, continual)),
+    ],
+)
+def test_the_page_shows_what_the_commands_write(
+    page: str,
+    commands: Sequence[ModuleType],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    path = request.getfixturevalue(page)
+    store = (
+        request.getfixturevalue("studied") if page == "inside" else Store(path.parents[1] / "store")
+    )
+    study = path.parent.name
+    monkeypatch.setattr(outputs, "save_svg", lambda figure, path: path.touch())
+    for module in commands:
+        arguments = ["--study", study, "--store", str(store.root), "--out", str(tmp_path)]
+        assert module.main(arguments) == 0
+    tree = Tree(path.read_text())
+    rows = {tuple(row) for row in tree.rows()}
+    for file in (tmp_path / study).glob("*.md"):
+        lines = [line for line in file.read_text().splitlines() if line.startswith("|")]
+        written = {tuple(cells_in(line)) for line in lines if "---" not in line}
+        assert written
+        assert written - rows == set(), file.name
+    figures = {a["aria-labelledby"].removesuffix("-title") for a in tree.attributes("svg")}
+    drawn = {file.stem for file in (tmp_path / study).glob("*.svg")}
+    missing = {"routing_matyas"} if page == "inside" else set()  # one function's map is enough
+    assert drawn - figures == missing
+
+
+def cells_in(line: str) -> list[str]:
+    """The texts of a row of a Markdown table."""
+    texts = [text.strip() for text in re.split(r"(?<!\\)\|", line)[1:-1]]
+    bare = [text[2:-2] if text.startswith("**") else text for text in texts]
+    return [re.sub(r"\\(.)", r"\1", text) for text in bare]
+
+
+def test_losses_and_statistics_are_those_of_the_best_trials(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Tree(swept.read_text())
+    rows = {"lora", "queryable (method.block_size=2)", "queryable (method.block_size=4)"}
+    marked = [row for row in tree.rows() if row[-1].endswith("¶")]  # of two rates each is an edge
+    assert len(marked) == 3 * len(rows)
+    assert {row[0] for row in marked} == rows
+    tuned = "Tuned: 2 trials for every method (trainer.adapt.learning_rate in 1e-3, 2e-3)"
+    assert sum(note.startswith(tuned) for note in tree.text_of("li")) == 2
+    assert "lora (equal_rank) Drop-Wave 1e-3" in " ".join(tree.text_of("li"))
+    monkeypatch.setattr(report, "CHAPTERS", [chapters.losses])
+    assert command(Store(swept.parents[1] / "store"), tmp_path, "--tune", study="swept") == 0
+    rows = {row[0] for row in Tree((tmp_path / "swept" / "report.html").read_text()).rows()}
+    assert "lora (trainer.adapt.learning_rate=2e-3)" in rows
+
+
+@pytest.mark.parametrize(("most", "wanted"), [(4, "4 of 8 runs, seed 0."), (1, "0 of 8 runs, ")])
+def test_of_many_runs_that_route_the_first_seeds_are_looked_at(
+    most: int, wanted: str, studied: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chapters, "ROUTED", most)
+    with figure_style():
+        chapter = chapters.routes(chapters.Study("tiny", studied, load_study(studied, "tiny")))
+    assert chapter is not None
+    assert f"Looked at here: {wanted}" in chapter.text[0]
+    assert bool(chapter.grids) == bool(chapter.pictures) == (most > 1)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def test_a_folder_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert write_folder(folder, {"status": "done", "loss": 0.1}, CURVES, TENSORS)
     assert read_summary(folder) == {"status": "done", "loss": 0.1}
     pd.testing.assert_frame_equal(read_curves(folder), CURVES)
+    pd.testing.assert_frame_equal(read_curves(folder, ["step", "none"]), CURVES[["step"]])
     assert torch.equal(
         read_tensors(folder / "adapter.safetensors")["layers.0.qkv.A"],
         TENSORS["adapter"]["layers.0.qkv.A"],

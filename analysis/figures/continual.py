@@ -14,16 +14,15 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.stats import bootstrap
 
 from analysis.cells import variants
 from analysis.figures.contours import Array
 from analysis.load import finished
 from analysis.names import function_order, function_title, method_order, row_label
-from analysis.style import SEQUENTIAL, method_colour
+from analysis.statistics.intervals import contrast
+from analysis.style import SEQUENTIAL, extra_width, method_colour
 
 COLUMNS = 5
-CONFIDENCE = 0.95
 NO_VALUE = "#d0d0d0"
 
 
@@ -65,12 +64,11 @@ def loss_matrices(frame: pd.DataFrame) -> Figure:
 def forgetting_bars(frame: pd.DataFrame) -> Figure:
     """Mean forgetting of every method, a panel a function; a dot a seed.
 
-    The line is the 95 % interval of the mean, a percentile bootstrap over seeds; too narrow where
-    there are few of them.
+    The line is Student's 95 % interval of the mean (`analysis.statistics.intervals`).
     """
     functions = _functions(frame)
     labels = [label for label, _, _ in _rows(frame)]
-    size = (2.1 * len(functions) + 1.4, 0.17 * len(labels) + 1.0)
+    size = (2.1 * len(functions) + 1.4 + extra_width(labels), 0.17 * len(labels) + 1.0)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(functions), squeeze=False, sharey=True)[0]
     for axis, function in zip(axes, functions, strict=True):
@@ -93,12 +91,10 @@ def forgetting_bars(frame: pd.DataFrame) -> Figure:
 
 
 def interval(values: Array) -> tuple[float, float]:
-    """The bootstrap interval of the mean; the value itself where there is only one."""
+    """The interval of the mean; the value itself where there is only one."""
     if len(values) < 2:
         return values[0], values[0]
-    found = bootstrap(
-        (values,), np.mean, confidence_level=CONFIDENCE, method="percentile", random_state=0
-    ).confidence_interval
+    found = contrast([values], [1.0])
     return found.low, found.high
 
 

@@ -24,8 +24,9 @@ from analysis.inference.figure import ratios_figure
 from analysis.inference.measure import MODES, Measurement, configs_of, measure
 from analysis.inference.report import Measured, cost_grid, long_table
 from analysis.names import method_order
+from analysis.outputs import write_csv, write_latex, write_markdown
 from analysis.ratios import FEWEST_ROUNDS
-from analysis.render import latex, markdown
+from analysis.render import markdown
 from analysis.style import figure_style, save_svg
 from qlexp.backbone import COORDINATES
 from qlexp.config import BackboneConfig
@@ -150,10 +151,9 @@ def _backbone_flops(rows: Sequence[Measurement], backbone: str) -> int:
 def write(measured: Measured, notes: Sequence[str], folder: Path) -> None:
     """Every file of the command."""
     grids = (cost_grid(measured, notes), claims_grid(measured))
-    for suffix, render in (("md", markdown), ("tex", latex)):
-        text = "\n".join(render(grid) for grid in grids)
-        (folder / f"inference.{suffix}").write_text(text, encoding="utf-8", newline="\n")
-    long_table(measured).to_csv(folder / "inference.csv", index=False, lineterminator="\n")
+    write_markdown(folder / "inference.md", *grids)
+    write_latex(folder / "inference.tex", *grids)
+    write_csv(folder / "inference.csv", long_table(measured))
     with figure_style():
         save_svg(ratios_figure(measured), folder / "inference.svg")
 

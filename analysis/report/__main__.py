@@ -1,6 +1,13 @@
 """Renders the report of a study: `python -m analysis.report --study quick`.
 
-    results/<study>/report.html    one page with everything: tables, figures, settings, gaps
+    results/<study>/report.html    one page: losses, claims, statistics, ablation, targets in
+                                   sequence, learning curves, gradients, routing, targets,
+                                   backbones, diverged cells, settings, gaps
+
+What a study has nothing to say about is left out. Only the theory of `analysis.theory`, which
+trains again, has no place on the page, and of many runs that route the first seeds have one.
+`--tune` is that of `analysis.tables`: losses, claims and statistics are those of the best trials,
+and all else shows every trial.
 
 The page asks the network for nothing, so that it can be mailed, archived or opened from a disk. Its
 tables can be sorted, and each holds its LaTeX (booktabs). All of it is computed from the store:
@@ -19,18 +26,20 @@ from analysis.load import load_study, open_store, require_complete
 from analysis.report.chapters import CHAPTERS, Study
 from analysis.report.page import page
 from analysis.style import figure_style
+from analysis.tuning import add_option
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     command = parser("analysis.report", "Render the report of a study, one HTML page.")
+    add_option(command)
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> None:
     store = open_store(options.store)
-    study = Study(options.study, store, load_study(store, options.study))
+    study = Study(options.study, store, load_study(store, options.study), options.tune)
     if not options.allow_missing:
         require_complete(study.frame, study.name)
     with writing(Path(options.out) / study.name) as folder, figure_style():

@@ -1,38 +1,52 @@
-"""The chapters of a report. Another one is a function from a study, named in `CHAPTERS`."""
+"""The chapters of a report. Another one is a function from a study, named in `CHAPTERS`.
+
+A chapter stands where the study holds what it needs, and shows what its command shows.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from analysis.cells import build_blocks
+from analysis import ablation, continual, gradients, routing, stats
+from analysis.claims.answers import answer, grid
+from analysis.claims.evidence import stored_norms
+from analysis.conditions import conditions
 from analysis.figures.curves import curves_figure
 from analysis.figures.targets import problems_of, targets_figure
-from analysis.load import finished
+from analysis.load import finished, seed_list
 from analysis.names import budget_order, budget_title
 from analysis.notes import setting_notes
+from analysis.outputs import Picture
+from analysis.overrides import swept
 from analysis.render import Grid, Section, Text
-from analysis.tables import TABLES, backbone_grid, loss_grid
+from analysis.statistics.pairs import paired
+from analysis.tables import backbone_grid, loss_tables
+from analysis.trained import done_cells
+from analysis.tuning import LEARNING_RATE, Tuning, tune
 from qlexp.store import Store
+
+ROUTED = 100  # the most runs whose weights are loaded for a page
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study that was read: its name, its store and its long table."""
+    """A study that was read: its name, its store, its long table, and what was tuned in it."""
 
     name: str
     store: Store
     frame: pd.DataFrame
+    tuned: Sequence[str] = (LEARNING_RATE,)
 
+    @cached_property
+    def kept(self) -> tuple[pd.DataFrame, Tuning]:
+        """The cells of the best trials, and how they were chosen.
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure with its name, which is unique on the page, and what it shows in words."""
-
-    name: str
-    caption: str
-    figure: Figure
+        Raises:
+            UsageError: methods have unequal numbers of trials.
+        """
+        return tune(self.frame, self.tuned)
 
 
 @dataclass(frozen=True)
@@ -47,13 +61,55 @@ class Chapter:
 
 def losses(study: Study) -> Chapter:
     """Methods by functions: test loss, the same on the raw scale, post-training loss."""
-    grids = [
-        loss_grid(
-            study.frame, build_blocks(study.frame, loss), loss, f"{title}, study {study.name}", name
-        )
-        for name, loss, title in sorted(TABLES, key=lambda table: table[1] == "post_train_loss")
-    ]
-    return Chapter("Losses", grids=grids)
+    frame, tuning = study.kept
+    post_training, *tests = (grid for grid, _ in loss_tables(frame, study.name, tuning))
+    return Chapter("Losses", grids=[*tests, post_training])
+
+
+def paper(study: Study) -> Chapter | None:
+    """The claims of the paper, where the study has one condition and answers one."""
+    frame, tuning = study.kept
+    if conditions(frame, backbones=False).nunique() > 1:
+        return None
+    answers = answer(frame, stored_norms(study.store))
+    if not any(own.runs for own in answers):
+        return None
+    return Chapter("Claims", grids=[grid(answers, frame, study.name, tuning)])
+
+
+def statistics(study: Study) -> Chapter | None:
+    """Adapters compared by their test losses, in a study of one condition."""
+    frame, tuning = study.kept
+    cells = paired(frame, stats.DEFAULT)
+    if cells.empty or conditions(frame).nunique() > 1:
+        return None
+    found = stats.compare(frame, cells, tuning)
+    return Chapter("Statistics", grids=found.grids(study.name), pictures=list(found.pictures()))
+
+
+def swept_settings(study: Study) -> Chapter | None:
+    """The test loss against every setting that the study sweeps."""
+    axes, frame = swept(study.frame), study.frame
+    if not axes or finished(frame).empty:
+        return None
+    points = ablation.estimates(ablation.with_loss(frame, ablation.LOSS), axes)
+    return Chapter(
+        "Ablation",
+        grids=[ablation.ablation_grid(frame, points, axes, ablation.LOSS, study.name)],
+        pictures=list(ablation.pictures(points, axes, ablation.LOSS, axes)),
+    )
+
+
+def sequence(study: Study) -> Chapter | None:
+    """What later targets did to earlier ones."""
+    if not continual.in_sequence(study.frame):
+        return None
+    frame = continual.with_measures(study.frame, study.name)
+    return Chapter(
+        "Continual",
+        grids=[continual.continual_grid(frame, continual.measure_blocks(frame), study.name)],
+        pictures=list(continual.pictures(frame)),
+    )
 
 
 def learning_curves(study: Study) -> Chapter | None:
@@ -72,6 +128,47 @@ def learning_curves(study: Study) -> Chapter | None:
     return Chapter("Learning curves", pictures=pictures)
 
 
+def gradient_flow(study: Study) -> Chapter | None:
+    """Gradient norms over depth."""
+    blocks = gradients.load_blocks(study.store, study.frame)
+    if not gradients.has_depth(blocks):
+        return None
+    return Chapter(
+        "Gradient flow",
+        grids=[gradients.gradient_grid(blocks, study.frame, study.name)],
+        pictures=list(gradients.pictures(blocks, study.name)),
+    )
+
+
+def routes(study: Study) -> Chapter | None:
+    """How queryable adapters route: as many seeds as `ROUTED` allows, and the first function."""
+    cells = done_cells(study.frame)
+    if cells.empty:
+        return None
+    seeds, looked = sorted(cells["seed"].unique()), cells
+    while looked["run_id"].nunique() > ROUTED:
+        seeds.pop()
+        looked = cells[cells["seed"].isin(seeds)]
+    counts = [part["run_id"].nunique() for part in (looked, cells)]
+    text = [
+        f"Looked at here: {counts[0]} of {counts[1]} runs"
+        + (f", {seed_list(seeds)}." if seeds else f", since a page looks at {ROUTED} at most."),
+        f"All of them, with the maps of all functions: python -m analysis.routing --study "
+        f"{study.name}. Bounds on the changes that they make: python -m analysis.theory --study "
+        f"{study.name}.",
+    ]
+    if not seeds:
+        return Chapter("Routing", text)
+    runs = routing.load_runs(study.store, looked)
+    blocks, similar = routing.block_cells(looked, runs), routing.similarity_cells(looked, runs)
+    return Chapter(
+        "Routing",
+        text,
+        routing.grids(blocks, similar, study.frame, study.name),
+        [routing.map_picture(study.store, looked, looked["function"].iloc[0])],
+    )
+
+
 def targets(study: Study) -> Chapter | None:
     """What is learnt first, and what the networks are adapted to."""
     problems = problems_of(study.store, study.frame)
@@ -83,7 +180,7 @@ def targets(study: Study) -> Chapter | None:
 
 def backbones(study: Study) -> Chapter:
     """The frozen networks."""
-    return Chapter("Backbones", grids=[backbone_grid(study.frame, study.name)])
+    return Chapter("Backbones", grids=[backbone_grid(study.kept[0], study.name)])
 
 
 def diverged(study: Study) -> Chapter | None:
@@ -153,7 +250,13 @@ def _values(column: pd.Series) -> str:
 
 CHAPTERS: Sequence[Callable[[Study], Chapter | None]] = (
     losses,
+    paper,
+    statistics,
+    swept_settings,
+    sequence,
     learning_curves,
+    gradient_flow,
+    routes,
     targets,
     backbones,
     diverged,

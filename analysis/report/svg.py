@@ -31,6 +31,8 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
         element.attrib = {
             _local(key): _value(_local(key), value, name) for key, value in element.attrib.items()
         }
+        if element.tag == "image":  # named by its content, which two panels can share
+            element.attrib.pop("id", None)
     for attribute in ("height", "version"):  # the height follows from the width and the view box
         root.attrib.pop(attribute, None)
     label = ElementTree.Element("title", id=f"{name}-title")

@@ -14,7 +14,7 @@ from analysis.figures.rows import cells_of, look_of, rows_of
 from analysis.names import FROZEN, row_label
 from analysis.statistics.pairs import BASELINE
 from analysis.statistics.ranks import cliques
-from analysis.style import method_colour
+from analysis.style import extra_width, method_colour
 
 _ROW_HEIGHT = 0.24  # inches
 
@@ -44,7 +44,8 @@ def improvement_figure(table: pd.DataFrame) -> Figure:
 
 def profile_figure(table: pd.DataFrame) -> Figure:
     """Performance profiles with bands; `table` holds one block of `aggregates.profiles`."""
-    figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+    extra = extra_width(_labels(table))
+    figure = Figure(figsize=(5.0 + extra, 3.4), layout="constrained")
     axis = figure.subplots()
     rows = rows_of(table)
     for row in rows:
@@ -72,7 +73,11 @@ def ranks_figure(table: pd.DataFrame) -> Figure:
     bars = [] if math.isnan(difference) else cliques(ranks, difference)
     depth = math.ceil(len(ranks) / 2)
     figure = Figure(
-        figsize=(6.4, 0.9 + _ROW_HEIGHT * (depth + 0.6 * len(bars))), layout="constrained"
+        figsize=(
+            6.4 + 2 * extra_width(_labels(table)),
+            0.9 + _ROW_HEIGHT * (depth + 0.6 * len(bars)),
+        ),
+        layout="constrained",
     )
     axis = figure.subplots()
     axis.spines[["left", "bottom", "top"]].set_visible(False)
@@ -132,13 +137,18 @@ def _draw_ranks(axis: Axes, table: pd.DataFrame, ranks: Sequence[float], bottom:
 
 def _rows_figure(table: pd.DataFrame) -> tuple[Figure, Axes]:
     """A figure with one labelled row a row of `table`, the first on top."""
-    figure = Figure(figsize=(5.0, 0.7 + _ROW_HEIGHT * len(table)), layout="constrained")
+    labels = _labels(table)
+    size = (5.0 + extra_width(labels), 0.7 + _ROW_HEIGHT * len(table))
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
-    labels = [row_label(row.method, row.variant) for row in table.itertuples()]
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.5, -0.5)
     axis.set_ylabel("method")
     return figure, axis
+
+
+def _labels(table: pd.DataFrame) -> list[str]:
+    return [row_label(row.method, row.variant) for row in table.itertuples()]
 
 
 def _draw_intervals(axis: Axes, table: pd.DataFrame, limits: np.ndarray) -> None:

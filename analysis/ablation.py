@@ -163,12 +163,8 @@ def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]
 
 def _point(part: pd.DataFrame, losses: pd.Series) -> dict[str, object]:
     done = losses.dropna()
-    counts = part["trainable_parameters"].dropna()
-    reference = part["reference_parameters"].dropna()
-    off = [
-        abs(own - wanted) > COUNT_TOLERANCE * wanted
-        for own, wanted in zip(counts, reference, strict=False)
-    ]
+    counts, reference = part["trainable_parameters"], part["reference_parameters"]
+    off = (counts - reference).abs() > COUNT_TOLERANCE * reference  # not where either is missing
     geometric, low, high = log_interval(done)
     return {
         "mean": done.mean() if len(done) else math.nan,
@@ -179,9 +175,9 @@ def _point(part: pd.DataFrame, losses: pd.Series) -> dict[str, object]:
         "infinite": int(np.isinf(done).sum()),
         "missing": int((part["status"] == "missing").sum()),
         "failed": int((part["status"] == "failed").sum()),
-        "trainable_parameters": "/".join(f"{n:.0f}" for n in sorted(set(counts))),
-        "reference_parameters": "/".join(f"{n:.0f}" for n in sorted(set(reference))),
-        "off_budget": any(off),
+        "trainable_parameters": "/".join(f"{n:.0f}" for n in sorted(set(counts.dropna()))),
+        "reference_parameters": "/".join(f"{n:.0f}" for n in sorted(set(reference.dropna()))),
+        "off_budget": bool(off.any()),
     }
 
 

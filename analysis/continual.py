@@ -96,6 +96,8 @@ def _run(options: argparse.Namespace) -> None:
 def with_measures(frame: pd.DataFrame, study: str) -> pd.DataFrame:
     """`frame` with a column a measure, and what they come from in `matrix`, `moved` and `usage`.
 
+    Of a diverged run these are inf, but for the losses before the first task.
+
     Raises:
         UsageError: a run was not trained in sequence, or its numbers are not readable.
     """
@@ -141,6 +143,10 @@ def _measured(run: pd.Series, study: str) -> dict[str, Any]:
             found["moved"] = [np.array(row, dtype=float) for row in moved]
             found["usage"] = np.array(json.loads(run["atom_usage"]), dtype=float)
         diverged = run["status"] == "diverged"
+        if diverged:  # what stood still from then on has not been retained
+            losses[1:] = np.inf
+            for values in (*found.get("moved", ()), found.get("usage", np.empty(0))):
+                values.fill(np.inf)
         for measure in MEASURES:
             if (source := found.get(measure.source)) is not None:
                 found[measure.column] = measure.diverged if diverged else measure.of(source)

@@ -26,7 +26,10 @@ STRENGTHS = (0.0, 0.5, 1.0, 2.0, 5.0, 20.0, 1000.0)  # lambda, beside the traine
 
 @dataclass(frozen=True)
 class Change:
-    """One adapted linear of a one-lane adapter: its bound, and its norm at every point, (n,)."""
+    """One adapted linear of a one-lane adapter: its bound, and its norm at every point, (n,).
+
+    Where every token has a route of its own, tokens count as points: (n T,).
+    """
 
     layer: int
     linear: str
@@ -54,7 +57,7 @@ def spectral(matrices: Tensor) -> Tensor:
 
 
 def operators(adapter: Queryable, weights: Tensor) -> Tensor:
-    """R = sum_m w_m M_m in float64, (n, N_b, ..., r, r), of one lane's weights (n, N_b, ..., K)."""
+    """R = sum_m w_m M_m in float64, (n, ..., N_b, r, r), of one lane's weights (n, ..., N_b, K)."""
     atoms = adapter.router.atoms[0].double()
     return torch.einsum("...k,kij->...ij", weights.double(), atoms)
 
@@ -73,7 +76,7 @@ def changes(adapter: Queryable, x: Tensor, instruction: Tensor | None) -> Iterat
         A, B = linear.A[0].double(), linear.B[0].double()
         gate = A.new_ones(()) if linear.gate is None else linear.gate[0].double()
         left, right = torch.linalg.qr(B).R, torch.linalg.qr(A.T).R
-        inner = eye + gate * R[:, layer // adapter.config.block_size]
+        inner = eye + gate * R[..., layer // adapter.config.block_size, :, :]
         bound = linear.scale * spectral(B) * (1 + gate.abs() * largest_atom) * spectral(A)
         norms = linear.scale * spectral(left @ inner @ right.T)
         yield Change(layer, name, bound.item(), norms.flatten().cpu().numpy())
@@ -95,7 +98,7 @@ def route_columns(adapter: Queryable, x: Tensor, instruction: Tensor | None) -> 
     The prior's columns are there where the adapter has a prior channel: the share of an example's
     atoms that are among the k likeliest of pi, and the weight on pi's likeliest atom.
     """
-    weights = adapter.routes(x, instruction)[0].double()  # (n, N_b, ..., K)
+    weights = adapter.routes(x, instruction)[0].double()  # (n, ..., N_b, K)
     support = weights.gt(0)
     R = operators(adapter, weights)
     columns = {

@@ -18,10 +18,8 @@ Array = NDArray[np.float64]
 
 
 def rows(weights: Array) -> Array:
-    """(n, N_b, T, K), routed token by token, as rows (n T, N_b, K); (n, N_b, K) as it is."""
-    if weights.ndim == 3:
-        return weights
-    return np.moveaxis(weights, 2, 1).reshape(-1, weights.shape[1], weights.shape[3])
+    """(n, T, N_b, K), routed token by token, as rows (n T, N_b, K); (n, N_b, K) as it is."""
+    return weights.reshape(-1, *weights.shape[-2:])
 
 
 def usage(weights: Array) -> Array:

@@ -6,8 +6,9 @@
     results/<study>/routing_similarity.csv   how alike blocks, functions, seeds and targets route
     results/<study>/routing_<function>.svg   the atom chosen first, over the inputs, by block
 
-Usage, entropy and the similarity of blocks are over a run's first 500 test points, each with its
-text where the method reads one. Atoms of two runs have no common order: runs are compared, over one
+Usage, entropy and the similarity of blocks are over 500 test points of a run, the first of every
+target, each with its text where the method reads one; where every token has a route of its own,
+over their tokens. Atoms of two runs have no common order: runs are compared, over one
 grid of inputs, by usages in descending order and by linear CKA of the weights (`analysis.routes`).
 The maps show the first seed of each method of the study's first budget; with `--function NAME` that
 function's map alone is drawn, while the tables stay those of the whole study.
@@ -111,14 +112,16 @@ def _run(options: argparse.Namespace) -> None:
         if options.function not in functions:
             raise unknown_name(f"function of study {options.study}", options.function, functions)
         functions = [options.function]
+    runs = load_runs(store, cells)
+    blocks, similar = block_cells(cells, runs), similarity_cells(cells, runs)
+    with figure_style():
+        pictures = [map_picture(store, cells, function) for function in functions]
     with figure_style(), writing(Path(options.out) / options.study) as folder:
-        runs = load_runs(store, cells)
-        blocks, similar = block_cells(cells, runs), similarity_cells(cells, runs)
         write_csv(folder / "routing.csv", blocks)
         write_csv(folder / "routing_atoms.csv", atom_cells(cells, runs))
         write_csv(folder / "routing_similarity.csv", similar)
         write_markdown(folder / "routing.md", *grids(blocks, similar, frame, options.study))
-        write_pictures(folder, (map_picture(store, cells, function) for function in functions))
+        write_pictures(folder, pictures)
     print(f"{len(runs)} runs -> {folder}")
 
 
@@ -158,7 +161,7 @@ def _maps(store: Store, cells: pd.DataFrame) -> Iterator[Map]:
         cell = part.sort_values("seed").iloc[0]
         run = load_trained(store, cell["run_id"])
         weights = run.weights(points)
-        weights = weights if weights.ndim == 3 else weights.mean(2)
+        weights = weights if weights.ndim == 3 else weights.mean(1)  # over tokens
         label = f"{row_label(method, variant)}, seed {cell['seed']}"
         yield Map(label, run.surface(points), weights.argmax(-1).T)
 
@@ -285,11 +288,11 @@ def block_grid(blocks: pd.DataFrame, notes: Sequence[str], study: str) -> Grid:
         for budget, part in blocks.groupby("budget", sort=False)
     ]
     explained = [
-        f"Mean ± sample standard deviation over runs, each over its first {POINTS} test points. "
-        "Entropy: of one example's weights, in nats. Effective atoms: exp of the entropy of the "
-        "mean weights. Input dependence: the entropy of the mean weights minus the mean entropy, "
-        "the mutual information of input and atom in nats. Atoms used: those that any example "
-        "chose. Largest usage: the largest mean weight of an atom.",
+        f"Mean ± sample standard deviation over runs, each over {POINTS} test points at most, the "
+        "first of every target. Entropy: of one example's weights, in nats. Effective atoms: exp "
+        "of the entropy of the mean weights. Input dependence: the entropy of the mean weights "
+        "minus the mean entropy, the mutual information of input and atom in nats. Atoms used: "
+        "those that any example chose. Largest usage: the largest mean weight of an atom.",
     ]
     caption, headers = f"Routing by block, study {study}", ["method", "block", *columns.values()]
     return Grid("routing", caption, headers, sections, [*explained, *notes])

@@ -7,11 +7,12 @@
     results/<study>/theory.svg            bound and norm by layer, and through training
 
 The norm bound is ||dW(x)|| <= s ||B|| (1 + |g| max_m ||M_m||) ||A|| of every adapted linear, in
-spectral norms; beside it stands the norm of the change itself, s ||B (I + g R_b(x)) A||, over the
-run's first 500 test points. lambda is changed in the adapter as it was trained, without training
-again. A run stores its final weights alone, so the view through training adapts one stored cell a
-method once more, alone, as it was (the first cell of the study, or of `--function`), and stores
-nothing; that takes as long as the run did, and `--skip-training` leaves it out.
+spectral norms; beside it stands the norm of the change itself, s ||B (I + g R_b(x)) A||, over 500
+test points of the run, the first of every target. lambda is changed in the adapter as it was
+trained, without training again. A run stores its final weights alone, so the view through training
+adapts one stored cell a method once more, alone, as it was (the first cell of the study, or of
+`--function`), and stores nothing; that takes as long as the run did, and `--skip-training` leaves
+it out.
 
 A study without a finished run of a queryable method is refused, and one with missing or failed
 cells unless `--allow-missing` is given.
@@ -78,14 +79,13 @@ def _run(options: argparse.Namespace) -> None:
     known = set(cells["function"])
     if options.function is not None and options.function not in known:
         raise unknown_name(f"function of study {options.study}", options.function, known)
+    bounds, routes = look(store, cells)
+    training, remarks = None, list[str]()
+    if not options.skip_training:
+        own = cells if options.function is None else cells[cells["function"] == options.function]
+        training, remarks = look_through_training(store, own)
     with figure_style(), writing(Path(options.out) / options.study) as folder:
-        bounds, routes = look(store, cells)
-        training, remarks = None, list[str]()
-        if not options.skip_training:
-            own = (
-                cells if options.function is None else cells[cells["function"] == options.function]
-            )
-            training, remarks = look_through_training(store, own)
+        if training is not None:
             write_csv(folder / "theory_training.csv", _named(training))
         write_csv(folder / "theory.csv", _named(bounds))
         write_csv(folder / "theory_routing.csv", _named(routes))
@@ -182,9 +182,9 @@ def _bound_notes(frame: pd.DataFrame, bounds: pd.DataFrame) -> list[str]:
     beyond = int((bounds["largest_ratio"] > 1 + TOLERANCE).sum())
     return [
         "Bound: s ‖B‖ (1 + |g| max ‖M‖) ‖A‖ of an adapted linear; norm: s ‖B (I + g R(x)) A‖ at a "
-        f"point x; spectral norms, over the first {POINTS} test points of a run. Means over layers "
-        "and runs of the smallest, median and largest over points; the last column is the largest "
-        "of all.",
+        f"point x; spectral norms, over {POINTS} test points of a run at most, the first of every "
+        "target. Means over layers and runs of the smallest, median and largest over points; the "
+        "last column is the largest of all.",
         f"Linears of all runs whose norm exceeds the bound: {beyond} of {len(bounds)}.",
         *left_out(frame),
         *flags(frame),

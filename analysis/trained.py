@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from analysis.cells import variants
 from analysis.figures.rows import cells_of, rows_of
@@ -21,7 +20,7 @@ from qlexp.errors import UsageError
 from qlexp.execute import load_run, stored_config
 from qlexp.instructions import encode
 from qlexp.store import Store
-from qlexp.targets import Problem, Split, make_problem
+from qlexp.targets import Problem, Split
 
 POINTS = 500  # the test points that a run is looked at on, at most
 
@@ -38,23 +37,16 @@ class Trained:
     problem: Problem
 
     def points(self) -> tuple[Tensor, Tensor | None]:
-        """The first `POINTS` test points (1, n, 2), and e(z) (1, n, d_e) where it is read."""
+        """`POINTS` test points (1, n, 2), and e(z) (1, n, d_e) where it is read."""
         return split_inputs(self.config, self.problem.test, self.adapter)
 
     def weights(self, x: Array, target: int = 0) -> Array:
-        """Atom weights (n, N_b, ..., K) at points x (n, 2) under one target's first wording."""
-        like = next(self.adapter.parameters())
-        points = torch.as_tensor(x[None], dtype=like.dtype)
-        texts = encode(self.config, self.problem.test)
-        instruction = None
-        if texts is not None:  # the targets take turns, each with its first wording first
-            text = torch.as_tensor(texts[target], dtype=like.dtype)
-            instruction = text.expand(1, len(x), -1)
-        return self.routes(points, instruction)
+        """Atom weights (n, ..., N_b, K) at points x (n, 2) under one target's first wording."""
+        return self.routes(*inputs_at(self.config, self.problem, self.adapter, x, target))
 
     @torch.no_grad()
     def routes(self, x: Tensor, instruction: Tensor | None) -> Array:
-        """Atom weights (n, N_b, ..., K) at points x (1, n, 2)."""
+        """Atom weights (n, ..., N_b, K) at points x (1, n, 2)."""
         weights: Array = self.adapter.routes(x, instruction)[0].double().numpy()
         return weights
 
@@ -67,19 +59,37 @@ class Trained:
 
     def surface(self, x: Array) -> Array:
         """The first target's clean standardised values (n,) at points x (n, 2)."""
-        config, shift = self.config, self.problem.test.shifts[0]
-        return make_problem(config.function, shift, config.data, config.seed).target(x)
+        return self.problem.target(x)
 
 
-def split_inputs(
-    config: Config, split: Split, adapter: torch.nn.Module
+def inputs_at(
+    config: Config, problem: Problem, model: nn.Module, x: Array, target: int = 0
 ) -> tuple[Tensor, Tensor | None]:
-    """The first `POINTS` of a split as `adapter` takes them: x (1, n, 2), e(z) (1, n, d_e)."""
-    like = next(adapter.parameters())
-    instruction = encode(config, split)
+    """Points x (n, 2) as `model` takes them: (1, n, 2), and e(z) (1, n, d_e) where it reads one.
 
-    def tensor(values: Any) -> Tensor:
-        return torch.as_tensor(values[None, :POINTS], dtype=like.dtype, device=like.device)
+    The text is a target's first wording.
+    """
+    like = next(model.parameters())
+    points = torch.as_tensor(x[None], dtype=like.dtype, device=like.device)
+    texts = encode(config, problem.test)
+    if texts is None:
+        return points, None
+    first = np.flatnonzero(problem.test.target == target)[0]
+    return points, torch.as_tensor(texts[first]).to(points).expand(1, len(x), -1)
+
+
+def split_inputs(config: Config, split: Split, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """`POINTS` of a split as `model` takes them: x (1, n, 2), e(z) (1, n, d_e).
+
+    They are the first of every target, equally many of each.
+    """
+    like = next(model.parameters())
+    instruction = encode(config, split)
+    turn = pd.Series(split.target).groupby(split.target).cumcount()
+    chosen = np.argsort(turn.to_numpy(), kind="stable")[:POINTS]
+
+    def tensor(values: Array) -> Tensor:
+        return torch.as_tensor(values[None, chosen], dtype=like.dtype, device=like.device)
 
     return tensor(split.x), None if instruction is None else tensor(instruction)
 

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
+from analysis.inference.timing import in_turns
 from analysis.names import method_order
 from analysis.ratios import Ratio, paired_ratio
 from benchmarks.contenders import Setting, lane_step
 from benchmarks.report import arguments, publish
-from benchmarks.timing import in_turns
 from qlexp.budget import trainable_count
 from qlexp.environment import device_name, keep_freed_memory, versions
 from qlexp.main import choices
@@ -43,7 +43,7 @@ def main() -> None:
     seconds: Seconds = {}
     for mode in modes:
         calls = {name: lane_step(SETTING, name, mode == "compiled") for name in methods}
-        seconds[mode] = in_turns(calls, options.repeats)
+        seconds[mode] = in_turns(calls, REFERENCE, options.repeats)
     counts = {name: trainable_count(SETTING.configs(name)[0]) for name in methods}
     publish(render(seconds, counts), options.out, "methods.md")
 

@@ -1,4 +1,7 @@
-"""Interleaved timing: contenders take turns, so that a slow spell hits all of them."""
+"""Interleaved timing of long calls: contenders take turns, so that a slow spell hits all of them.
+
+Short calls, which want a warm-up in every turn, are timed by `analysis.inference.timing`.
+"""
 
 import statistics
 import time
@@ -11,14 +14,6 @@ def interleaved(
     contenders: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2
 ) -> dict[str, float]:
     """Median seconds of one call of each contender, over `repeats` rounds."""
-    seconds = in_turns(contenders, repeats, warmup)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def in_turns(
-    contenders: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 2
-) -> dict[str, list[float]]:
-    """Seconds of one call of each contender in every one of `repeats` rounds."""
     for call in contenders.values():
         for _ in range(warmup):
             call()
@@ -30,7 +25,7 @@ def in_turns(
             call()
             _synchronise()
             seconds[name].append(time.perf_counter() - started)
-    return seconds
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _synchronise() -> None:

@@ -47,16 +47,23 @@ def _compiled(mode: str | None, shape: Hashable) -> LossFunction:
 
 @cache
 def _can_compile(device_type: str) -> bool:
-    try:
-        torch.compile(torch.sin)(torch.ones(2, device=device_type))
-    except Exception as error:  # a missing compiler shows in many ways
+    error = compiler_error(device_type)
+    if error is not None:
         log.warning(
             "compile=true, but nothing can be compiled here (%s): training goes on uncompiled. "
             "Install a C++ compiler such as g++, or set compile=false.",
-            str(error).strip().splitlines()[0],
+            error,
         )
-        return False
-    return True
+    return error is None
+
+
+def compiler_error(device_type: str) -> str | None:
+    """Why nothing can be compiled for a device, in one line; None where it can."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device_type))
+    except Exception as error:  # a missing compiler shows in many ways
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
 
 
 def from_compiler(error: Exception) -> bool:

@@ -153,7 +153,8 @@ def adapt(
 def replay(config: Config, store: Store, observe: Callable[[Adapter, int], object]) -> Curves:
     """Adapts the stored backbone of `config` once more, alone; nothing is stored.
 
-    The numbers are those of the stored run to rounding.
+    The numbers are those of the stored run to rounding; targets in sequence follow on one another
+    as they did.
 
     Args:
         observe: called with the adapter and the updates done, at the start and after each update.
@@ -161,17 +162,22 @@ def replay(config: Config, store: Store, observe: Callable[[Adapter, int], objec
     device = environment.pick_device(config.device)
     adapter = build_adapter([config], load_backbones([config], store, device))
     samples = _stack([config], [problem_of(config)], "adapt", device)
-    updates_done = count(1)
+    updates_done, history = count(1), History()
     observe(adapter, 0)
-    return _train(
-        adapter,
-        [config],
-        adapter.trainable(),
-        samples,
-        "adapt",
-        None,
-        lambda _: observe(adapter, next(updates_done)),
-    )
+    for task in samples.chunk(config.shift.tasks):
+        history.note(
+            _train(
+                adapter,
+                [config],
+                adapter.trainable(),
+                task,
+                "adapt",
+                None,
+                lambda _: observe(adapter, next(updates_done)),
+                history.alive,
+            )
+        )
+    return history.joined_curves()
 
 
 def _evaluated(configs: Sequence[Config]) -> list[str]:

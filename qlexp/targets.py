@@ -68,9 +68,11 @@ class Problem:
         return (values - self.mean) / self.deviation
 
     def target(self, x: Array) -> Array:
-        """The clean standardised target at scaled points: (n, 2) -> (n,)."""
-        values = _raw_values(self.function, x, self.target_coefficients)
-        return rotate((values - self.mean) / self.deviation, x[:, 0], self.shift.rotation)
+        """The clean standardised target, the first of several, at scaled points: (n, 2) -> (n,)."""
+        first = self.adapt.shifts[0]
+        moved = _shifted(self.function.name, self.source_coefficients, first)
+        values = _raw_values(self.function, x, moved)
+        return rotate((values - self.mean) / self.deviation, x[:, 0], first.rotation)
 
     def raw(self, values: Array) -> Array:
         """Standardised values in the function's own units."""

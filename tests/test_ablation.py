@@ -220,6 +220,34 @@ def test_lines_gaps_and_scales_of_the_figure(store: Store) -> None:
     assert labels == ["lora", "queryable"]
 
 
+def test_a_single_seed_has_no_interval_in_the_figure(store: Store) -> None:
+    frame = load_study(store, "blocks")
+    frame = frame[frame["seed"] == 0]
+    axes = swept_axes(frame, "blocks")
+    points = estimates(with_loss(frame, "test_loss"), axes)
+    panels = ablation_figure(points, "method.block_size", axes, "test_loss", "ratio").axes
+    bars = [bar for panel in panels for bar in panel.containers]
+    assert len(bars) == 2 * len(FUNCTIONS)
+    for _, caps, (segments,) in bars:
+        assert all(np.isnan(cap.get_ydata()).all() for cap in caps)
+        assert not any(np.isfinite(part).all() and len(part) for part in segments.get_segments())
+
+
+def test_counts_are_held_against_the_reference_of_their_own_run(store: Store) -> None:
+    """Seed 0 has not run, which leaves its reference without a count of its own."""
+    frame = load_study(store, "blocks")
+    own = (frame["method"] == "queryable") & frame["overrides"].str.endswith("=2")
+    for seed, count, reference in ((0, math.nan, 500.0), (1, 1000.0, 1000.0), (2, 520.0, 500.0)):
+        cell = own & (frame["seed"] == seed)
+        frame.loc[cell, ["trainable_parameters", "reference_parameters"]] = count, reference
+    axes = swept_axes(frame, "blocks")
+    points = estimates(with_loss(frame, "test_loss"), axes)
+    assert not points.loc[points["method.block_size"] == "2", "off_budget"].any()
+    frame.loc[own & (frame["seed"] == 2), "trainable_parameters"] = 600.0
+    points = estimates(with_loss(frame, "test_loss"), axes)
+    assert points.loc[points["method.block_size"] == "2", "off_budget"].all()
+
+
 def test_missing_cells_are_refused_or_counted(store: Store, tmp_path: Path, capsys) -> None:
     name = "matyas-queryable-method_block_size=2-0"
     (store.run_folder(name) / "summary.json").unlink()

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from build import composed
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -23,14 +24,16 @@ from analysis.cells import Estimate, build_blocks
 from analysis.figures import __main__ as figures_command
 from analysis.figures.contours import grid, levels_around_zero
 from analysis.figures.curves import curves_figure
-from analysis.figures.predictions import Prediction, evaluate, predictions_figure
-from analysis.figures.targets import problem_of
+from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
+from analysis.figures.targets import Drawn, problems_of, targets_figure
 from analysis.load import LOSSES, layer_norms, load_study, require_complete
 from analysis.names import budget_order, function_order, method_order
 from analysis.notes import number, spread
 from analysis.render import Grid, Section, Text, latex, markdown
 from qlexp.errors import UsageError
+from qlexp.execute import stored_config
 from qlexp.functions import FUNCTIONS
+from qlexp.stages import problem_of
 from qlexp.store import Cell, Store, write_folder
 
 STUDY = "made_up"
@@ -39,10 +42,17 @@ METHODS = ("full", "queryable", "lora", "shared_lora", "frozen")
 TRAINABLE = {"frozen": 0, "lora": 1000, "shared_lora": 600, "queryable": 1050, "full": 90_000}
 SEEDS = (0, 1, 2)
 NOISE = 0.05
+KINDS = {
+    "frozen": "frozen.Frozen",
+    "lora": "lora.LoRA",
+    "shared_lora": "shared_lora.SharedLoRA",
+    "queryable": "queryable.Queryable",
+    "full": "frozen.Full",
+}
 
 
 def config_of(function: str, method: str, seed: int) -> dict:
-    target = "SOAP" if method == "full" else "AdamW"
+    optimizer = {"_target_": f"qlexp.optim.{'soap.SOAP' if method == 'full' else 'adamw.AdamW'}"}
     stage = {"epochs": 5, "batch_size": None, "learning_rate": 5e-4}
     return {
         "function": {
@@ -54,8 +64,11 @@ def config_of(function: str, method: str, seed: int) -> dict:
         "shift": {"strength": 0.2, "rotation": 15.0, "coefficients": None},
         "data": {"pretrain": 64, "adapt": 32, "validation": 16, "test": 16, "noise": NOISE},
         "backbone": {"depth": 4, "width": 32, "heads": 4, "tokens": "fourier"},
-        "method": {"_target_": f"qlexp.adapters.{method}", "name": method},
-        "optimizer": {"_target_": f"qlexp.optim.{target}"},
+        "method": {"_target_": f"qlexp.adapters.{KINDS[method]}", "name": method},
+        "optimizer": optimizer,
+        "pretrain_optimizer": optimizer,
+        "instruction": {"encoder": "none"},
+        "budget": {"by": "count"},
         "trainer": {"pretrain": stage, "adapt": stage, "loss_ceiling": 10.0, "r2_floor": 0.9},
         "seed": seed,
         "precision": "float32",
@@ -632,7 +645,7 @@ def test_figures_of_a_function(gappy: Store, tmp_path: Path, monkeypatch) -> Non
 
     def load_run(store: Store, identity: str) -> tuple[nn.Module, object]:
         asked.append(identity)
-        return Tilted(), problem_of(store.summary(identity)["config"])
+        return Tilted(), problem_of(stored_config(store, identity))
 
     monkeypatch.setattr(figures_command, "load_run", load_run)
     files = figures_run(gappy, tmp_path, "--function", "matyas")
@@ -685,24 +698,89 @@ def test_unreadable_curves_are_refused(store: Store, tmp_path: Path, capsys) -> 
 
 
 def test_predictions_fall_where_they_belong() -> None:
-    values = evaluate(Tilted(), side=5)
     points = grid(5)
+    values = evaluate(Tilted(), torch.as_tensor(points[None], dtype=torch.float32))
     np.testing.assert_allclose(values, points[:, 0] + 2 * points[:, 1], atol=1e-6)
     assert points[1].tolist() == [-0.5, -1.0]
 
 
 def test_prediction_panels_are_labelled() -> None:
-    problem = problem_of(config_of("matyas", "lora", 0))
+    problem = problem_of(composed("function=matyas"))
+    points = torch.as_tensor(grid(SIDE)[None], dtype=torch.float32)
     predictions = [
-        Prediction("lora", "", "done", evaluate(Tilted())),
-        Prediction("queryable", "", "diverged", None),
+        Prediction("lora", "", "done", problem, evaluate(Tilted(), points)),
+        Prediction("queryable", "", "diverged", problem),
+        Prediction("queryable", "", "missing"),
     ]
-    figure = predictions_figure("matyas", 0, problem, predictions)
+    figure = predictions_figure("matyas", 0, predictions)
     labels = {axis.get_xlabel() for axis in figure.axes if axis.axison} - {""}
     assert labels == {"x₁ (scaled)"}
     bars = {axis.get_ylabel() for axis in figure.axes} - {"x₂ (scaled)", ""}
     assert bars == {"value (standardised)", "error (standardised)"}
-    assert [t.get_text() for axis in figure.axes for t in axis.texts] == ["diverged"] * 2
+    assert [t.get_text() for axis in figure.axes for t in axis.texts] == [
+        *("diverged", "diverged", "missing", "missing")
+    ]
+
+
+def test_every_row_is_held_against_its_own_target() -> None:
+    predictions = []
+    for strength in (0.1, 0.4):
+        problem = problem_of(composed("function=matyas", f"shift.strength={strength}"))
+        values = problem.target(grid(SIDE))
+        predictions.append(Prediction("lora", f"{strength}", "done", problem, values + 0.5))
+    figure = predictions_figure("matyas", 0, predictions)
+    errors = [axis for axis in figure.axes if axis.get_title().endswith("error")]
+    assert len(errors) == 2
+    for axis in errors:
+        assert axis.collections[0].levels[-1] == pytest.approx(0.5)
+
+
+def test_the_target_that_is_drawn_is_one_that_is_served() -> None:
+    """Full strength and full rotation at once are no target of several."""
+    config = composed("function=matyas", "shift.targets=4", "shift.rotation=30", "data.noise=0")
+    problem = problem_of(config)
+    rows = problem.adapt.target == 0
+    np.testing.assert_allclose(problem.target(problem.adapt.x[rows]), problem.adapt.y[rows])
+    titles = [axis.get_title() for axis in targets_figure({"matyas": Drawn(problem)}).axes]
+    assert "first of 4 targets" in titles
+    own = Prediction("lora", "", "done", problem, problem.target(grid(SIDE)))
+    titles = [axis.get_title() for axis in predictions_figure("matyas", 0, [own]).axes]
+    assert "first of 4 targets" in titles
+
+
+def test_the_setting_that_is_drawn_is_named_where_the_study_sweeps_it(tmp_path: Path) -> None:
+    store, cells = Store(tmp_path / "store"), []
+    for strength in (0.1, 0.2):
+        summary = summary_of("matyas", "lora", 0, run_id=f"{int(10 * strength)}")
+        summary["config"]["shift"]["strength"] = strength
+        write_run(store, summary)
+        cells.append(cell_of(summary, "equal_rank", f"shift.strength={strength}", "method.rank=4"))
+    store.write_study(STUDY, cells)
+    frame = load_study(store, STUDY)
+    drawn = problems_of(store, frame)["matyas"]
+    assert drawn.setting == "shift.strength=0.1"
+    assert drawn.problem.shift.strength == 0.1
+    titles = [axis.get_title() for axis in targets_figure({"matyas": drawn}).axes]
+    assert "target\nshift.strength=0.1" in titles
+    assert problems_of(store, frame[:1])["matyas"].setting == ""
+
+
+def test_predictions_of_methods_that_read_a_text(studied: Store, tmp_path: Path) -> None:
+    arguments = ["--study", "tiny", "--store", str(studied.root), "--out", str(tmp_path)]
+    assert figures_command.main([*arguments, "--function", "matyas"]) == 0
+    check_svg(tmp_path / "tiny" / "predictions_equal_rank_matyas.svg")
+
+
+def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
+    store: Store, tmp_path: Path, monkeypatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise OSError("a broken disk")
+
+    monkeypatch.setattr(figures_command, "curves_figure", broken)
+    arguments = ["--study", STUDY, "--store", str(store.root), "--out", str(tmp_path)]
+    with pytest.raises(OSError, match="a broken disk"):
+        figures_command.main(arguments)
 
 
 def test_diverging_levels_are_symmetric() -> None:

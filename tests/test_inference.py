@@ -193,6 +193,38 @@ def test_a_round_times_every_contender_once() -> None:
     assert calls["b"] == calls["c"] > 3
 
 
+def test_without_a_compiler_nothing_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("no working C++ compiler found\nand more")
+
+    def never(*args: Any) -> Any:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr("analysis.inference.__main__.measure", never)
+    chosen = ["--backbone", "small", "--methods", "lora", "--device", "cpu"]
+    assert main([*chosen, "--out", str(tmp_path / "out")]) == 2
+    complaint = capsys.readouterr().err
+    assert "no working C++ compiler found" in complaint
+    assert "--eager" in complaint
+    assert len(complaint.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_fails_in_measuring_is_not_blamed_on_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> Any:
+        raise OSError("a broken disk")
+
+    monkeypatch.setattr("analysis.inference.__main__.measure", broken)
+    chosen = ["--backbone", "small", "--methods", "lora", "--device", "cpu", "--eager"]
+    with pytest.raises(OSError, match="a broken disk"):
+        main([*chosen, "--out", str(tmp_path)])
+
+
 def test_every_method_and_form_is_measured_against_lora() -> None:
     configs = configs_of(["queryable", "dora"], "small", 2)
     rows = list(measure(configs, "small", CPU, (1, 2), ("eager",), 1))

@@ -288,6 +288,17 @@ def test_gaps_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not (tmp_path / "out").exists()
 
 
+def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise OSError("a broken disk")
+
+    monkeypatch.setattr(report, "CHAPTERS", [broken])
+    with pytest.raises(OSError, match="a broken disk"):
+        command(make_store(tmp_path / "store"), tmp_path)
+
+
 def test_a_study_of_which_nothing_is_stored(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.write_study(STUDY, [cell_of(summary_of("levy", "lora", 0), "equal_rank")])

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 import torch
+from build import adapted, jolt, of_method, points
 from conftest import compute_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from queryable_example import Example
 from scipy.spatial.distance import jensenshannon
 
 from analysis import routing
@@ -30,7 +34,8 @@ from analysis.routes import (
     usage,
     usage_agreement,
 )
-from analysis.trained import load_trained
+from analysis.trained import POINTS, load_trained
+from qlexp.encoders import embed
 from qlexp.instructions import describe
 from qlexp.store import Store
 
@@ -110,12 +115,64 @@ def test_cka_with_a_constant_routing_is_unknown() -> None:
     assert np.isnan(cka(weights_of(1), constant)).all()
 
 
+@torch.no_grad()
 def test_tokens_are_rows_of_their_own() -> None:
-    by_token = np.stack([weights_of(0), weights_of(1)], axis=2)  # (n, N_b, T, K)
-    flat = rows(by_token)
-    assert flat.shape == (14, 3, 6)
-    assert np.array_equal(flat[2 * 4 + 1], weights_of(1)[4])
+    config = of_method("queryable")
+    shape = replace(config.method.config, routing="token", block_size=1)  # 4 blocks, 2 tokens
+    model = adapted(replace(config, method=replace(config.method, config=shape)), [0])
+    jolt(model, [0], std=0.4)
+    x, expected = points([0]), []
+    for tokens in model.backbone.tokens(x)[0]:
+        example = Example(model, lane=0)
+        example.predict(tokens)
+        expected += list(torch.stack(example.weights, dim=1).numpy())  # a token: (N_b, K)
+    np.testing.assert_allclose(rows(model.routes(x)[0].numpy()), expected, atol=1e-10)
     assert np.array_equal(rows(weights_of(0)), weights_of(0))
+
+
+def test_maps_and_tables_of_routes_by_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["method=queryable", "method.routing=token", "method.block_size=1", "function=matyas"]
+    store = compute_study(tmp_path / "store", "tiny", [own])
+    drawn: list[Map] = []
+    monkeypatch.setattr(routing, "routing_figure", lambda _, maps: drawn.extend(maps) or Figure())
+    assert command(store, tmp_path) == 0
+    run = load_trained(store, identity_of(store, "queryable", "matyas"))
+    weights = run.routes(torch.as_tensor(grid(SIDE)[None], dtype=torch.float32), None)
+    first, second = weights[:, 0], weights[:, 1]
+    np.testing.assert_array_equal(drawn[0].atoms, (first + second).argmax(-1).T)
+    assert set(pd.read_csv(tmp_path / "tiny" / "routing.csv")["block"]) == {1, 2, 3, 4}
+
+
+def test_targets_in_sequence_each_have_their_points_and_text(tmp_path: Path) -> None:
+    own = ["method=instruction_queryable", "function=matyas", "data.test=300"]
+    store = compute_study(
+        tmp_path / "store", "tiny", [[*own, "shift.targets=2", "shift.order=sequence"]]
+    )
+    run = load_trained(store, identity_of(store, "instruction_queryable", "matyas"))
+    split = run.problem.test
+    x, _ = run.points()
+    assert len(x[0]) == POINTS
+    for target in range(2):
+        owned = split.x[split.target == target][: POINTS // 2].astype(np.float32)
+        assert {tuple(point) for point in owned} <= {tuple(point) for point in x[0].numpy()}
+        config, shift = run.config, split.shifts[target]
+        text = embed([describe(config.function, shift)], "hashing", None, 16)
+        z = torch.as_tensor(text, dtype=torch.float32).expand(1, 25, -1)
+        square = torch.as_tensor(grid(5)[None], dtype=torch.float32)
+        np.testing.assert_array_equal(run.weights(grid(5), target), run.routes(square, z))
+
+
+def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
+    studied: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise OSError("a broken disk")
+
+    monkeypatch.setattr(routing, "load_trained", broken)
+    with pytest.raises(OSError, match="a broken disk"):
+        command(studied, tmp_path)
 
 
 def identity_of(store: Store, method: str, function: str = "drop_wave", seed: int = 0) -> str:
@@ -148,12 +205,12 @@ def test_several_targets_are_told_apart(tmp_path: Path) -> None:
     cells = [["method=instruction_queryable", "shift.targets=3", "function=matyas"]]
     store = compute_study(tmp_path / "store", "tiny", cells)
     run = load_trained(store, identity_of(store, "instruction_queryable", "matyas"))
-    points = grid(5)
+    square = grid(5)
     assert run.targets == 3
     np.testing.assert_allclose(
         run.surface(run.problem.test.x[::3]), run.problem.test.clean[::3], atol=1e-12
     )
-    maps = [run.weights(points, target) for target in range(3)]
+    maps = [run.weights(square, target) for target in range(3)]
     assert not np.array_equal(maps[0], maps[1])
     assert command(store, tmp_path) == 0
     table = pd.read_csv(tmp_path / "tiny" / "routing_similarity.csv")
@@ -227,19 +284,19 @@ def test_maps_are_drawn_for_the_functions_asked_for(
 
 
 def test_a_map_shows_the_planted_atoms() -> None:
-    points = grid(SIDE)
-    halves = np.where(points[:, 0] > 0, 11, 3)
-    many = np.arange(len(points)) % 12
+    square = grid(SIDE)
+    halves = np.where(square[:, 0] > 0, 11, 3)
+    many = np.arange(len(square)) % 12
     maps = [
-        Map("one", points[:, 0], np.stack([halves, np.full_like(halves, 3)])),
-        Map("other", points[:, 1], many[None]),
+        Map("one", square[:, 0], np.stack([halves, np.full_like(halves, 3)])),
+        Map("other", square[:, 1], many[None]),
     ]
     figure = routing_figure("matyas", maps)
     images = [axis.images[0] for axis in figure.axes if axis.images]
     colours = images[0].cmap(images[0].norm(images[0].get_array()))
     left, right = to_hex(colours[0, 0]), to_hex(colours[0, -1])
     shown = [[to_hex(colour) for colour in row] for row in colours]
-    assert shown == [[right if x > 0 else left for x in points[:SIDE, 0]]] * SIDE
+    assert shown == [[right if x > 0 else left for x in square[:SIDE, 0]]] * SIDE
     keys = []
     for legend in filter(None, (axis.get_legend() for axis in figure.axes)):
         patches = (to_hex(patch.get_facecolor()) for patch in legend.get_patches())

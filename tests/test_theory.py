@@ -12,6 +12,7 @@ from build import F64, jolt, network, points
 from conftest import compute_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from queryable_example import Example
 
 from analysis import theory
 from analysis.figures.theory import theory_figure
@@ -23,6 +24,7 @@ from qlexp.config import BackboneConfig
 from qlexp.execute import stored_config
 from qlexp.initial import Draw
 from qlexp.stages import replay
+from qlexp.stages import updates as updates_of
 from qlexp.store import Store, read_curves, read_tensors
 
 SHALLOW = BackboneConfig(depth=3, width=8, heads=2, mlp_ratio=2, frequencies=2)
@@ -133,18 +135,24 @@ def test_route_columns_are_those_of_a_plain_loop() -> None:
     assert [row["strength"] for row in routes_by_strength(model_of(4), x, None)] == [None]
 
 
+@pytest.mark.parametrize("instructed", [False, True])
 @torch.no_grad()
-def test_tokens_that_are_routed_by_themselves_count_as_points(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, x, z = model_of(5, instructed=True), points([5]), text_of(5)
-    weights, changed = model.routes(x, z), list(changes(model, x, z))
+def test_tokens_that_are_routed_by_themselves_count_as_points(instructed: bool) -> None:
+    model, x = model_of(5, instructed, routing="token", block_size=1), points([5])
+    z, by_token = text_of(5) if instructed else None, []
+    for n, tokens in enumerate(model.backbone.tokens(x)[0]):
+        example = Example(model, 0, None if z is None else z[0, n])
+        example.predict(tokens)
+        by_token += list(torch.stack(example.weights, dim=1).numpy())
+    expected = dense(model, np.array(by_token))  # routes (n T, N_b, K)
+    for change in changes(model, x, z):
+        bound, norms = expected[change.layer, change.linear]
+        assert change.bound == pytest.approx(bound)
+        np.testing.assert_allclose(change.norms, norms)
     columns = route_columns(model, x, z)
-    tokens = torch.stack([weights, weights], dim=3)  # (L, n, N_b, T, K)
-    monkeypatch.setattr(model, "routes", lambda *_: tokens)
-    for one, other in zip(changes(model, x, z), changed, strict=True):
-        np.testing.assert_allclose(one.norms, np.repeat(other.norms, 2))
-    assert route_columns(model, x, z) == pytest.approx(columns)
+    entropies = [-sum(p * np.log(p) for p in w if p > 0) for w in np.concatenate(by_token)]
+    assert columns["entropy"] == pytest.approx(np.mean(entropies))
+    assert ("shared_with_prior" in columns) == instructed
 
 
 def identity_of(store: Store, method: str, function: str = "drop_wave", seed: int = 0) -> str:
@@ -172,6 +180,25 @@ def test_a_replay_ends_where_the_run_did(studied: Store, method: str) -> None:
     loss = read_curves(studied.run_folder(identity))["loss"]
     np.testing.assert_allclose(curves.loss[:, 0], loss, rtol=1e-4)
     assert sorted(path.name for path in (studied.root / "runs").iterdir()) == before
+
+
+def test_a_replay_goes_through_the_targets_in_sequence(tmp_path: Path) -> None:
+    words = ["method=queryable", "shift.targets=2", "shift.order=sequence"]
+    store = compute_study(tmp_path / "store", "tiny", [[*words, "trainer.adapt.epochs=4"]])
+    identity, seen = identity_of(store, "queryable"), []
+
+    def observe(adapter: Any, updates: int) -> None:
+        seen.append((updates, {n: p.detach().clone()[0] for n, p in adapter.trainable().items()}))
+
+    config = stored_config(store, identity)
+    curves = replay(config, store, observe)
+    assert [updates for updates, _ in seen] == list(range(updates_of(config, "adapt") + 1))
+    stored = read_tensors(store.run_folder(identity) / "adapter.safetensors")
+    for name, value in stored.items():
+        torch.testing.assert_close(seen[-1][1][name], value, rtol=1e-3, atol=1e-5)
+    recorded = read_curves(store.run_folder(identity))
+    assert curves.steps == recorded["step"].tolist()
+    np.testing.assert_allclose(curves.loss[:, 0], recorded["loss"], rtol=1e-4)
 
 
 def command(store: Store, out: Path, *more: str, study: str = "tiny") -> int:
@@ -258,6 +285,17 @@ def test_a_study_without_routing_is_refused(studied: Store, tmp_path: Path, caps
     message = capsys.readouterr().err
     assert "Study 'plain' has no finished run of a queryable method" in message
     assert message.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
+    studied: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise OSError("a broken disk")
+
+    monkeypatch.setattr(theory, "load_trained", broken)
+    with pytest.raises(OSError, match="a broken disk"):
+        command(studied, tmp_path)
 
 
 def test_an_unknown_function_is_refused(studied: Store, tmp_path: Path, capsys) -> None:

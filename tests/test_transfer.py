@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analysis import continual, transfer
-from analysis.figures.continual import drift_lines, interval, loss_matrices
+from analysis.figures.continual import drift_lines, forgetting_bars, loss_matrices
 from analysis.load import load_study
 from qlexp.store import Cell, Store, write_file, write_folder
 
@@ -274,8 +274,41 @@ def test_a_study_of_which_nothing_is_stored_is_refused(tmp_path: Path, capsys) -
     assert "no finished run" in capsys.readouterr().err
 
 
-def test_the_interval_is_students() -> None:
-    values = np.array([0.3, -0.1, 0.7])
-    found = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
-    assert interval(values) == pytest.approx((found.low, found.high))
-    assert interval(values[:1]) == (0.3, 0.3)
+def drawn_intervals(frame: pd.DataFrame) -> list[tuple[float, float]]:
+    """The lines of the bars, in the order of the methods."""
+    (axis,) = forgetting_bars(frame).axes
+    lines = [line for line in axis.lines if line.get_marker() == "None"][:-1]  # the last one is 0
+    return [tuple(line.get_xdata()) for line in lines]
+
+
+def test_the_interval_is_students_and_one_seed_has_none(store: Store) -> None:
+    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = frame[(frame["function"] == "ackley") & (frame["method"] != "frozen")]
+    expected = []
+    for method in ("lora", "queryable"):
+        values = frame.loc[frame["method"] == method, "forgetting"]
+        expected.append(scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.95))
+    np.testing.assert_allclose(drawn_intervals(frame), expected)
+    assert drawn_intervals(frame[frame["seed"] == 0]) == []
+
+
+def test_a_lane_that_stopped_early_retains_nothing(store: Store, tmp_path: Path) -> None:
+    """A diverged run whose numbers stand still and are finite, as a stopped lane's are."""
+    still = [[0.5] * TASKS] + [[0.2] * TASKS] * TASKS
+    no_drift = [[0.0] * (task + 1) for task in range(TASKS)]
+    lost = "ackley-queryable-1"
+    change(store, lost, status="diverged", task_losses=still, route_drift=no_drift)
+    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    cells = frame[(frame["function"] == "ackley") & (frame["method"] == "queryable")]
+    image = loss_matrices(cells).axes[0].images[0].get_array()
+    assert np.ma.getmaskarray(image)[1:].all()
+    assert not np.ma.getmaskarray(image)[0].any()
+    assert command(store, tmp_path) == 0
+    table = pd.read_csv(tmp_path / STUDY / "continual_tasks.csv")
+    run = table[(table["status"] == "diverged") & (table["method"] == "queryable")]
+    assert (run.loc[run["learnt"] == 0, "test_loss"] == 0.5).all()
+    after = run[run["learnt"] > 0]
+    assert len(after) == TASKS * TASKS
+    assert np.isposinf(after["test_loss"]).all()
+    assert np.isposinf(after["route_drift"].dropna()).all()
+    assert np.isposinf(np.concatenate([frame.loc[frame["run_id"] == lost, "usage"].iloc[0]])).all()

@@ -8,6 +8,8 @@ With `--function NAME` it renders, for that function alone,
     results/<study>/curves_<budget>_<function>.svg
     results/<study>/predictions_<budget>_<function>.svg    target, prediction and error by method
 
+Where an adapter serves several targets the first is drawn, and methods that read a text are given
+its first wording. Where a study sweeps the shift or the noise, `targets.svg` says which it shows.
 A study with missing or failed cells is refused unless `--allow-missing` is given; the figures then
 name the gaps. The same store and the same versions give the same bytes.
 """
@@ -22,15 +24,18 @@ from matplotlib.figure import Figure
 
 from analysis.cells import variants
 from analysis.cli import exit_code, parser, writing
+from analysis.figures.contours import grid
 from analysis.figures.curves import curves_figure
-from analysis.figures.predictions import Prediction, evaluate, predictions_figure
+from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
 from analysis.figures.targets import problems_of, targets_figure
 from analysis.load import finished, load_study, open_store, require_complete
 from analysis.names import budget_order, method_order
 from analysis.style import figure_style, save_svg
+from analysis.trained import inputs_at
 from qlexp.errors import UsageError, unknown_name
-from qlexp.execute import load_run
-from qlexp.store import Store
+from qlexp.execute import load_run, stored_config
+from qlexp.stages import problem_of
+from qlexp.store import FINISHED, Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,10 +58,12 @@ def _run(options: argparse.Namespace) -> None:
         require_complete(frame, options.study)
     if finished(frame).empty:
         raise UsageError(f"Study '{options.study}' has no finished run to draw.")
-    with figure_style(), writing(Path(options.out) / options.study) as folder:
-        for name, figure in _figures(store, frame, options.function):
-            save_svg(figure, folder / f"{name}.svg")
-            print(folder / f"{name}.svg")
+    with figure_style():
+        figures = dict(_figures(store, frame, options.function))
+        with writing(Path(options.out) / options.study) as folder:
+            for name, figure in figures.items():
+                save_svg(figure, folder / f"{name}.svg")
+                print(folder / f"{name}.svg")
 
 
 def _figures(
@@ -77,20 +84,22 @@ def _predictions(store: Store, cells: pd.DataFrame, function: str) -> Figure:
     seed = int(finished(cells)["seed"].min())
     cells = cells.assign(variant=variants(cells))
     cells = cells[cells["seed"] == seed]
-    problem, predictions = None, []
+    predictions = []
     order = sorted(
         cells.index, key=lambda i: (method_order(cells.at[i, "method"]), cells.at[i, "variant"])
     )
     for cell in cells.loc[order].itertuples():
-        values = None
+        problem = values = None
         if cell.status == "done":
-            adapter, own = load_run(store, cell.run_id)
-            problem = problem or own
-            values = evaluate(adapter)
-        predictions.append(Prediction(cell.method, cell.variant, cell.status, values))
-    if problem is None:
+            config = stored_config(store, cell.run_id)
+            adapter, problem = load_run(store, cell.run_id)
+            values = evaluate(adapter, *inputs_at(config, problem, adapter, grid(SIDE)))
+        elif cell.status in FINISHED:
+            problem = problem_of(stored_config(store, cell.run_id))
+        predictions.append(Prediction(cell.method, cell.variant, cell.status, problem, values))
+    if all(prediction.values is None for prediction in predictions):
         raise UsageError(f"No run of {function} with seed {seed} has weights to predict with.")
-    return predictions_figure(function, seed, problem, predictions)
+    return predictions_figure(function, seed, predictions)
 
 
 if __name__ == "__main__":

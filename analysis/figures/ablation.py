@@ -7,14 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
-from analysis.names import function_order, function_title, method_order, row_label
+from analysis.figures.rows import cells_of, line_of, look_of, rows_of
+from analysis.names import function_order, function_title, row_label
 from analysis.overrides import joined, number_in
-from analysis.style import dashes, method_colour
-
-_Name = tuple[str, str]  # method, and what tells the line from others of the method
 
 
 def ablation_figure(
@@ -25,12 +22,9 @@ def ablation_figure(
     A point that is inf leaves a gap in its line, a cross at the panel's upper edge and a count in
     its corner; missing and failed seeds are counted there too.
     """
-    points = points.assign(rest=_line_names(points, axis, axes))
+    points = points.assign(variant=_line_names(points, axis, axes))
     functions = sorted(points["function"].unique(), key=function_order)
-    names = sorted(
-        set(zip(points["method"], points["rest"], strict=True)),
-        key=lambda name: (method_order(name[0]), name[1]),
-    )
+    names = rows_of(points)
     size = (2.6 * len(functions) + 0.6, 5.2)
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(2, len(functions), squeeze=False, sharex=True)
@@ -40,8 +34,8 @@ def ablation_figure(
             panel = panels[row, column]
             place = _x_axis(panel, axes[axis])
             for name in names:
-                own = part[(part["method"] == name[0]) & (part["rest"] == name[1])]
-                _draw(panel, own, axis, axes[axis], kind, place, _look(name, names))
+                own, look = cells_of(part, name), look_of(name, names)
+                _draw(panel, own, axis, axes[axis], kind, place, look)
             panel.set_yscale("log")
             if kind == "ratio":  # near 1, where powers of ten are poor ticks
                 panel.yaxis.set(
@@ -55,7 +49,7 @@ def ablation_figure(
         _count(panels[0, column], part, axis)
     panels[0, 0].set_ylabel(f"{loss.replace('_', ' ')} (MSE{_unit(loss)})")
     panels[1, 0].set_ylabel(ratio)
-    handles = [Line2D([], [], label=row_label(*name), **_look(name, names)) for name in names]
+    handles = [line_of(name, names) for name in names]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
     return figure
 
@@ -74,16 +68,6 @@ def _line_names(points: pd.DataFrame, axis: str, axes: dict[str, list[str]]) -> 
         rest = joined({name: point[name] for name in others if point[name]})
         names.append("; ".join([*words, *([rest] if rest else [])]))
     return names
-
-
-def _look(name: _Name, names: Sequence[_Name]) -> dict[str, Any]:
-    """Colour by method, dashes by line."""
-    siblings = [other for other in names if other[0] == name[0]]
-    pattern = dashes(name[0], siblings.index(name))
-    return {
-        "color": method_colour(name[0]),
-        "linestyle": (0, pattern) if pattern else "solid",
-    }
 
 
 def is_geometric(values: Sequence[float]) -> bool:
@@ -138,9 +122,7 @@ def _draw(
     y = by_value[kind].to_numpy(float)
     shown = np.where(np.isfinite(y), y, np.nan)
     spread = np.stack([shown - by_value[low].to_numpy(float), by_value[high] - shown])
-    bars = panel.errorbar(
-        x, shown, np.nan_to_num(spread), marker="o", markersize=3, capsize=2, **look
-    )
+    bars = panel.errorbar(x, shown, spread, marker="o", markersize=3, capsize=2, **look)
     if any(number_in(value) is None for value in values):
         bars.lines[0].set_linestyle("none")
     lost = np.isposinf(y)
@@ -161,7 +143,7 @@ def _count(panel: Axes, part: pd.DataFrame, axis: str) -> None:
     """Names the points of a panel that lack seeds."""
     remarks = []
     for point in part.to_dict("records"):
-        where = f"{row_label(point['method'], point['rest'])} at {point[axis] or 'any value'}"
+        where = f"{row_label(point['method'], point['variant'])} at {point[axis] or 'any value'}"
         seeds = point["seeds"] + point["missing"] + point["failed"]
         for status in ("infinite", "missing", "failed"):
             if point[status]:

@@ -17,8 +17,9 @@ from matplotlib.lines import Line2D
 
 from analysis.cells import variants
 from analysis.figures.contours import Array
+from analysis.figures.rows import cells_of, rows_of
 from analysis.load import finished
-from analysis.names import function_order, function_title, method_order, row_label
+from analysis.names import function_order, function_title, row_label
 from analysis.statistics.intervals import contrast
 from analysis.style import SEQUENTIAL, extra_width, method_colour
 
@@ -64,7 +65,7 @@ def loss_matrices(frame: pd.DataFrame) -> Figure:
 def forgetting_bars(frame: pd.DataFrame) -> Figure:
     """Mean forgetting of every method, a panel a function; a dot a seed.
 
-    The line is Student's 95 % interval of the mean (`analysis.statistics.intervals`).
+    The line is the 95 % interval of the mean, Student's t over seeds; one seed has none.
     """
     functions = _functions(frame)
     labels = [label for label, _, _ in _rows(frame)]
@@ -79,8 +80,9 @@ def forgetting_bars(frame: pd.DataFrame) -> Figure:
                 axis.text(0.02, place, text, transform=axis.get_yaxis_transform(), va="center")
                 continue
             axis.barh(place, values.mean(), color=method_colour(method), height=0.7, alpha=0.75)
-            low, high = interval(values)
-            axis.plot([low, high], [place, place], color="black", linewidth=1.0)
+            mean = contrast([values], [1.0])
+            if math.isfinite(mean.low):
+                axis.plot([mean.low, mean.high], [place, place], color="black", linewidth=1.0)
             axis.plot(values, [place] * len(values), ".", color="black", markersize=2.5)
         axis.axvline(0, color="black", linewidth=0.6)
         axis.set_title(function_title(function))
@@ -88,14 +90,6 @@ def forgetting_bars(frame: pd.DataFrame) -> Figure:
     axes[0].set_yticks(range(len(labels)), labels)
     axes[0].invert_yaxis()
     return figure
-
-
-def interval(values: Array) -> tuple[float, float]:
-    """The interval of the mean; the value itself where there is only one."""
-    if len(values) < 2:
-        return values[0], values[0]
-    found = contrast([values], [1.0])
-    return found.low, found.high
 
 
 def drift_lines(frame: pd.DataFrame) -> Figure:
@@ -171,11 +165,8 @@ def _panels(
 def _rows(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Label, method and cells of every row, in order."""
     frame = frame.assign(variant=variants(frame))
-    groups = frame.groupby(["method", "variant"])
-    for (method, variant), cells in sorted(
-        groups, key=lambda item: (method_order(item[0][0]), item[0][1])
-    ):
-        yield row_label(method, variant), method, cells
+    for row in rows_of(frame):
+        yield row_label(*row), row[0], cells_of(frame, row)
 
 
 def _functions(frame: pd.DataFrame) -> list[str]:

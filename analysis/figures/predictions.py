@@ -3,18 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from analysis.figures.contours import (
     Array,
     add_colourbar,
     draw,
     grid,
+    label_square,
     levels_around_zero,
     levels_between,
 )
+from analysis.figures.targets import target_title
 from analysis.names import REFERENCES, function_title, row_label
 from qlexp.targets import Problem
 from qlexp.training import predict
@@ -25,41 +26,49 @@ ERROR_SHARE = 0.99  # of the adapters' errors that the colours cover
 
 @dataclass(frozen=True)
 class Prediction:
-    """A method's values on `grid(SIDE)`, or None with the run's status where there are none."""
+    """A method's problem and its values on `grid(SIDE)`; None, and the run's status, for no run."""
 
     method: str
     variant: str
     status: str
-    values: Array | None
+    problem: Problem | None = None
+    values: Array | None = None
+
+    def target(self) -> Array | None:
+        """What the method was adapted to, on `grid(SIDE)`."""
+        return None if self.problem is None else self.problem.target(grid(SIDE))
 
 
-def evaluate(adapter: nn.Module, side: int = SIDE) -> Array:
-    """The values (side * side,) of a one-lane model on the grid."""
-    like = next(adapter.parameters(), torch.empty(0))
-    points = torch.as_tensor(grid(side)[None], dtype=like.dtype, device=like.device)  # (1, N, 2)
+def evaluate(adapter: nn.Module, points: Tensor, instruction: Tensor | None = None) -> Array:
+    """The values (n,) of a one-lane model at points (1, n, 2), and e(z) (1, n, d_e) if read."""
     adapter.eval()
-    values: Array = predict(adapter, points)[0].double().cpu().numpy()
+    values: Array = predict(adapter, points, instruction)[0].double().cpu().numpy()
     return values
 
 
-def predictions_figure(
-    function: str, seed: int, problem: Problem, predictions: list[Prediction]
-) -> Figure:
-    """Target, prediction and error (prediction minus target), on the standardised scale."""
-    target = problem.target(grid(SIDE))
+def predictions_figure(function: str, seed: int, predictions: list[Prediction]) -> Figure:
+    """Target, prediction and error (prediction minus target), on the standardised scale.
+
+    Every row has its own target: a study may sweep the shift.
+    """
     figure = Figure(figsize=(7.2, 2.15 * len(predictions) + 0.3), layout="constrained")
     figure.suptitle(f"{function_title(function)}, seed {seed}")
     axes = figure.subplots(len(predictions), 3, squeeze=False)
-    levels = levels_between(float(target.min()), float(target.max()))
-    error_levels = levels_around_zero(_errors(predictions, target), ERROR_SHARE)
-    for row, prediction in zip(axes, predictions, strict=True):
+    targets = [prediction.target() for prediction in predictions]
+    known = np.concatenate([target for target in targets if target is not None])
+    levels = levels_between(float(known.min()), float(known.max()))
+    error_levels = levels_around_zero(_errors(predictions), ERROR_SHARE)
+    for row, prediction, target in zip(axes, predictions, targets, strict=True):
         name = row_label(prediction.method, prediction.variant)
-        row[0].set_title("target")
         row[1].set_title(f"{name}: prediction")
         row[2].set_title(f"{name}: error")
-        contours = draw(row[0], target, levels, open_ended=True)
-        add_colourbar(contours, list(row[:2]), "value (standardised)")
-        if prediction.values is None:
+        if prediction.problem is None or target is None:
+            label_square(row[0])
+        else:
+            row[0].set_title(target_title(prediction.problem))
+            contours = draw(row[0], target, levels, open_ended=True)
+            add_colourbar(contours, list(row[:2]), "value (standardised)")
+        if target is None or prediction.values is None:
             for axis in row[1:]:
                 axis.set_axis_off()
                 axis.text(0.5, 0.5, prediction.status, transform=axis.transAxes, ha="center")
@@ -72,8 +81,12 @@ def predictions_figure(
     return figure
 
 
-def _errors(predictions: list[Prediction], target: Array) -> list[Array]:
+def _errors(predictions: list[Prediction]) -> list[Array]:
     """The errors that set the colour scale: the adapters', or all where no adapter has any."""
-    known = [p for p in predictions if p.values is not None]
-    chosen = [p for p in known if p.method not in REFERENCES] or known
-    return [p.values - target for p in chosen if p.values is not None] or [np.zeros(1)]
+    known = [
+        (p.method, p.values - target)
+        for p in predictions
+        if p.values is not None and (target := p.target()) is not None
+    ]
+    chosen = [errors for method, errors in known if method not in REFERENCES]
+    return chosen or [errors for _, errors in known] or [np.zeros(1)]

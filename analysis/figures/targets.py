@@ -1,7 +1,7 @@
 """The source, the target and what the shift changed, a row a function."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -9,39 +9,55 @@ from matplotlib.figure import Figure
 from analysis.figures.contours import add_colourbar, draw, grid, levels_around_zero, levels_between
 from analysis.load import finished
 from analysis.names import function_order, function_title
-from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
+from analysis.overrides import joined, settings_of, swept
+from qlexp.execute import stored_config
+from qlexp.stages import problem_of
 from qlexp.store import Store
-from qlexp.targets import Problem, make_problem
+from qlexp.targets import Problem
 
 SIDE = 141
+_MOVES = ("shift", "data.noise")  # settings that make another problem of a function
 
 
-def problem_of(config: Mapping[str, Any]) -> Problem:
-    """The problem of a stored config."""
-    return make_problem(
-        FunctionConfig(**config["function"]),
-        ShiftConfig(**config["shift"]),
-        DataConfig(**config["data"]),
-        config["seed"],
-    )
+@dataclass(frozen=True)
+class Drawn:
+    """A problem, and which of the shifts and noises that the study sweeps it has, or ""."""
+
+    problem: Problem
+    setting: str = ""
 
 
-def problems_of(store: Store, frame: pd.DataFrame) -> dict[str, Problem]:
-    """By function, the problem of the first seed that any method has finished."""
+def problems_of(store: Store, frame: pd.DataFrame) -> dict[str, Drawn]:
+    """By function, the problem of the first seed that any method has finished.
+
+    Raises:
+        UsageError: the run's config is not readable.
+    """
+    moves = [name for name in swept(frame) if name.startswith(_MOVES)]
     firsts = finished(frame).sort_values("seed", kind="stable").drop_duplicates("function")
-    stored = [store.summary(identity) for identity in firsts["run_id"]]
-    return {s["function"]: problem_of(s["config"]) for s in stored if s is not None}
+    found = {}
+    for cell in firsts.itertuples():
+        own = settings_of(cell.overrides)
+        setting = joined({name: own[name] for name in moves if name in own})
+        found[cell.function] = Drawn(problem_of(stored_config(store, cell.run_id)), setting)
+    return found
 
 
-def targets_figure(problems: Mapping[str, Problem]) -> Figure:
+def target_title(problem: Problem) -> str:
+    """What `Problem.target` is: the one target, or the first of several."""
+    count = len(problem.adapt.shifts)
+    return "target" if count == 1 else f"first of {count} targets"
+
+
+def targets_figure(problems: Mapping[str, Drawn]) -> Figure:
     """Clean source, target and difference of every function, on the standardised scale."""
     points = grid(SIDE)
     figure = Figure(figsize=(7.2, 2.15 * len(problems)), layout="constrained")
     axes = figure.subplots(len(problems), 3, squeeze=False)
     functions = sorted(problems, key=function_order)
     for row, function in zip(axes, functions, strict=True):
-        source = problems[function].source(points)
-        target = problems[function].target(points)
+        drawn = problems[function]
+        source, target = drawn.problem.source(points), drawn.problem.target(points)
         low = float(min(source.min(), target.min()))
         high = float(max(source.max(), target.max()))
         shared = levels_between(low, high)
@@ -50,7 +66,7 @@ def targets_figure(problems: Mapping[str, Problem]) -> Figure:
         change = target - source
         changes = draw(row[2], change, levels_around_zero([change]), diverging=True)
         row[0].set_title(f"{function_title(function)}: source")
-        row[1].set_title("target")
+        row[1].set_title("\n".join(filter(None, (target_title(drawn.problem), drawn.setting))))
         row[2].set_title("target − source")
         add_colourbar(values, list(row[:2]), "value (standardised)")
         add_colourbar(changes, [row[2]], "change (standardised)")

@@ -29,6 +29,7 @@ from analysis.ratios import FEWEST_ROUNDS
 from analysis.render import markdown
 from analysis.style import figure_style, save_svg
 from qlexp.backbone import COORDINATES
+from qlexp.compilation import compiler_error
 from qlexp.config import BackboneConfig
 from qlexp.environment import commit, device_name, keep_freed_memory, versions
 from qlexp.errors import UsageError, unknown_name
@@ -68,20 +69,24 @@ def _run(options: argparse.Namespace) -> None:
         for backbone in dict.fromkeys(options.backbone)
     }
     modes = MODES[:1] if options.eager else MODES
+    if "compiled" in modes:
+        _check_compiler(devices)
     keep_freed_memory()
+    with writing(Path(options.out)):
+        pass  # refused before minutes of measuring, not after them
+    measured = Measured(
+        [
+            row
+            for backbone, configs in sized.items()
+            for device in devices
+            for row in measure(
+                configs, backbone, device, (1, options.batch), modes, options.repeats
+            )
+        ]
+    )
+    shapes = {backbone: configs[0].backbone for backbone, configs in sized.items()}
+    notes = setting_notes(measured, shapes, devices, options.rank, options.repeats)
     with writing(Path(options.out)) as folder:
-        measured = Measured(
-            [
-                row
-                for backbone, configs in sized.items()
-                for device in devices
-                for row in measure(
-                    configs, backbone, device, (1, options.batch), modes, options.repeats
-                )
-            ]
-        )
-        shapes = {backbone: configs[0].backbone for backbone, configs in sized.items()}
-        notes = setting_notes(measured, shapes, devices, options.rank, options.repeats)
         write(measured, notes, folder)
     print(markdown(claims_grid(measured)))
     print(folder)
@@ -98,6 +103,15 @@ def _check(options: argparse.Namespace) -> None:
             f"--batch {options.batch}: throughput wants at least 2 points; batch 1, the latency, "
             "is always measured."
         )
+
+
+def _check_compiler(devices: Sequence[torch.device]) -> None:
+    for device in devices:
+        if error := compiler_error(device.type):
+            raise UsageError(
+                f"Nothing can be compiled for the device {device.type} ({error}): install a C++ "
+                "compiler such as g++, or leave the compiled passes out with --eager."
+            )
 
 
 def _devices(name: str | None) -> list[torch.device]:

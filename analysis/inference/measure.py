@@ -85,7 +85,8 @@ def measure(
         flops = {name: count_flops(c.model, c.inputs) for name, c in contenders.items()}
         for mode in modes:
             calls = {name: c.call(mode == "compiled") for name, c in contenders.items()}
-            seconds = in_turns(calls, REFERENCE, repeats)
+            with torch.no_grad():
+                seconds = in_turns(calls, REFERENCE, repeats)
             for config, folded in forms:
                 name = _name(config, folded)
                 yield Measurement(

@@ -16,18 +16,17 @@ def in_turns(
     """Mean seconds of a call of each contender in every one of `repeats` rounds.
 
     A round times all of them, in an order of its own; each turn warms up and then makes the same
-    number of calls. Gradients are off. torch's Timer waits for a CUDA device to finish.
+    number of calls. torch's Timer waits for a CUDA device to finish.
     """
     timers = {
         name: Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
         for name, call in calls.items()
     }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.no_grad():
-        for call in calls.values():  # compiles, where there is something to compile
-            call()
-        number = max(1, math.ceil(TURN / timers[reference].timeit(3).mean))
-        for repeat in range(repeats):
-            for name in random.Random(repeat).sample(list(timers), len(timers)):
-                seconds[name].append(timers[name].timeit(number).mean)
+    for call in calls.values():  # compiles, where there is something to compile
+        call()
+    number = max(1, math.ceil(TURN / timers[reference].timeit(3).mean))
+    for repeat in range(repeats):
+        for name in random.Random(repeat).sample(list(timers), len(timers)):
+            seconds[name].append(timers[name].timeit(number).mean)
     return seconds

@@ -42,10 +42,11 @@ def _run(options: argparse.Namespace) -> None:
     study = Study(options.study, store, load_study(store, options.study), options.tune)
     if not options.allow_missing:
         require_complete(study.frame, study.name)
-    with writing(Path(options.out) / study.name) as folder, figure_style():
-        written = [chapter for make in CHAPTERS if (chapter := make(study)) is not None]
+    with figure_style():
+        text = page(study, [chapter for make in CHAPTERS if (chapter := make(study)) is not None])
+    with writing(Path(options.out) / study.name) as folder:
         path = folder / "report.html"
-        path.write_text(page(study, written), encoding="utf-8", newline="\n")
+        path.write_text(text, encoding="utf-8", newline="\n")
     print(path)
 
 

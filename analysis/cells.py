@@ -7,8 +7,16 @@ from functools import cached_property
 
 import pandas as pd
 
+from analysis.conditions import conditions
 from analysis.load import SEPARATOR, finished
-from analysis.names import REFERENCES, UNRESTRICTED, budget_order, method_order, row_label
+from analysis.names import (
+    REFERENCES,
+    STYLE,
+    UNRESTRICTED,
+    budget_order,
+    method_order,
+    row_label,
+)
 from qlexp.store import FINISHED
 
 _NEEDED = [
@@ -21,6 +29,7 @@ _NEEDED = [
     "reference_parameters",
 ]
 COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
+OFF_BUDGET = "†"
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,13 @@ class Estimate:
         values: by finished seed; inf where the run diverged.
         missing: seeds without a stored run.
         failed: seeds whose run failed.
+        condition: under which the losses were found (`analysis.conditions`).
     """
 
     values: dict[int, float]
     missing: tuple[int, ...] = ()
     failed: tuple[int, ...] = ()
+    condition: str = ""
 
     @cached_property
     def finite(self) -> list[float]:
@@ -80,6 +91,11 @@ class Row:
         return row_label(self.method, self.variant)
 
     @property
+    def title(self) -> str:
+        """The label with its marks."""
+        return self.label + STYLE * self.reading + OFF_BUDGET * self.off_budget
+
+    @property
     def is_reference(self) -> bool:
         return self.method in REFERENCES
 
@@ -108,10 +124,11 @@ def build_blocks(frame: pd.DataFrame, loss: str) -> list[Block]:
     The frozen backbone and full fine-tuning have no rank, so a budget means nothing to them: a
     block that lacks their rows shows those of another block.
 
-    The best adapter of a function is the one with the smallest mean among those whose seeds have
-    all finished, and finitely; exact ties are all best.
+    The best adapter of a function and condition is the one with the smallest mean among those whose
+    seeds have all finished, and finitely; exact ties are all best.
     """
-    frame = frame[[*_NEEDED, loss]].assign(variant=variants(frame))
+    kept = frame[[name for name in (*_NEEDED, loss, "reading") if name in frame]]
+    frame = kept.assign(variant=variants(frame), condition=conditions(frame))
     blocks = [
         Block(budget, _rows(part, loss))
         for budget, part in sorted(frame.groupby("budget"), key=lambda item: budget_order(item[0]))
@@ -172,7 +189,8 @@ def _estimate(cells: pd.DataFrame, loss: str) -> Estimate:
             values[int(seed)] = float(value)
         else:
             (missing if status == "missing" else failed).append(int(seed))
-    return Estimate(values, tuple(sorted(missing)), tuple(sorted(failed)))
+    condition = " / ".join(sorted(set(cells["condition"])))
+    return Estimate(values, tuple(sorted(missing)), tuple(sorted(failed)), condition)
 
 
 def _counts(column: pd.Series) -> tuple[int, ...]:
@@ -187,18 +205,16 @@ def _with_references(block: Block, everywhere: dict[tuple[str, str], Row]) -> Bl
 
 def _with_best(block: Block) -> Block:
     functions = {function for row in block.rows for function in row.estimates}
-    best = {}
-    for function in functions:
-        means = {
-            index: row.estimates[function].mean
-            for index, row in enumerate(block.rows)
-            if not row.is_reference
-            and function in row.estimates
-            and row.estimates[function].complete
-            and math.isfinite(row.estimates[function].mean)
-        }
-        best[function] = {i for i, mean in means.items() if mean == min(means.values())}
-    return replace(block, best=best)
+    return replace(block, best={function: _best(block.rows, function) for function in functions})
+
+
+def _best(rows: list[Row], function: str) -> set[int]:
+    means: dict[str, dict[int, float]] = {}  # by condition
+    for index, row in enumerate(rows):
+        own = row.estimates.get(function)
+        if own and own.complete and not row.is_reference and math.isfinite(own.mean):
+            means.setdefault(own.condition, {})[index] = own.mean
+    return {i for own in means.values() for i, mean in own.items() if mean == min(own.values())}
 
 
 def not_learnable(frame: pd.DataFrame) -> dict[str, dict[int, float]]:

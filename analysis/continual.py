@@ -31,7 +31,7 @@ from analysis.cli import exit_code, parser, writing
 from analysis.figures import continual as figures
 from analysis.load import finished, load_study, open_store, require_complete
 from analysis.names import budget_order, budget_title, function_order, function_title
-from analysis.notes import OFF_BUDGET, column_marks, loss_notes
+from analysis.notes import column_marks, loss_notes
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.style import figure_style
@@ -201,7 +201,7 @@ def continual_grid(
 def _rows(measure: Measure, block: Block, functions: Sequence[str]) -> list[list[Text]]:
     rows = []
     for index, row in enumerate(block.rows):
-        texts = [Text(row.label + OFF_BUDGET * row.off_budget)]
+        texts = [Text(row.title)]
         for function in functions:
             estimate = row.estimates.get(function)
             text = NO_CELL if estimate is None else estimate_text(estimate)

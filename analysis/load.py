@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.names import budget_order, function_order, method_order
@@ -62,6 +63,7 @@ _NUMBERS = (
     "seconds",
 )
 _PLACE = re.compile(r"[+~]*(experiment|hydra|store|study|tracking)\b")
+_LAYER = "gradient_norm.layer_"
 SEPARATOR = "; "  # between the overrides of a cell
 _LISTED = 20  # the most cells that an error names
 
@@ -185,6 +187,15 @@ def load_curves(store: Store, identity: str, columns: Sequence[str] = ()) -> pd.
             f"The curves of run {identity} are not readable ({error}): delete "
             f"{store.run_folder(identity)} and run the study again."
         ) from error
+
+
+def layer_norms(curves: pd.DataFrame) -> np.ndarray:
+    """The adapter gradient norms (updates, layers) in a run's curves, first layer to last.
+
+    What belongs to a layer; a bank that all layers share has no depth and is not counted.
+    """
+    places = {int(name.removeprefix(_LAYER)): name for name in curves if name.startswith(_LAYER)}
+    return curves[[places[layer] for layer in sorted(places)]].to_numpy(float)
 
 
 def _flatten(values: Mapping[str, Any], prefix: str, row: dict[str, Any]) -> None:

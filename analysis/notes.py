@@ -7,12 +7,14 @@ import pandas as pd
 
 from analysis.cells import (
     COUNT_TOLERANCE,
+    OFF_BUDGET,
     Block,
     Estimate,
     backbones,
     not_learnable,
     weak_backbones,
 )
+from analysis.conditions import conditions
 from analysis.load import finished, incomplete, seed_list
 from analysis.names import (
     REFERENCES,
@@ -24,7 +26,6 @@ from analysis.names import (
 )
 from qlexp.store import FINISHED
 
-OFF_BUDGET = "†"
 NOT_LEARNABLE = "‡"
 WEAK_BACKBONE = "§"
 
@@ -61,6 +62,8 @@ def loss_notes(frame: pd.DataFrame, blocks: list[Block], loss: str) -> list[str]
     ]
     if frame["seed"].nunique() == 1:
         notes[0] += " One seed has no spread: differences between cells may be chance."
+    if conditions(frame).nunique() > 1:
+        notes[0] += " Bold within the rows of one setting of data, shift, function and backbone."
     if loss == "test_loss_raw":
         notes.append("The test loss times the squared deviation of the function's clean source.")
     else:

@@ -13,7 +13,8 @@ equal rank and of equal count are never mixed. The frozen backbone and full fine
 adapters and not ranked among them. How an interval is made and what it covers:
 `analysis.statistics.intervals`; the tests: `analysis.statistics.ranks`; what happens to runs that
 diverged: `analysis.statistics.pairs`. A study with missing or failed cells is refused unless
-`--allow-missing` is given; the notes then name them. The same store gives the same bytes.
+`--allow-missing` is given; the notes then name them, and one with several conditions
+(`analysis.conditions`) in any case: see `analysis.ablation`. The same store gives the same bytes.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from matplotlib.figure import Figure
 
 from analysis.cells import not_learnable
 from analysis.cli import exit_code, parser, writing
+from analysis.conditions import require_one
 from analysis.load import LOSSES, load_study, open_store, require_complete
 from analysis.names import (
     STYLE,
@@ -92,8 +94,9 @@ def render(
 
     Raises:
         UsageError: no adapter has a finished run on a function that can be learnt, or methods have
-            unequal numbers of trials of the settings `tuned`.
+            unequal numbers of trials of the settings `tuned`, or the study has several conditions.
     """
+    require_one(frame, study)
     frame, tuning = tune(frame, tuned)
     cells = paired(frame, loss)
     if cells.empty:

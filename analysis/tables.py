@@ -36,9 +36,8 @@ from analysis.cells import (
 )
 from analysis.cli import exit_code, parser, writing
 from analysis.load import finished, load_study, open_store, require_complete
-from analysis.names import STYLE, budget_title, function_order, function_title
+from analysis.names import budget_title, function_order, function_title
 from analysis.notes import (
-    OFF_BUDGET,
     column_marks,
     flags,
     loss_notes,
@@ -133,8 +132,7 @@ def loss_grid(
 
 def _row_texts(block: Block, index: int, functions: list[str], tuning: Tuning) -> list[Text]:
     row = block.rows[index]
-    label = row.label + STYLE * row.reading + OFF_BUDGET * row.off_budget
-    texts = [Text(label), Text(_trainable(row))]
+    texts = [Text(row.title), Text(_trainable(row))]
     for function in functions:
         estimate = row.estimates.get(function)
         text = NO_CELL if estimate is None else estimate_text(estimate)

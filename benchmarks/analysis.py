@@ -37,7 +37,7 @@ BUDGETS = ("rank_8", "lora_r8")
 UPDATES = range(0, 5001, 50)
 DEPTH = 8
 LORA_COUNT = 262_144
-COMMANDS = ("analysis.tables", "analysis.report")
+COMMANDS = ("analysis.tables", "analysis.stats", "analysis.claims", "analysis.report")
 _MEASURED = """\
 import resource, runpy, sys, time
 started = time.perf_counter()
@@ -176,7 +176,7 @@ def _summary(config: dict[str, Any], identity: str, draw: np.random.Generator) -
         "peak_memory_bytes": 2**30,
         "versions": versions(),
         "commit": "0123456789ab",
-        "device": "NVIDIA H200",
+        "device": "made up",
         "config": config,
     }
 

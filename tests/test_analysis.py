@@ -26,7 +26,7 @@ from analysis.figures.contours import grid, levels_around_zero
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
 from analysis.figures.targets import Drawn, problems_of, targets_figure
-from analysis.load import LOSSES, load_study, require_complete
+from analysis.load import LOSSES, layer_norms, load_study, require_complete
 from analysis.names import budget_order, function_order, method_order
 from analysis.notes import number, spread
 from analysis.render import Grid, Section, Text, latex, markdown
@@ -257,6 +257,13 @@ def test_missing_and_failed_cells_keep_their_rows(gappy: Store) -> None:
     assert len(failed) == 2
     assert failed["error"].str.startswith("RuntimeError").all()
     assert failed[list(LOSSES)].isna().all(axis=None)
+
+
+def test_layers_come_in_the_order_of_their_numbers() -> None:
+    names = [f"gradient_norm.{part}" for part in ("layer_10", "bank", "layer_2", "layer_0")]
+    curves = pd.DataFrame(np.arange(8.0).reshape(2, 4), columns=names).assign(step=[0, 5])
+    assert layer_norms(curves).tolist() == [[3.0, 2.0, 0.0], [7.0, 6.0, 4.0]]
+    assert layer_norms(curves[["step"]]).shape == (2, 0)
 
 
 def test_a_study_of_which_nothing_is_stored(tmp_path: Path) -> None:

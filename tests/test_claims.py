@@ -68,6 +68,7 @@ def study(
                 "reading": method == "hyra",
                 "config.backbone.depth": depth,
                 "config.backbone.width": 32,
+                "config.shift.targets": 8,
             }
         )
     return pd.DataFrame(rows)
@@ -146,7 +147,7 @@ def test_claims_have_names_of_their_own() -> None:
 
 def test_a_world_as_the_paper_says_supports_its_claims() -> None:
     found = answers(study(paper_says, depths=(8, 32)))
-    unanswered = {"inference", "retention", "sparsity"}
+    unanswered = {"inference", "retention", "sparsity", *(n for n in found if n[:5] == "text_")}
     for name in set(found) - unanswered - {"stability"}:
         if name.startswith("little_"):  # with 0.1 more in the deep network: 0.05 on average
             continue
@@ -330,6 +331,105 @@ def test_a_sequence_of_tasks_answers_the_continual_claims() -> None:
     assert found["retention"].verdict == NOT_SUPPORTED
 
 
+def sequence(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with losses of three tasks that hardly grow, and atoms that are used sparsely."""
+    losses = json.dumps([[1, 1, 1], [0.05, 1, 1], [0.051, 0.05, 1], [0.051, 0.051, 0.05]])
+    usage = json.dumps([[[1.0, 0.0, 0.0, 0.0]]] * 3)
+    return frame.assign(task_losses=losses, atom_usage=usage)
+
+
+def diverged(frame: pd.DataFrame, place: pd.Series) -> pd.DataFrame:
+    """`frame` with diverged runs; only the losses of `analysis.load.LOSSES` are inf in them."""
+    return frame.assign(
+        status=frame["status"].mask(place, "diverged"),
+        test_loss=frame["test_loss"].mask(place, math.inf),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "value"), [([QUERYABLE], -math.inf), (["lora"], math.inf), ([QUERYABLE, "lora"], 0.0)]
+)
+def test_a_diverged_run_has_retained_nothing(lost: list[str], value: float) -> None:
+    frame = sequence(study(nothing))
+    own = only(diverged(frame, frame["method"].isin(lost)), "retention")
+    assert own.effect == Interval(value, value, value)
+    assert f"queryable {36 * (QUERYABLE in lost)}/36" in own.remark
+
+
+def test_a_diverged_run_is_no_evidence_of_sparsity() -> None:
+    frame = sequence(study(nothing))
+    own = frame["method"] == QUERYABLE
+    uniform = json.dumps([[[0.25] * 4]] * 3)
+    frame["atom_usage"] = frame["atom_usage"].mask(own & (frame["seed"] > 0), uniform)
+    found = only(diverged(frame, own & (frame["seed"] == 0)), "sparsity")
+    assert found.verdict == NOT_SUPPORTED
+    assert found.effect.value == 0.0
+    assert "without diverged runs (9/36)" in found.remark
+    assert len(found.runs) == 27
+    assert "all runs of queryable diverged" in only(diverged(frame, own), "sparsity").remark
+
+
+# Texts
+
+
+def controlled(**gains: float) -> pd.DataFrame:
+    """A study of instructions; `gains` are those of the own text over each control, by loss."""
+    frame = study(nothing)
+    own = frame[frame["method"] == "instruction_queryable"]
+    parts = [frame[frame["method"] != "instruction_queryable"]]
+    for control in ("matched", "shuffled", "empty"):
+        losses = {
+            loss: own["test_loss"] * math.exp(gains.get(f"{name}_{control}", 0.0))
+            for name, loss in (
+                ("test", "test_loss"),
+                ("unseen", "unseen_loss"),
+                ("paraphrased", "paraphrased_loss"),
+            )
+        }
+        names = {"overrides": f"instruction.control={control}", "run_id": own["run_id"] + control}
+        parts.append(own.assign(**names, **losses, **{"config.instruction.control": control}))
+    return pd.concat(parts, ignore_index=True).fillna({"config.instruction.control": "matched"})
+
+
+def test_a_text_is_held_against_another_targets_and_none() -> None:
+    frame = controlled(test_shuffled=0.5, unseen_empty=0.3, paraphrased_shuffled=-0.4)
+    found = answers(frame)
+    effects = {name: a.effect.value for name, a in found.items() if name.startswith("text_")}
+    planted = {
+        "text_test_shuffled": 0.5,
+        "text_unseen_empty": 0.3,
+        "text_paraphrased_shuffled": -0.4,
+    }
+    assert effects == pytest.approx({name: planted.get(name, 0.0) for name in effects}, abs=1e-9)
+    assert len(effects) == 6
+    assert found["text_test_shuffled"].verdict == SUPPORTED
+    assert found["text_paraphrased_shuffled"].verdict == NOT_SUPPORTED
+    assert found["gradients_larger_queryable"].verdict == SUPPORTED  # of the matched rows
+    assert not any("empty" in run for run in found["gradients_larger_queryable"].runs)
+    lost = frame["config.instruction.control"].eq("empty") & frame["unseen_loss"].notna()
+    found = only(diverged(frame, lost), "text_unseen_empty")
+    assert found.effect == Interval(math.inf, math.inf, math.inf)
+    silent = only(frame.drop(columns="paraphrased_loss"), "text_paraphrased_empty")
+    assert "have no paraphrased_loss" in silent.remark
+
+
+def test_one_target_says_nothing_of_its_text() -> None:
+    frame = controlled(test_shuffled=0.5).assign(**{"config.shift.targets": 1})
+    found = answers(frame)
+    asked = [name for name in found if name.startswith(("text_", "gradients_"))]
+    assert len(asked) == 12
+    for name in asked:
+        assert found[name].verdict == UNDECIDED
+        assert "one target: the text is a constant; answered by experiment=instr" in (
+            found[name].remark
+        )
+
+
+def test_a_study_without_controls_cannot_say_what_a_text_does() -> None:
+    remark = only(study(nothing), "text_test_empty").remark
+    assert "no usable run of instruction_queryable with instruction.control=empty" in remark
+
+
 def test_blocks_are_answered_apart() -> None:
     frame = study(nothing, noise=0.001, budgets=("equal_rank", "lora_r4"))
     gained = (frame["budget"] == "equal_rank") & (frame["method"] == QUERYABLE)
@@ -349,6 +449,7 @@ def store(tmp_path: Path) -> Store:
     methods = ("lora", "shared_lora", QUERYABLE, "full")
     for function, method, seed in itertools.product(("drop_wave", "matyas"), methods, range(3)):
         summary = summary_of(function, method, seed, reading=method == "shared_lora")
+        summary["config"]["shift"]["targets"] = 8
         write_run(store, summary)
         cells += [cell_of(summary, budget) for budget in ("equal_rank", "lora_r4")]
         if method != QUERYABLE:
@@ -404,6 +505,54 @@ def test_gaps_are_refused_or_named(store: Store, tmp_path: Path, capsys) -> None
     assert not (tmp_path / STUDY).exists()
     assert command(store, tmp_path, "--allow-missing") == 0
     assert "Gaps: missing: lora on matyas" in (tmp_path / STUDY / "claims.md").read_text()
+
+
+def swept_study(store: Store, **swept: tuple[str, ...]) -> None:
+    """LoRA and queryable under each value, their losses growing from one to the next."""
+    ((key, values),) = swept.items()
+    cells = []
+    for (i, value), method, seed in itertools.product(
+        enumerate(values), ("lora", QUERYABLE, "full"), range(3)
+    ):
+        gain = 0.5 if method == QUERYABLE and i == 0 else 1.0
+        loss = (1 + i) * gain * (1 + 0.01 * seed)
+        summary = summary_of(
+            "drop_wave",
+            method,
+            seed,
+            run_id=f"{value}-{method}-{seed}",
+            validation_loss=loss,
+            test_loss=loss,
+            test_r2=-0.5 if i else 0.9,
+        )
+        write_run(store, summary)
+        cells.append(cell_of(summary, "equal_rank", f"{key.replace('__', '.')}={value}"))
+    store.write_study(STUDY, cells)
+
+
+def test_each_method_stands_at_its_own_rate(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    swept_study(store, trainer__adapt__learning_rate=("1e-3", "2e-3", "4e-3"))
+    assert command(store, tmp_path) == 0
+    found = pd.read_csv(tmp_path / STUDY / "claims.csv").set_index("claim")
+    assert found.loc["drop_wave", "effect"] == pytest.approx(math.log(2))
+    text = (tmp_path / STUDY / "claims.md").read_text().replace("\\", "")
+    assert "Tuned: 3 trials for every method" in text
+    assert "not learnable" not in text  # by bad rates of full fine-tuning
+    assert command(store, tmp_path, "--tune") == 0
+    found = pd.read_csv(tmp_path / STUDY / "claims.csv").set_index("claim")
+    assert set(found["answer"]) == {UNDECIDED}
+
+
+def test_conditions_are_refused_but_for_the_network(tmp_path: Path, capsys) -> None:
+    store = Store(tmp_path / "store")
+    swept_study(store, data__noise=("0", "0.2"))
+    assert command(store, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "python -m analysis.ablation --study" in error
+    assert error.count("\n") == 1
+    swept_study(store, backbone=("small", "deep_narrow"))
+    assert command(store, tmp_path) == 0
 
 
 def test_the_table_holds_every_answer() -> None:

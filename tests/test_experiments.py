@@ -2,6 +2,7 @@
 
 from collections import Counter
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ STUDIES = {
     path.stem: yaml.safe_load(path.read_text()) for path in (CONF / "experiment").glob("*.yaml")
 }
 MINUTES = sorted(set(STUDIES) - {"smoke", "quick_all", "table1"})  # on two cores
+GROUPS = {"function", "method", "seed", "budget"}
 AXES = {
     "block_size": {"method.block_size"},
     "atoms": {"method.atoms"},
@@ -31,7 +33,9 @@ AXES = {
     "samples": {"data.adapt"},
     "switches": {"method.gated", "method.depth_summary", "method.routing"},
     "tuned": {"trainer.adapt.learning_rate"},
-}  # what each ablation sweeps besides function, method, seed and budget
+    "instructions": {"instruction", "instruction.control"},
+    "deep_narrow": {"backbone"},
+}  # what each ablation sweeps besides `GROUPS`
 OFF_BUDGET = {"atoms": {("queryable", 128)}}  # method and atoms of the rows to be marked
 
 
@@ -64,7 +68,7 @@ def test_a_study_has_a_few_hundred_runs_and_all_seeds_alike(name: str, jobs: Any
     assert {job["seed"] for job in asked} == {"0", "1", "2"}
     assert any(job["method"] == "lora" for job in asked)
     axes = AXES.get(name, set())
-    groups = {"experiment", "store", "tracking", "function", "method", "seed", "budget"}
+    groups = {"experiment", "store", "tracking", *GROUPS}
     seeds: Counter[tuple[Any, ...]] = Counter()
     for axis in axes:
         assert len({job[axis] for job in asked if axis in job}) >= 2
@@ -77,10 +81,16 @@ def test_a_study_has_a_few_hundred_runs_and_all_seeds_alike(name: str, jobs: Any
 
 def test_every_ablation_is_named_here() -> None:
     swept = {
-        name: {key for key in study["hydra"]["sweeper"]["params"] if "." in key}
-        for name, study in STUDIES.items()
+        name: study["hydra"]["sweeper"]["params"].keys() - GROUPS for name, study in STUDIES.items()
     }
     assert {name: axes for name, axes in swept.items() if axes} == AXES
+
+
+def test_the_claim_on_depth_has_both_networks_in_one_study(jobs: Any) -> None:
+    asked = jobs("experiment=deep_narrow")
+    networks = Counter((job["backbone"], job["method"]) for job in asked)
+    assert networks.keys() >= set(product(("small", "deep_narrow"), ("lora", "queryable")))
+    assert len(set(networks.values())) == 1
 
 
 def test_a_reference_runs_beside_without_the_swept_fields(jobs: Any) -> None:
@@ -114,7 +124,7 @@ def test_one_line_runs_a_reference_beside(qlexp: Command, store: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["atoms", "rank"])
+@pytest.mark.parametrize("name", ["atoms", "rank", "deep_narrow"])
 def test_rows_off_the_budget_are_the_intended_ones(
     name: str, qlexp: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from analysis.claims.rules import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from analysis.inference import contenders
 from analysis.inference.__main__ import main
-from analysis.inference.claims import FAILS, HOLDS, OPEN, claims_grid
+from analysis.inference.claims import claims_grid
 from analysis.inference.contenders import batch_of, build, merged
 from analysis.inference.flops import count_flops
 from analysis.inference.measure import Measurement, Setting, configs_of, measure
@@ -168,12 +169,12 @@ def test_claims_are_judged_by_the_figures() -> None:
     sections = {s.title: s.rows[0] for s in claims_grid(example()).sections}
     verdicts = {title: row[-1].text for title, row in sections.items()}
     assert verdicts == {
-        "The paper: lora is the fastest adapter": FAILS,  # hyra takes three quarters
-        "The paper: queryable is slower than lora": HOLDS,
-        "The paper: queryable is faster than rep_lora (style)": HOLDS,
-        "The paper: queryable is faster than hyra (style)": FAILS,
-        "The paper: queryable is faster than doran (style)": OPEN,
-        "The paper: the adapters' arithmetic is negligible": HOLDS,
+        "The paper: lora is the fastest adapter": NOT_SUPPORTED,  # hyra takes three quarters
+        "The paper: queryable is slower than lora": SUPPORTED,
+        "The paper: queryable is faster than rep_lora (style)": SUPPORTED,
+        "The paper: queryable is faster than hyra (style)": NOT_SUPPORTED,
+        "The paper: queryable is faster than doran (style)": UNDECIDED,
+        "The paper: the adapters' arithmetic is negligible": SUPPORTED,
     }
     figures = [row[1].text for row in sections.values()]
     assert figures[0] == "slower: 3 of 4; faster: hyra (style) 0.75"

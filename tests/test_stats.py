@@ -263,6 +263,22 @@ def test_improvement_of_every_two_rows(frame: pd.DataFrame) -> None:
         assert own.probability + back["probability"] == pytest.approx(1.0)
 
 
+def test_every_two_rows_are_resampled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = paired(long_table(), "test_loss")
+    calls: list[int] = []
+
+    def counted(shares: list[np.ndarray], *rest: object) -> tuple:
+        calls.append(len(shares))
+        return stratified_bootstrap(shares, *rest)
+
+    monkeypatch.setattr("analysis.statistics.aggregates.stratified_bootstrap", counted)
+    table = improvement(cells)
+    assert len(calls) == len(table) / 2
+    for own in table.itertuples():
+        back = row(table, budget=own.budget, method=own.other, other=own.method)
+        assert (own.low, own.high) == pytest.approx((1 - back["high"], 1 - back["low"]))
+
+
 def test_profiles_of_every_row(frame: pd.DataFrame) -> None:
     table = profiles(paired(frame, "test_loss"))
     for own in table.iloc[::7].itertuples():

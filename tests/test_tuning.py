@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_analysis import cell_of, markdown_rows, summary_of, write_run
 
-from analysis import tables
+from analysis import stats, tables
 from analysis.load import LOSSES, load_study
 from analysis.tuning import LEARNING_RATE, tune
 from qlexp.errors import UsageError
@@ -149,6 +149,35 @@ def test_the_edge_of_the_grid_is_marked(tmp_path: Path, best: int, edge: bool) -
     assert (cell.trials, cell.grid_edge) == (3, edge)
     assert len(pd.read_csv(folder / "runs.csv")) == 3
     assert ("\\P{}" in (folder / "table1.tex").read_text()) == edge
+
+
+def test_statistics_compare_each_method_at_its_own_trial(tmp_path: Path) -> None:
+    losses = by_rate(lora=(0.4, 0.2, 0.8), queryable=(0.9, 0.3, 0.1), full=(9.0, 9.0, 0.1))
+    folder = tmp_path / "out"
+    fill(Store(tmp_path), losses, losses)
+    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(folder)]
+    assert stats.main(arguments) == 0
+    (lora, queryable) = pd.read_csv(folder / "tuned" / "stats.csv").itertuples()
+    assert (lora.method, queryable.method) == ("lora", "queryable")
+    assert queryable.iqm == pytest.approx(math.log(0.1 / 0.2))
+    text = (folder / "tuned" / "stats.md").read_text().replace("\\", "")
+    assert "Tuned: 3 trials for every method" in text
+    assert stats.main([*arguments, "--tune"]) == 0
+    assert len(pd.read_csv(folder / "tuned" / "stats.csv")) == 6
+
+
+def test_a_function_is_not_given_up_for_one_bad_trial_of_full_finetuning(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path), tmp_path / "out"
+    fill(store, by_rate(lora=(0.4, 0.2, 0.8), full=(0.1, 9.0, 9.0)))
+    for rate in RATES[1:]:
+        identity = f"full-{rate}-0"
+        (store.run_folder(identity) / "summary.json").unlink()
+        write_run(
+            store, summary_of("levy", "full", 0, run_id=identity, test_r2=-1.0, validation_loss=9.0)
+        )
+    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(folder)]
+    assert stats.main(arguments) == 0
+    assert pd.read_csv(folder / "tuned" / "stats.csv")["method"].tolist() == ["lora"]
 
 
 def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ Answers are supported, not supported or undecided, by the rule of `analysis.clai
 claims and how each is measured: `analysis.claims.paper`. Functions that full fine-tuning could not
 learn and methods whose formula is partly a reading are left out, and named. Of a tuned study the
 trials count that `analysis.tables` shows, by the same `--tune`. A study with missing or
-failed cells is refused unless `--allow-missing` is given. The same store gives the same bytes.
+failed cells is refused unless `--allow-missing` is given, and one that differs in data, shift or
+function settings in any case: see `analysis.ablation`. The same store gives the same bytes.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from analysis.claims.answers import answer, grid, table
 from analysis.claims.evidence import stored_norms
 from analysis.cli import exit_code, parser, writing
+from analysis.conditions import require_one
 from analysis.load import load_study, open_store, require_complete
 from analysis.outputs import write_csv, write_markdown
 from analysis.tuning import add_option, tune
@@ -36,6 +38,7 @@ def _run(options: argparse.Namespace) -> None:
     frame = load_study(store, options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)
+    require_one(frame, options.study, backbones=False)
     frame, tuning = tune(frame, options.tune)
     answers = answer(frame, stored_norms(store))
     with writing(Path(options.out) / options.study) as folder:

@@ -1,5 +1,6 @@
 """The cells of one block that claims may use, and the pairs that they are computed from."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,13 +9,15 @@ import pandas as pd
 
 from analysis.cells import COUNT_TOLERANCE, not_learnable
 from analysis.claims.rules import LackingError
-from analysis.load import finished, load_curves
+from analysis.load import finished, layer_norms, load_curves
 from analysis.statistics.pairs import log_ratio
 from qlexp.store import Store
 
 NETWORK = ["depth", "width"]
 _CELL = ["function", *NETWORK, "seed"]
 LOSS = "test_loss"
+TEXT_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
+MATCHED = "matched"  # the control in which a target has its own text
 _COLUMNS = (
     "function",
     "seed",
@@ -22,6 +25,7 @@ _COLUMNS = (
     "run_id",
     "status",
     LOSS,
+    *TEXT_LOSSES,
     "samples_per_period",
     "trainable_parameters",
     "reference_parameters",
@@ -38,7 +42,9 @@ class Evidence:
 
     Attributes:
         budget: of the block.
-        cells: rows of the long table (`_COLUMNS`), with depth and width of the network.
+        cells: rows of the long table (`_COLUMNS`), with depth and width of the network, the number
+            of targets that one adapter serves, and the control of its instruction. All losses are
+            inf where the run diverged.
         norms: reads the gradient norms of a run.
     """
 
@@ -46,41 +52,56 @@ class Evidence:
     cells: pd.DataFrame
     norms: Norms
 
-    def pairs(self, method: str, other: str, finite: bool = False) -> pd.DataFrame:
+    def pairs(
+        self,
+        method: str,
+        other: str,
+        finite: bool = False,
+        loss: str = LOSS,
+        control: str = MATCHED,
+    ) -> pd.DataFrame:
         """The runs of two methods on the same function, network and seed, side by side.
 
         Columns: function, depth, width, seed; `<column>_own` and `<column>_other` for the others of
-        `cells`; `gain` is log(other's test loss / own).
+        `cells`; `gain` is log(other's loss / own).
 
         Args:
             finite: leaves out pairs of which a run diverged; `diverged` counts them.
+            loss: what the gain is of.
+            control: of the other's instruction.
 
         Raises:
-            LackingError: a method has no run, or several a cell, or no pair is left.
+            LackingError: a method has no run, or several a cell, or no pair is left, or a run lacks
+                the loss.
         """
-        own, others = self.runs(method), self.runs(other)
+        own, others = self.runs(method), self.runs(other, control)
         pairs = own.merge(others, on=_CELL, suffixes=("_own", "_other"))
         if finite:
             pairs = pairs[(pairs["status_own"] == "done") & (pairs["status_other"] == "done")]
         if pairs.empty:
             raise LackingError(f"no finished pair of {method} and {other} on the same cell")
-        gain = log_ratio(pairs[f"{LOSS}_other"].astype(float), pairs[f"{LOSS}_own"].astype(float))
+        losses = pairs[[f"{loss}_other", f"{loss}_own"]].astype(float)
+        if losses.isna().any(axis=None):
+            raise LackingError(f"runs of {method} or {other} have no {loss}")
+        gain = log_ratio(losses.iloc[:, 0], losses.iloc[:, 1])
         return pairs.assign(gain=gain).sort_values(_CELL, ignore_index=True)
 
     def diverged(self, method: str) -> str:
         """`1/27`: how many runs of `method` diverged."""
-        status = self.cells.loc[self.cells["method"] == method, "status"]
+        status = self.runs(method)["status"]
         return f"{(status == 'diverged').sum()}/{len(status)}"
 
-    def runs(self, method: str) -> pd.DataFrame:
-        """The runs of one method, one a function, network and seed.
+    def runs(self, method: str, control: str = MATCHED) -> pd.DataFrame:
+        """The runs of one method under one control of its instruction, one a function, network and
+        seed.
 
         Raises:
             LackingError: there is none, or more than one.
         """
-        own = self.cells[self.cells["method"] == method]
+        own = self.cells[(self.cells["method"] == method) & (self.cells["control"] == control)]
         if own.empty:
-            raise LackingError(f"the study has no usable run of {method}")
+            text = "" if control == MATCHED else f" with instruction.control={control}"
+            raise LackingError(f"the study has no usable run of {method}{text}")
         if own.duplicated(_CELL).any():
             raise LackingError(
                 f"the study has several rows of {method} on one network, and a claim wants one"
@@ -97,12 +118,21 @@ def evidence_of(frame: pd.DataFrame, budget: str, norms: Norms) -> Evidence:
     cells = cells[(cells["budget"] == budget) & ~cells["function"].isin(list(not_learnable(frame)))]
     if "reading" in cells:
         cells = cells[~cells["reading"].eq(True)]
-    sizes = {name: _column(cells, f"config.backbone.{name}") for name in NETWORK}
-    return Evidence(budget, cells.reindex(columns=_COLUMNS).assign(**sizes), norms)
+    diverged = cells["status"] == "diverged"
+    settings = {
+        **{name: _column(cells, f"config.backbone.{name}", 0.0) for name in NETWORK},
+        "targets": _column(cells, "config.shift.targets", 1.0),
+        "control": _column(cells, "config.instruction.control", MATCHED),
+    }
+    cells = cells.reindex(columns=_COLUMNS).assign(**settings)
+    for loss in TEXT_LOSSES:
+        cells[loss] = pd.to_numeric(cells[loss]).astype(float).mask(diverged, math.inf)
+    return Evidence(budget, cells, norms)
 
 
-def _column(cells: pd.DataFrame, name: str) -> pd.Series:
-    return cells[name].astype(float) if name in cells else pd.Series(0.0, index=cells.index)
+def _column(cells: pd.DataFrame, name: str, default: float | str) -> pd.Series:
+    values = cells[name] if name in cells else pd.Series(default, index=cells.index)
+    return values.astype(type(default))
 
 
 def left_out(frame: pd.DataFrame) -> list[str]:
@@ -129,16 +159,6 @@ def off_budget(pairs: pd.DataFrame) -> bool:
 def stored_norms(store: Store) -> Norms:
     """Reads the mean over all recorded updates of each layer's adapter gradient norm.
 
-    Columns `gradient_norm.layer_<i>` of the curves: what belongs to the layer; a bank that all
-    layers share has no depth and is not counted.
+    `analysis.load.layer_norms` says what belongs to a layer.
     """
-
-    def norms(run_id: str) -> np.ndarray:
-        curves = load_curves(store, run_id)
-        prefix = "gradient_norm.layer_"
-        layers = sorted(
-            int(name.removeprefix(prefix)) for name in curves if name.startswith(prefix)
-        )
-        return np.array([curves[f"{prefix}{layer}"].mean() for layer in layers])
-
-    return norms
+    return lambda run_id: layer_norms(load_curves(store, run_id)).mean(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from analysis.claims.rules import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from analysis.inference.measure import REFERENCE, Setting
 from analysis.inference.report import Measured, ratio_text
 from analysis.names import REFERENCES
@@ -11,7 +12,6 @@ from analysis.render import Grid, Section, Text
 OURS = "queryable"
 SLOWER = ("rep_lora", "hyra", "doran")  # than queryable, says the paper
 NEGLIGIBLE = 0.05  # of the backbone's products; the paper gives no number
-HOLDS, FAILS, OPEN = "holds", "does not hold", "not told apart"
 
 Finding = tuple[str, str]  # the figures, the verdict
 Judge = Callable[[Measured, Setting], Finding]
@@ -39,8 +39,9 @@ def claims_grid(measured: Measured) -> Grid:
         for claim, finding in claims
     ]
     notes = [
-        "A claim on a ratio holds, or does not, where the whole 95 % interval lies on one side of "
-        f"1; else it is {OPEN}. Merged adapters take no part: they are the backbone.",
+        f"A claim on a ratio is {SUPPORTED}, or {NOT_SUPPORTED}, where the whole 95 % interval "
+        f"lies on one side of 1; else it is {UNDECIDED}. Merged adapters take no part: they are "
+        "the backbone.",
         f"Arithmetic counts as negligible below {NEGLIGIBLE:.0%} of the backbone's products, a "
         "bound of ours; the time that an adapter adds is measured over the same model merged, "
         f"which for {REFERENCE} is the bare backbone.",
@@ -60,11 +61,11 @@ def fastest(measured: Measured, setting: Setting) -> Finding:
     unclear = {n: ratio for n, ratio in ratios.items() if not (ratio.below_one or ratio.above_one)}
     slow = len(ratios) - len(faster) - len(unclear)
     parts = [f"slower: {slow} of {len(ratios)}"]
-    for word, found in (("faster", faster), (OPEN, unclear)):
+    for word, found in (("faster", faster), ("not told apart", unclear)):
         listed = (f"{measured.label(name)} {ratio.median:.2f}" for name, ratio in found.items())
         if found:
             parts.append(f"{word}: {', '.join(listed)}")
-    return "; ".join(parts), FAILS if faster else OPEN if unclear else HOLDS
+    return "; ".join(parts), verdict(not faster and not unclear, bool(faster))
 
 
 def slower(measured: Measured, setting: Setting) -> Finding:
@@ -94,7 +95,7 @@ def negligible(measured: Measured, setting: Setting) -> Finding:
         shares.append(row.adapter_flops / row.backbone_flops)
         added = _added_time(measured, setting, name)
         parts.append(f"{name} {shares[-1]:+.1%} products, {added:+.0%} time")
-    return "; ".join(parts), HOLDS if max(shares) < NEGLIGIBLE else FAILS
+    return "; ".join(parts), SUPPORTED if max(shares) < NEGLIGIBLE else NOT_SUPPORTED
 
 
 def _added_time(measured: Measured, setting: Setting, method: str) -> float:
@@ -111,4 +112,4 @@ def _ratio(measured: Measured, setting: Setting, method: str, over: str = REFERE
 
 
 def verdict(confirmed: bool, refuted: bool) -> str:
-    return HOLDS if confirmed else FAILS if refuted else OPEN
+    return SUPPORTED if confirmed else NOT_SUPPORTED if refuted else UNDECIDED

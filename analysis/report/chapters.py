@@ -12,6 +12,7 @@ import pandas as pd
 from analysis import ablation, continual, gradients, routing, stats
 from analysis.claims.answers import answer, grid
 from analysis.claims.evidence import stored_norms
+from analysis.conditions import conditions
 from analysis.figures.curves import curves_figure
 from analysis.figures.targets import problems_of, targets_figure
 from analysis.load import finished, seed_list
@@ -66,8 +67,10 @@ def losses(study: Study) -> Chapter:
 
 
 def paper(study: Study) -> Chapter | None:
-    """The claims of the paper, where the study answers one."""
+    """The claims of the paper, where the study has one condition and answers one."""
     frame, tuning = study.kept
+    if conditions(frame, backbones=False).nunique() > 1:
+        return None
     answers = answer(frame, stored_norms(study.store))
     if not any(own.runs for own in answers):
         return None
@@ -75,10 +78,10 @@ def paper(study: Study) -> Chapter | None:
 
 
 def statistics(study: Study) -> Chapter | None:
-    """Adapters compared by their test losses."""
+    """Adapters compared by their test losses, in a study of one condition."""
     frame, tuning = study.kept
     cells = paired(frame, stats.DEFAULT)
-    if cells.empty:
+    if cells.empty or conditions(frame).nunique() > 1:
         return None
     found = stats.compare(frame, cells, tuning)
     return Chapter("Statistics", grids=found.grids(study.name), pictures=list(found.pictures()))

@@ -6,13 +6,16 @@ blocks of a budget apart, and returns a long table whose columns its docstring n
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
 
+from analysis.figures.rows import RowName, cells_of, rows_of
 from analysis.names import budget_order
 from analysis.statistics.intervals import contrast, stratified_bootstrap
-from analysis.statistics.pairs import CELL, ROW, common, extended_mean, groups, rows_of
+from analysis.statistics.pairs import CELL, ROW, common, extended_mean, groups
 
 FACTORS = np.round(np.geomspace(1.0, 2.0, 41), 6)  # of a performance profile
 
@@ -20,12 +23,6 @@ FACTORS = np.round(np.geomspace(1.0, 2.0, 41), 6)  # of a performance profile
 def blocks_of(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The cells of each budget, in the order of the tables."""
     yield from sorted(cells.groupby("budget"), key=lambda item: budget_order(item[0]))
-
-
-def row_cells(block: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """The cells of each row of a block, in the order of the tables."""
-    for row in rows_of(block):
-        yield row, block[(block["method"] == row[0]) & (block["variant"] == row[1])]
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
@@ -45,7 +42,8 @@ def iqm(cells: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for budget, block in blocks_of(cells):
-        for (method, variant), own in row_cells(block):
+        for row in rows_of(block):
+            own = cells_of(block, row)
             values = groups(own, "log_ratio")
             value, low, high = (
                 stratified_bootstrap(values, lambda g: interquartile_mean(np.concatenate(g, 1)))
@@ -55,8 +53,8 @@ def iqm(cells: pd.DataFrame) -> pd.DataFrame:
             found.append(
                 {
                     "budget": budget,
-                    "method": method,
-                    "variant": variant,
+                    "method": row[0],
+                    "variant": row[1],
                     "reading": bool(own["reading"].any()),
                     "baseline": own["baseline"].iloc[0],
                     "functions": len(values),
@@ -78,14 +76,15 @@ def by_function(cells: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for budget, block in blocks_of(cells):
-        for (method, variant), own in row_cells(block.dropna(subset="log_ratio")):
-            for function, part in own.groupby("function", sort=False):
+        known = block.dropna(subset="log_ratio")
+        for row in rows_of(known):
+            for function, part in cells_of(known, row).groupby("function", sort=False):
                 interval = contrast([part.sort_values("seed")["log_ratio"].to_numpy(float)], [1.0])
                 found.append(
                     {
                         "budget": budget,
-                        "method": method,
-                        "variant": variant,
+                        "method": row[0],
+                        "variant": row[1],
                         "function": function,
                         "seeds": len(part),
                         "diverged": int(np.isinf(part["loss"]).sum()),
@@ -115,33 +114,48 @@ def improvement(cells: pd.DataFrame) -> pd.DataFrame:
     found = []
     for budget, block in blocks_of(cells):
         losses = block.pivot(index=CELL, columns=ROW, values="loss").sort_index()
-        for row in rows_of(block):
-            for other in rows_of(block):
-                if row == other:
-                    continue
-                pairs = losses[[row, other]].dropna()
-                wins = (pairs[row] < pairs[other]) + 0.5 * (pairs[row] == pairs[other])
-                shares = [part.to_numpy(float) for _, part in wins.groupby(level="function")]
-                value, low, high = (
-                    stratified_bootstrap(shares, mean_over_functions)
-                    if shares
-                    else (np.nan, np.nan, np.nan)
-                )
-                found.append(
-                    {
-                        "budget": budget,
-                        "method": row[0],
-                        "variant": row[1],
-                        "other": other[0],
-                        "other_variant": other[1],
-                        "functions": len(shares),
-                        "cells": len(pairs),
-                        "probability": float(value),
-                        "low": float(low),
-                        "high": float(high),
-                    }
-                )
+        rows = rows_of(block)
+        chances = {pair: _chance(losses, *pair) for pair in combinations(rows, 2)}
+        for row, other in permutations(rows, 2):
+            own = chances.get((row, other)) or chances[other, row].mirrored
+            found.append(
+                {
+                    "budget": budget,
+                    "method": row[0],
+                    "variant": row[1],
+                    "other": other[0],
+                    "other_variant": other[1],
+                    **vars(own),
+                }
+            )
     return pd.DataFrame(found)
+
+
+@dataclass(frozen=True)
+class _Chance:
+    """P(X < Y) on the functions and cells that X and Y share."""
+
+    functions: int
+    cells: int
+    probability: float
+    low: float
+    high: float
+
+    @property
+    def mirrored(self) -> "_Chance":
+        """P(Y < X)."""
+        probability, low, high = 1 - self.probability, 1 - self.high, 1 - self.low
+        return replace(self, probability=probability, low=low, high=high)
+
+
+def _chance(losses: pd.DataFrame, row: RowName, other: RowName) -> _Chance:
+    pairs = losses[[row, other]].dropna()
+    wins = (pairs[row] < pairs[other]) + 0.5 * (pairs[row] == pairs[other])
+    shares = [part.to_numpy(float) for _, part in wins.groupby(level="function")]
+    if not shares:
+        return _Chance(0, 0, np.nan, np.nan, np.nan)
+    limits = map(float, stratified_bootstrap(shares, mean_over_functions))
+    return _Chance(len(shares), len(pairs), *limits)
 
 
 def profiles(cells: pd.DataFrame) -> pd.DataFrame:

@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter, ScalarFormatter
 
+from analysis.figures.rows import cells_of, look_of, rows_of
 from analysis.names import FROZEN, row_label
 from analysis.statistics.pairs import BASELINE
 from analysis.statistics.ranks import cliques
-from analysis.style import dashes, extra_width, method_colour
+from analysis.style import extra_width, method_colour
 
 _ROW_HEIGHT = 0.24  # inches
 
@@ -46,22 +47,13 @@ def profile_figure(table: pd.DataFrame) -> Figure:
     extra = extra_width(_labels(table))
     figure = Figure(figsize=(5.0 + extra, 3.4), layout="constrained")
     axis = figure.subplots()
-    siblings: dict[str, int] = {}
-    for (method, variant), own in table.groupby(["method", "variant"], sort=False):
-        index = siblings[method] = siblings.get(method, -1) + 1
-        pattern = dashes(method, index)
-        look: dict[str, Any] = {"color": method_colour(method), "drawstyle": "steps-post"}
-        style = (0, pattern) if pattern else "solid"
-        axis.plot(own["factor"], own["share"], label=row_label(method, variant), ls=style, **look)
-        axis.fill_between(
-            own["factor"],
-            own["low"],
-            own["high"],
-            step="post",
-            color=look["color"],
-            alpha=0.1,
-            lw=0,
-        )
+    rows = rows_of(table)
+    for row in rows:
+        own, look = cells_of(table, row), look_of(row, rows)
+        factors = own["factor"]
+        axis.plot(factors, own["share"], label=row_label(*row), drawstyle="steps-post", **look)
+        band: dict[str, Any] = {"step": "post", "color": look["color"], "alpha": 0.1, "lw": 0}
+        axis.fill_between(factors, own["low"], own["high"], **band)
     axis.set_xlim(table["factor"].min(), table["factor"].max())
     axis.set_ylim(-0.02, 1.02)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))

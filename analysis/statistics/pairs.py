@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import not_learnable, variants
+from analysis.figures.rows import rows_of
 from analysis.load import finished
-from analysis.names import FROZEN, REFERENCES, method_order, row_label
+from analysis.names import FROZEN, REFERENCES, row_label
 
 BASELINE = "lora"
 ROW = ["method", "variant"]  # what a row of a block is called by
@@ -80,12 +81,6 @@ def extended_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
     empty = np.where(values.shape[axis], 0.0, np.nan)  # nothing but pairs of inf and -inf: a tie
     mean = np.where(count > 0, total / np.maximum(count, 1), empty)
     return np.where(surplus == 0, mean, np.copysign(np.inf, surplus))
-
-
-def rows_of(cells: pd.DataFrame) -> list[tuple[str, str]]:
-    """The rows (method, variant) that occur, in the order of the tables."""
-    found = set(zip(cells["method"], cells["variant"], strict=True))
-    return sorted(found, key=lambda row: (method_order(row[0]), row[1]))
 
 
 def groups(cells: pd.DataFrame, column: str) -> list[np.ndarray]:

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics.aggregates import blocks_of, row_cells
+from analysis.figures.rows import cells_of, rows_of
+from analysis.statistics.aggregates import blocks_of
 from analysis.statistics.pairs import BASELINE, common, extended_mean, groups
 
 ALPHA = 0.05
@@ -34,15 +35,16 @@ def against_baseline(cells: pd.DataFrame) -> pd.DataFrame:
     found = []
     for budget, block in blocks_of(cells[cells["baseline"] == BASELINE]):
         tested: list[dict[str, Any]] = []
-        for (method, variant), own in row_cells(block[block["method"] != BASELINE]):
-            means = np.array([extended_mean(values) for values in groups(own, "log_ratio")])
+        for row in rows_of(block[block["method"] != BASELINE]):
+            values = groups(cells_of(block, row), "log_ratio")
+            means = np.array([extended_mean(own) for own in values])
             if not len(means):
                 continue
             tested.append(
                 {
                     "budget": budget,
-                    "method": method,
-                    "variant": variant,
+                    "method": row[0],
+                    "variant": row[1],
                     "functions": len(means),
                     "better": int((means < 0).sum()),
                     "worse": int((means > 0).sum()),

@@ -43,7 +43,8 @@ def folder_encoder(folder: str | Path) -> Encoder:
         UsageError: the package is not installed, or the folder holds no such model.
     """
     try:
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415 # an extra
+        import transformers  # noqa: PLC0415 # an extra
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415
     except ImportError as error:
         raise UsageError(
             "This instruction encoder needs the package sentence-transformers: "
@@ -54,6 +55,7 @@ def folder_encoder(folder: str | Path) -> Encoder:
             f"instruction.folder={folder} is no sentence-transformers model: it has no "
             "modules.json. Name the folder of a saved model."
         )
+    transformers.utils.logging.disable_progress_bar()
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
 
     def encode(texts: list[str]) -> NDArray[np.float64]:

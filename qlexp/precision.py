@@ -18,5 +18,6 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager:
     """
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     if precision == "bfloat16":
-        return torch.autocast(device.type, torch.bfloat16)
+        # A cast that is kept would outlive the update that changes its weight.
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
     return nullcontext()

@@ -152,8 +152,13 @@ def update_lanes(
     norm = torch.linalg.vector_norm(norms, dim=0)
     alive = alive & loss.isfinite() & norm.isfinite()
     factor = alive if clip is None else alive * (clip / norm).clamp(max=1.0)
+    lanes = {
+        axes: (alive.view(-1, *[1] * (axes - 1)), factor.view(-1, *[1] * (axes - 1)))
+        for axes in {gradient.ndim for gradient in gradients}
+    }
     for tensor, gradient in zip(tensors, gradients, strict=True):
-        tensor.grad = _scaled(gradient, factor, alive)
+        kept, scale = lanes[gradient.ndim]  # 0 in a lane that is not alive, whatever its gradient
+        tensor.grad = torch.where(kept, gradient * scale, 0.0)
     optimizer.param_groups[0]["lr"] = torch.where(alive, learning_rate, 0.0)
     optimizer.step()
     return loss, norms, alive
@@ -181,12 +186,6 @@ def _restore(saved: dict[str, Any], tensors: Sequence[Tensor], optimizer: Optimi
         tensor.data.copy_(value)
     optimizer.load_state_dict(saved["optimizer"])
     return _State(saved["alive"], saved["step"], saved["rows"])
-
-
-def _scaled(gradient: Tensor, factor: Tensor, alive: Tensor) -> Tensor:
-    """Each lane's gradient (L, ...) times its factor (L,); 0 in a lane that is not alive."""
-    axes = (slice(None), *[None] * (gradient.ndim - 1))
-    return torch.where(alive[axes], gradient * factor[axes], 0.0)
 
 
 def _minibatches(

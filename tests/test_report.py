@@ -36,13 +36,6 @@ METHODS = ("frozen", "lora", NASTY, "queryable", "full")
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
-def without_weights(function: str, method: str, seed: int, **changes: object) -> dict:
-    """A summary that no chapter expects weights of."""
-    summary = summary_of(function, method, seed, **changes)
-    summary["config"]["method"]["_target_"] = "qlexp.adapters.lora.LoRA"
-    return summary
-
-
 def make_store(root: Path) -> Store:
     """Two functions, five methods, three seeds; lora diverged on matyas with seed 1."""
     store = Store(root)
@@ -53,7 +46,7 @@ def make_store(root: Path) -> Store:
                 known = "lora" if method == NASTY else method
                 identity = f"{function}-{METHODS.index(method)}-{seed}"
                 state = "diverged" if (function, method, seed) == ("matyas", "lora", 1) else "done"
-                summary = without_weights(function, known, seed, status=state)
+                summary = summary_of(function, known, seed, status=state)
                 summary |= {"run_id": identity, "method": method}
                 write_run(store, summary)
                 cells += [cell_of(summary, budget) for budget in ("equal_rank", "lora_r4")]
@@ -77,7 +70,7 @@ def make_sequence(root: Path) -> Store:
     rows += [("queryable", f"method.block_size={n}", rate) for n in (2, 4) for rate in rates]
     for (method, *words), seed in product(rows, SEEDS):
         matrix = sequence_summary("drop_wave", method, seed)
-        summary = without_weights("drop_wave", method, seed)
+        summary = summary_of("drop_wave", method, seed)
         summary |= {name: matrix[name] for name in ("task_losses", "route_drift", "atom_usage")}
         summary["run_id"] = "-".join([method, *words, str(seed)])
         summary["validation_loss"] = float(words[-1].partition("=")[2])  # the first rate is kept
@@ -340,9 +333,9 @@ ALWAYS = {"Losses", "Statistics", "Learning curves", "Targets", "Backbones", "Se
 @pytest.mark.parametrize(
     ("page", "more"),
     [
-        ("folder", {"Claims", "Diverged cells"}),
+        ("folder", {"Claims", "Diverged cells", "Routing"}),
         ("inside", {"Claims", "Gradient flow", "Routing"}),
-        ("swept", {"Ablation", "Continual"}),
+        ("swept", {"Ablation", "Continual", "Routing"}),
     ],
 )
 def test_chapters_stand_where_a_study_has_what_they_need(
@@ -354,6 +347,8 @@ def test_chapters_stand_where_a_study_has_what_they_need(
     assert set(titles) == ALWAYS | more
     assert titles[0] == "Losses"
     assert "Claims" not in titles or titles[1] == "Claims"
+    weightless = page != "inside"  # made-up runs: the page says so and stands
+    assert ("Not shown:" in tree.texts[0]) == weightless
 
 
 @pytest.mark.parametrize(

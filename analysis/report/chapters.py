@@ -25,6 +25,7 @@ from analysis.statistics.pairs import paired
 from analysis.tables import backbone_grid, loss_tables
 from analysis.trained import done_cells
 from analysis.tuning import LEARNING_RATE, Tuning, tune
+from qlexp.errors import UsageError
 from qlexp.store import Store
 
 ROUTED = 100  # the most runs whose weights are loaded for a page
@@ -159,7 +160,11 @@ def routes(study: Study) -> Chapter | None:
     ]
     if not seeds:
         return Chapter("Routing", text)
-    runs = routing.load_runs(study.store, looked)
+    try:
+        runs = routing.load_runs(study.store, looked)
+    except UsageError:  # a store may have been passed on without its weights
+        gap = f"Not shown: a run's weights are not readable; analysis.routing says which. {text[1]}"
+        return Chapter("Routing", [gap])
     blocks, similar = routing.block_cells(looked, runs), routing.similarity_cells(looked, runs)
     return Chapter(
         "Routing",

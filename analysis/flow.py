@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analysis.figures.rows import RowName, cells_of, rows_of
 from analysis.load import load_curves
 from analysis.names import row_label
-from analysis.statistics.intervals import stratified_bootstrap
+from analysis.statistics.intervals import mean_over_functions, stratified_bootstrap
 from qlexp.backbone import Backbone
 from qlexp.config import Config
 from qlexp.errors import UsageError
@@ -147,12 +147,7 @@ class Row:
             np.stack([value(flow) for flow in self.flows if flow.function == name])
             for name in functions
         ]
-        return Interval(*stratified_bootstrap(groups, _mean))
-
-
-def _mean(samples: list[Array]) -> Array:
-    """The mean over functions of their mean over seeds; (R, seeds, ...) each -> (R, ...)."""
-    return np.mean([part.mean(1) for part in samples], axis=0)
+        return Interval(*stratified_bootstrap(groups, mean_over_functions))
 
 
 def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:

@@ -19,11 +19,15 @@ from analysis.statistics.aggregates import (
     improvement,
     interquartile_mean,
     iqm,
-    mean_over_functions,
     profiles,
 )
 from analysis.statistics.figures import ranks_figure
-from analysis.statistics.intervals import contrast, stratified_bootstrap
+from analysis.statistics.intervals import (
+    bootstrap_of_mean,
+    contrast,
+    mean_over_functions,
+    stratified_bootstrap,
+)
 from analysis.statistics.pairs import common, extended_mean, groups, log_ratio, paired, unpaired
 from analysis.statistics.ranks import (
     against_baseline,
@@ -267,11 +271,11 @@ def test_every_two_rows_are_resampled_once(monkeypatch: pytest.MonkeyPatch) -> N
     cells = paired(long_table(), "test_loss")
     calls: list[int] = []
 
-    def counted(shares: list[np.ndarray], *rest: object) -> tuple:
+    def counted(shares: list[np.ndarray]) -> tuple:
         calls.append(len(shares))
-        return stratified_bootstrap(shares, *rest)
+        return bootstrap_of_mean(shares)
 
-    monkeypatch.setattr("analysis.statistics.aggregates.stratified_bootstrap", counted)
+    monkeypatch.setattr("analysis.statistics.aggregates.bootstrap_of_mean", counted)
     table = improvement(cells)
     assert len(calls) == len(table) / 2
     for own in table.itertuples():
@@ -523,6 +527,18 @@ def test_the_bootstrap_of_few_seeds_has_the_standard_error_of_a_mean() -> None:
 
     stratified_bootstrap([values], mean, 20_000)
     assert seen[-1].std() == pytest.approx(scipy_stats.sem(values), rel=0.02)
+
+
+@pytest.mark.parametrize("sizes", [(2,), (3, 5), (1, 4), (23, 23, 22)])
+@pytest.mark.parametrize("shape", [(), (4,), (3, 2)])
+def test_the_bootstrap_of_a_mean_is_the_general_one(
+    sizes: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    draw = np.random.default_rng(4)
+    groups = [draw.normal(size=(n, *shape)) for n in sizes]
+    general = stratified_bootstrap(groups, mean_over_functions)
+    for own, wanted in zip(bootstrap_of_mean(groups), general, strict=True):
+        np.testing.assert_allclose(own, wanted, rtol=1e-12, atol=1e-14)
 
 
 def test_one_seed_has_no_interval() -> None:

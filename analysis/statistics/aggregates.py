@@ -5,16 +5,16 @@ After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Stati
 blocks of a budget apart, and returns a long table whose columns its docstring names.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
 
-from analysis.figures.rows import RowName, cells_of, rows_of
+from analysis.figures.rows import cells_of, rows_of
 from analysis.names import budget_order
-from analysis.statistics.intervals import contrast, stratified_bootstrap
+from analysis.statistics.intervals import bootstrap_of_mean, contrast, stratified_bootstrap
 from analysis.statistics.pairs import CELL, ROW, common, extended_mean, groups
 
 FACTORS = np.round(np.geomspace(1.0, 2.0, 41), 6)  # of a performance profile
@@ -96,11 +96,6 @@ def by_function(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def mean_over_functions(draws: Sequence[np.ndarray]) -> np.ndarray:
-    """The mean over functions of the means over seeds: every function has the same weight."""
-    return np.mean([draw.mean(1) for draw in draws], axis=0)
-
-
 def improvement(cells: pd.DataFrame) -> pd.DataFrame:
     """P(X < Y) of each two rows: how often X has the lower loss, ties counted half.
 
@@ -113,9 +108,14 @@ def improvement(cells: pd.DataFrame) -> pd.DataFrame:
     """
     found = []
     for budget, block in blocks_of(cells):
-        losses = block.pivot(index=CELL, columns=ROW, values="loss").sort_index()
+        table = block.pivot(index=CELL, columns=ROW, values="loss").sort_index()
+        functions = pd.factorize(table.index.get_level_values("function"))[0]
+        losses = {row: table[row].to_numpy(float) for row in table}
         rows = rows_of(block)
-        chances = {pair: _chance(losses, *pair) for pair in combinations(rows, 2)}
+        chances = {
+            (row, other): _chance(losses[row], losses[other], functions)
+            for row, other in combinations(rows, 2)
+        }
         for row, other in permutations(rows, 2):
             own = chances.get((row, other)) or chances[other, row].mirrored
             found.append(
@@ -148,14 +148,19 @@ class _Chance:
         return replace(self, probability=probability, low=low, high=high)
 
 
-def _chance(losses: pd.DataFrame, row: RowName, other: RowName) -> _Chance:
-    pairs = losses[[row, other]].dropna()
-    wins = (pairs[row] < pairs[other]) + 0.5 * (pairs[row] == pairs[other])
-    shares = [part.to_numpy(float) for _, part in wins.groupby(level="function")]
+def _chance(x: np.ndarray, y: np.ndarray, functions: np.ndarray) -> _Chance:
+    """P(x < y) of the losses (cells,) of two rows, NaN where a row has no such cell.
+
+    Args:
+        functions: the function of each cell, as a number from 0 on.
+    """
+    shared = ~(np.isnan(x) | np.isnan(y))
+    wins = (x < y) + 0.5 * (x == y)
+    shares = [wins[shared & (functions == name)] for name in np.unique(functions[shared])]
     if not shares:
         return _Chance(0, 0, np.nan, np.nan, np.nan)
-    limits = map(float, stratified_bootstrap(shares, mean_over_functions))
-    return _Chance(len(shares), len(pairs), *limits)
+    limits = map(float, bootstrap_of_mean(shares))
+    return _Chance(len(shares), int(shared.sum()), *limits)
 
 
 def profiles(cells: pd.DataFrame) -> pd.DataFrame:
@@ -177,7 +182,7 @@ def profiles(cells: pd.DataFrame) -> pd.DataFrame:
         )  # (cells, rows, factors)
         places = losses.groupby(level="function").indices
         shares = [within[places[name]].astype(float) for name in sorted(places)]
-        value, low, high = stratified_bootstrap(shares, mean_over_functions)
+        value, low, high = bootstrap_of_mean(shares)
         found += [
             {
                 "budget": budget,

@@ -26,6 +26,7 @@ mean comes out (n - 1) / n times what it is in each function.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -66,14 +67,59 @@ def stratified_bootstrap(
         groups: values (n, ...) of each function, the seeds in front.
     """
     value = statistic([group[None] for group in groups])[0]
-    if not groups or min(len(group) for group in groups) < 2:
-        unknown = np.full_like(value, np.nan)
-        return value, unknown, unknown
+    sizes = tuple(len(group) for group in groups)
+    if min(sizes, default=0) < 2:
+        return _without_limits(value)
+    drawn = zip(groups, _drawn(sizes, resamples), strict=True)
+    return value, *_limits(statistic([group[seeds] for group, seeds in drawn]))
+
+
+def mean_over_functions(draws: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean over functions of the means over seeds, (R, n, ...) each -> (R, ...)."""
+    return np.mean([draw.mean(1) for draw in draws], axis=0)
+
+
+def bootstrap_of_mean(
+    groups: Sequence[np.ndarray], resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`stratified_bootstrap` of `mean_over_functions`, for finite values only.
+
+    A resample of a mean is a weighing of the seeds: all of them are one matrix product, and no
+    value is copied.
+    """
+    value = mean_over_functions([group[None] for group in groups])[0]
+    sizes = tuple(len(group) for group in groups)
+    if min(sizes, default=0) < 2:
+        return _without_limits(value)
+    weighed = zip(_weights(sizes, resamples), groups, strict=True)
+    return value, *_limits(np.mean([np.tensordot(w, group, 1) for w, group in weighed], axis=0))
+
+
+@lru_cache(maxsize=8)
+def _drawn(sizes: tuple[int, ...], resamples: int) -> list[np.ndarray]:
+    """Which n - 1 of n seeds each resample holds, (resamples, n - 1) a function."""
     draw = np.random.default_rng(_SEED)
-    drawn = [group[draw.integers(len(group), size=(resamples, len(group) - 1))] for group in groups]
-    spread, tail = statistic(drawn), (1 - CONFIDENCE) / 2
+    return [draw.integers(n, size=(resamples, n - 1)) for n in sizes]
+
+
+@lru_cache(maxsize=8)
+def _weights(sizes: tuple[int, ...], resamples: int) -> list[np.ndarray]:
+    """The share of each seed in each resample, (resamples, n) a function."""
+    return [
+        (seeds[:, :, None] == np.arange(n)).mean(1)
+        for n, seeds in zip(sizes, _drawn(sizes, resamples), strict=True)
+    ]
+
+
+def _limits(spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    tail = (1 - CONFIDENCE) / 2
     low = np.quantile(spread, tail, axis=0, method="lower")
-    return value, low, np.quantile(spread, 1 - tail, axis=0, method="higher")
+    return low, np.quantile(spread, 1 - tail, axis=0, method="higher")
+
+
+def _without_limits(value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    unknown = np.full_like(value, np.nan)
+    return value, unknown, unknown
 
 
 def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Interval:

@@ -3,6 +3,8 @@
     results/<study>/ablation.svg            loss and paired ratio against the setting, by function
     results/<study>/ablation.{md,csv,tex}   the same numbers, one row a method, setting and function
 
+`--loss` names another loss than the test loss; its files then begin with `ablation_<loss>`.
+
 The setting is the one that the study's overrides sweep. A study that sweeps several gets one figure
 for each, `ablation_<setting>.svg`, with a line for each value of the others; `--axis` draws one.
 Methods that do not have the setting, such as LoRA beside a sweep of atoms, are level lines.
@@ -27,11 +29,18 @@ import pandas as pd
 from scipy import stats
 
 from analysis.cells import COUNT_TOLERANCE
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, parser, read_study, writing
 from analysis.figures.ablation import ablation_figure
-from analysis.load import LOSSES, finished, load_study, open_store, require_complete
-from analysis.names import function_order, function_title, method_order, row_label
-from analysis.notes import OFF_BUDGET, column_marks, flags, number, setting_notes
+from analysis.load import LOSSES, finished
+from analysis.names import (
+    STYLE,
+    STYLE_NOTE,
+    function_order,
+    function_title,
+    method_order,
+    row_label,
+)
+from analysis.notes import OFF_BUDGET, OFF_BUDGET_NOTE, column_marks, flags, number, setting_notes
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.overrides import joined, order, settings_of, swept
 from analysis.render import NO_CELL, Grid, Section, Text
@@ -59,17 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    frame = load_study(open_store(options.store), options.study)
-    if not options.allow_missing:
-        require_complete(frame, options.study)
+    _, frame = read_study(options)
     axes = swept_axes(frame, options.study, options.axis)
     if finished(frame).empty:
         raise UsageError(f"Study '{options.study}' has no finished run to draw.")
     cells = with_loss(frame, options.loss)
     with figure_style(), writing(Path(options.out) / options.study) as folder:
         points = estimates(cells, axes)
-        write_csv(folder / "ablation.csv", points)
-        write_table(folder, ablation_grid(frame, points, axes, options.loss, options.study))
+        grid = ablation_grid(frame, points, axes, options.loss, options.study)
+        write_csv(folder / f"{grid.label}.csv", points)
+        write_table(folder, grid)
         shown = [options.axis] if options.axis else list(axes)
         for path in write_pictures(folder, pictures(points, axes, options.loss, shown)):
             print(path)
@@ -83,7 +91,7 @@ def pictures(
     for axis in shown:
         end = axis.rpartition(".")[2]
         end = end if ends[end] == 1 else axis.replace(".", "_")
-        name = f"ablation_{end}" if len(axes) > 1 else "ablation"
+        name = f"{stem(loss)}_{end}" if len(axes) > 1 else stem(loss)
         caption = (
             f"{loss.replace('_', ' ')} against {axis}: geometric mean over seeds; below, {ratio}. "
             f"Bands: {LEVEL:.0%} intervals."
@@ -178,6 +186,7 @@ def _point(part: pd.DataFrame, losses: pd.Series) -> dict[str, object]:
         "trainable_parameters": "/".join(f"{n:.0f}" for n in sorted(set(counts.dropna()))),
         "reference_parameters": "/".join(f"{n:.0f}" for n in sorted(set(reference.dropna()))),
         "off_budget": bool(off.any()),
+        "reading": bool(part["reading"].eq(True).any()),
     }
 
 
@@ -207,8 +216,9 @@ def _baseline(
     same = cells[(cells["function"] == place["function"]) & (cells["budget"] == place["budget"])]
     if paired:
         own = same[same["method"] == BASELINE]
-        for axis in axes:  # at the same value where LoRA has the setting too
-            own = own[own[axis].isin([place[axis], ""])]
+        for axis in axes:  # at the same value where LoRA has several
+            if own[axis].nunique() > 1:
+                own = own[own[axis] == place[axis]]
         return own.set_index("seed")["loss"], BASELINE
     first = {axis: values[0] for axis, values in axes.items() if place[axis]}
     own = same[(same["method"] == place["method"]) & (same["variant"] == place["variant"])]
@@ -249,7 +259,9 @@ def ablation_grid(
             by_function = part.set_index("function")
             counts = "/".join(dict.fromkeys(part["trainable_parameters"]))
             texts = [
-                row_label(key[0], key[1]) + OFF_BUDGET * bool(part["off_budget"].any()),
+                row_label(key[0], key[1])
+                + STYLE * bool(part["reading"].any())
+                + OFF_BUDGET * bool(part["off_budget"].any()),
                 *(value or NO_CELL for value in key[2:]),
                 counts or NO_CELL,
             ]
@@ -268,13 +280,17 @@ def ablation_grid(
     if points["infinite"].any():
         notes.append("inf (k/n): k of n seeds diverged, so there is no mean and no ratio.")
     if points["off_budget"].any():
-        notes.append(
-            f"{OFF_BUDGET} Trainable parameters more than {COUNT_TOLERANCE:.0%} from LoRA's at the "
-            "reference rank."
-        )
+        notes.append(OFF_BUDGET_NOTE)
+    if points["reading"].any():
+        notes.append(STYLE_NOTE)
     notes += [*flags(frame), *setting_notes(frame)]
-    caption = f"Ablation of {', '.join(axes)}, study {study}"
-    return Grid("ablation", caption, headers, sections, notes)
+    caption = f"{loss.replace('_', ' ').capitalize()} by {', '.join(axes)}, study {study}"
+    return Grid(stem(loss), caption, headers, sections, notes)
+
+
+def stem(loss: str) -> str:
+    """What the names of all files of an ablation of `loss` begin with."""
+    return "ablation" if loss == LOSS else f"ablation_{loss}"
 
 
 def _texts(point: pd.Series) -> list[str]:

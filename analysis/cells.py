@@ -1,10 +1,14 @@
 """From the long table to the cells of a table: means and spreads over seeds."""
 
+import json
 import math
 import statistics
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.conditions import conditions
@@ -218,9 +222,23 @@ def _best(rows: list[Row], function: str) -> set[int]:
 
 
 def not_learnable(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """Functions that full fine-tuning could not learn: its test R² below 0, by seed."""
-    unlearnt = (frame["method"] == UNRESTRICTED) & (frame["test_r2"] < 0)
-    return _by_function(frame[unlearnt], "test_r2")
+    """Functions that full fine-tuning could not learn: its test R² below 0, by seed.
+
+    Of targets in sequence each counts as it stood when it was learnt, not as later ones left it.
+    """
+    full = frame[frame["method"] == UNRESTRICTED]
+    full = full.assign(learnt_r2=[_learnt_r2(run) for run in full.to_dict("records")])
+    return _by_function(full[full["learnt_r2"] < 0], "learnt_r2")
+
+
+def _learnt_r2(run: dict[Hashable, Any]) -> float:
+    """The test R² of a run; of targets in sequence, with each one's loss right after its turn."""
+    losses, last = run.get("task_losses"), run["test_loss"]
+    if not isinstance(losses, str) or not 0 < last < math.inf:
+        return float(run["test_r2"])
+    learnt = np.diagonal(np.array(json.loads(losses), dtype=float)[1:])  # row 0: before the first
+    variance = last / (1 - run["test_r2"])
+    return 1 - float(learnt.mean()) / variance
 
 
 def weak_backbones(frame: pd.DataFrame) -> dict[str, dict[int, float]]:

@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
+
+from analysis.load import load_study, open_store, require_complete
 from qlexp.errors import UsageError
+from qlexp.store import Store
 
 
 def bare_parser(module: str, description: str, out: str) -> argparse.ArgumentParser:
@@ -27,6 +31,30 @@ def parser(module: str, description: str) -> argparse.ArgumentParser:
         help="render a study with missing or failed cells and name them",
     )
     return result
+
+
+def open_study(options: argparse.Namespace) -> tuple[Store, pd.DataFrame]:
+    """The store and the long table of the study that `options` name, gaps included.
+
+    Raises:
+        UsageError: there is no such study, or it is not readable.
+    """
+    store = open_store(options.store)
+    try:
+        frame = load_study(store, options.study)
+    except OSError as error:
+        raise UsageError(
+            f"Could not read the store at {store.root} ({error}): check its disk and permissions."
+        ) from error
+    return store, frame
+
+
+def read_study(options: argparse.Namespace) -> tuple[Store, pd.DataFrame]:
+    """`open_study`, refused where cells are missing or failed and `options` do not allow that."""
+    store, frame = open_study(options)
+    if not options.allow_missing:
+        require_complete(frame, options.study)
+    return store, frame
 
 
 def exit_code(command: Callable[[], None]) -> int:

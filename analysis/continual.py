@@ -27,9 +27,9 @@ import pandas as pd
 
 from analysis import transfer
 from analysis.cells import Block, build_blocks
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, open_study, parser, writing
 from analysis.figures import continual as figures
-from analysis.load import finished, load_study, open_store, require_complete
+from analysis.load import finished, require_complete
 from analysis.names import budget_order, budget_title, function_order, function_title
 from analysis.notes import column_marks, loss_notes
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    frame = load_study(open_store(options.store), options.study)
+    _, frame = open_study(options)
     frame = with_measures(frame, options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)

@@ -1,8 +1,8 @@
-"""Gradient norms over depth: their size, how even they are, and their bootstrap intervals."""
+"""Gradient norms over depth: their size, how even they are, and their intervals."""
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,9 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from analysis.figures.rows import RowName, cells_of, rows_of
-from analysis.load import load_curves
+from analysis.load import layer_columns, load_curves
 from analysis.names import row_label
-from analysis.statistics.intervals import mean_over_functions, stratified_bootstrap
+from analysis.statistics.intervals import NO_INTERVAL, contrast
 from qlexp.backbone import Backbone
 from qlexp.config import Config
 from qlexp.errors import UsageError
@@ -27,7 +27,6 @@ from qlexp.training import layer_of
 Array = NDArray[np.float64]
 
 _COLUMN = "gradient_norm."
-_LAYER = "layer_"
 SCALES = {"norm": "gradient norm", "rms": "gradient norm / √parameters"}
 THIRDS = ("early", "middle", "late")
 
@@ -87,7 +86,7 @@ def thirds(norms: Array) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over functions and seeds with its `stratified_bootstrap`, arrays of one shape."""
+    """A mean over functions and seeds with its `contrast`, arrays of one shape."""
 
     mean: Array
     low: Array
@@ -147,7 +146,20 @@ class Row:
             np.stack([value(flow) for flow in self.flows if flow.function == name])
             for name in functions
         ]
-        return Interval(*stratified_bootstrap(groups, mean_over_functions))
+        return Interval(*mean_over_functions(groups))
+
+
+def mean_over_functions(groups: Sequence[Array]) -> tuple[Array, Array, Array]:
+    """The mean over functions of their means over seeds, (n, ...) each, and its limits, (...)."""
+    weights = [1 / len(groups)] * len(groups)
+    found = [
+        contrast(parts, weights) if not np.isnan(np.concatenate(parts)).any() else NO_INTERVAL
+        for place in np.ndindex(groups[0].shape[1:])
+        for parts in [[group[:, *place] for group in groups]]
+    ]
+    limits = np.array([[own.value, own.low, own.high] for own in found])
+    mean, low, high = limits.T.reshape(3, *groups[0].shape[1:])
+    return mean, low, high
 
 
 def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:
@@ -178,7 +190,7 @@ def _flow(store: Store, cell: Any, counts: dict[int, Counter[str]]) -> Flow | No
     """The norms of one run, None without any in a layer; adds to `counts` what it lacks."""
     curves = load_curves(store, cell.run_id)
     columns = [name for name in curves if name.startswith(_COLUMN)]
-    inside = [name for name in columns if name.startswith(_COLUMN + _LAYER)]
+    inside = layer_columns(curves)
     if not inside or curves.empty:
         return None
     if cell.trainable_parameters not in counts:

@@ -27,15 +27,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import variants
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, parser, read_study, writing
 from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.flow import SCALES, THIRDS, Interval, Row, load_rows
-from analysis.load import finished, load_study, open_store, require_complete, seed_list
+from analysis.load import finished, seed_list
 from analysis.names import budget_order, budget_title
 from analysis.notes import flags, number, setting_notes
 from analysis.outputs import Picture, write_csv, write_markdown, write_pictures
 from analysis.render import Grid, Section, Text
-from analysis.statistics.intervals import RESAMPLES
 from analysis.style import figure_style
 from qlexp.errors import UsageError
 from qlexp.store import Store
@@ -51,10 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    store = open_store(options.store)
-    frame = load_study(store, options.study)
-    if not options.allow_missing:
-        require_complete(frame, options.study)
+    store, frame = read_study(options)
     blocks = load_blocks(store, frame)
     _refuse_what_has_no_depth(blocks, options.study)
     with figure_style(), writing(Path(options.out) / options.study) as folder:
@@ -140,8 +136,8 @@ def _interval_text(value: Interval, row: Row) -> str:
 def _notes(blocks: Blocks, frame: pd.DataFrame) -> list[str]:
     notes = [
         f"Means over functions, {seed_list(frame['seed'])} and the recorded updates of a run; in "
-        f"brackets 95 % intervals for new seeds on the same functions: {RESAMPLES:,} bootstrap "
-        "samples of n - 1 of n seeds within each function; none where a function has one seed.",
+        "brackets 95 % intervals (Welch's t) for new seeds on the same functions; none where a "
+        "function has one seed.",
         "Gradient norm: of a layer's trainable tensors together, before clipping. It depends on "
         "how a method is parametrised and on its number of parameters; √parameters is the root of "
         "the layer's trainable parameters.",

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.names import budget_order, function_order, method_order
@@ -40,6 +39,7 @@ _COLUMNS = (
     "pretrain_r2",
     *LOSSES,
     "test_r2",
+    "reading",
     "trainable_parameters",
     "reference_parameters",
     "total_parameters",
@@ -74,11 +74,11 @@ def open_store(root: str | Path) -> Store:
     Raises:
         UsageError: there is none.
     """
-    if not Path(root).expanduser().is_dir():
+    if not (Path(root).expanduser() / "studies").is_dir():
         raise UsageError(
             f"There is no store at {root}: run an experiment first, or name its folder by --store."
         )
-    return Store(root)
+    return Store(root, writable=False)
 
 
 def load_study(store: Store, study: str) -> pd.DataFrame:
@@ -88,7 +88,7 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     `versions.torch`; lists as JSON text), and the cell's `budget` and `overrides` (text). `status`
     is "missing" where no run is stored. The store writes null for what is not finite: a loss comes
     back as inf and an R² as -inf, and the losses of the adapted model (`LOSSES`) are inf in every
-    diverged run, whatever they are.
+    diverged run, whatever they are, and where they lie above the config's ceiling.
 
     Raises:
         UsageError: the study is unknown, or its manifest or a summary is not readable.
@@ -102,7 +102,7 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
         ) from error
     if not cells:
         raise UsageError(f"Study '{study}' lists no cells: run `qlexp experiment={study}` again.")
-    cells = list(dict.fromkeys(_without_places(cell) for cell in cells))
+    cells = _without_shared([_without_places(cell) for cell in cells])
     _refuse_namesakes(cells, study)
     runs = {identity: _read_run(store, identity) for identity in {cell.run_id for cell in cells}}
     rows = [{**runs[cell.run_id], **_cell_columns(cell)} for cell in sorted(cells, key=_cell_order)]
@@ -127,6 +127,14 @@ def _without_places(cell: Cell) -> Cell:
     """`cell` without the overrides that say where a run went, not what it was."""
     kept = [word for word in cell.overrides if not _PLACE.match(word)]
     return replace(cell, overrides=tuple(kept))
+
+
+def _without_shared(cells: Sequence[Cell]) -> list[Cell]:
+    """The different ones of `cells`, without the overrides that all of them have."""
+    shared = set.intersection(*(set(cell.overrides) for cell in cells))
+    kept = (tuple(word for word in cell.overrides if word not in shared) for cell in cells)
+    short = (replace(cell, overrides=own) for cell, own in zip(cells, kept, strict=True))
+    return list(dict.fromkeys(short))
 
 
 def _cell_columns(cell: Cell) -> dict[str, Any]:
@@ -159,6 +167,10 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
         for name in (*LOSSES, *_BACKBONE_LOSSES):
             diverged = row["status"] == "diverged" and name in LOSSES
             row[name] = math.inf if diverged or row[name] is None else float(row[name])
+        ceiling = row.get("config.trainer.loss_ceiling", math.inf)
+        for name in LOSSES:
+            scaled = "test_loss" if name == "test_loss_raw" else name
+            row[name] = math.inf if row[scaled] > ceiling else row[name]
         for name in _SCORES:
             row[name] = -math.inf if row[name] is None else float(row[name])
     except (KeyError, TypeError, ValueError) as error:
@@ -189,13 +201,13 @@ def load_curves(store: Store, identity: str, columns: Sequence[str] = ()) -> pd.
         ) from error
 
 
-def layer_norms(curves: pd.DataFrame) -> np.ndarray:
-    """The adapter gradient norms (updates, layers) in a run's curves, first layer to last.
+def layer_columns(curves: pd.DataFrame) -> list[str]:
+    """The columns of a run's curves that hold a layer's gradient norm, first layer to last.
 
     What belongs to a layer; a bank that all layers share has no depth and is not counted.
     """
-    places = {int(name.removeprefix(_LAYER)): name for name in curves if name.startswith(_LAYER)}
-    return curves[[places[layer] for layer in sorted(places)]].to_numpy(float)
+    names = [name for name in curves if name.startswith(_LAYER)]
+    return sorted(names, key=lambda name: int(name.removeprefix(_LAYER)))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str, row: dict[str, Any]) -> None:

@@ -29,6 +29,11 @@ from qlexp.store import FINISHED
 NOT_LEARNABLE = "‡"
 WEAK_BACKBONE = "§"
 
+OFF_BUDGET_NOTE = (
+    f"{OFF_BUDGET} Trainable parameters more than {COUNT_TOLERANCE:.0%} from LoRA's at the "
+    "reference rank."
+)
+
 
 def number(value: float, digits: int = 3) -> str:
     """`digits` significant digits, trailing zeros kept."""
@@ -77,10 +82,7 @@ def loss_notes(frame: pd.DataFrame, blocks: list[Block], loss: str) -> list[str]
             f"{row.label} ({block.budget}) {_counts(row.trainable)} to {_counts(row.reference)}"
             for block, row in off
         )
-        notes.append(
-            f"{OFF_BUDGET} Trainable parameters more than {COUNT_TOLERANCE:.0%} from LoRA's at the "
-            f"reference rank: {'; '.join(rows)}."
-        )
+        notes.append(f"{OFF_BUDGET_NOTE.removesuffix('.')}: {'; '.join(rows)}.")
     if any(row.reading for block in blocks for row in block.rows):
         notes.append(STYLE_NOTE)
     notes += flags(frame)
@@ -214,9 +216,12 @@ def setting_notes(frame: pd.DataFrame) -> list[str]:
     return [
         f"Settings: {', '.join(settings)}.",
         *([f"Optimisers: {', '.join(optimizers)}."] if optimizers else []),
-        f"Mean seconds a run, a batch's time shared by its lanes: {', '.join(seconds)}.",
+        *([f"{_SECONDS}: {', '.join(seconds)}."] if len(_distinct(frame, "device")) == 1 else []),
         f"Versions: {', '.join(versions)}; commit {commits}; device {devices}.",
     ]
+
+
+_SECONDS = "Mean seconds a run, a batch's time shared by its lanes"
 
 
 def _in_order(methods: Iterable[str]) -> list[str]:

@@ -28,10 +28,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, parser, read_study, writing
 from analysis.figures.contours import grid
 from analysis.figures.routing import SIDE, Map, routing_figure
-from analysis.load import load_study, open_store, require_complete
 from analysis.names import budget_title, function_title, row_label
 from analysis.notes import flags, number, setting_notes, spread
 from analysis.outputs import Picture, write_csv, write_markdown, write_pictures
@@ -102,10 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    store = open_store(options.store)
-    frame = load_study(store, options.study)
-    if not options.allow_missing:
-        require_complete(frame, options.study)
+    store, frame = read_study(options)
     cells = queryable_cells(frame, options.study)
     functions = list(cells["function"].unique())
     if options.function is not None:

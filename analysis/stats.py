@@ -28,10 +28,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.cells import not_learnable
-from analysis.cli import exit_code, parser, writing
+from analysis.cells import OFF_BUDGET, not_learnable
+from analysis.cli import exit_code, parser, read_study, writing
 from analysis.conditions import require_one
-from analysis.load import LOSSES, load_study, open_store, require_complete
+from analysis.load import LOSSES
 from analysis.names import (
     STYLE,
     STYLE_NOTE,
@@ -42,7 +42,7 @@ from analysis.names import (
     function_title,
     row_label,
 )
-from analysis.notes import flags, number
+from analysis.notes import OFF_BUDGET_NOTE, flags, number
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.statistics.aggregates import by_function, improvement, iqm, profiles
@@ -61,6 +61,7 @@ from qlexp.errors import UsageError
 
 DEFAULT = "test_loss"
 CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
+FEW = 4  # functions, below which a bootstrap interval is too narrow
 KEY = ["budget", "method", "variant"]
 
 
@@ -76,9 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    frame = load_study(open_store(options.store), options.study)
-    if not options.allow_missing:
-        require_complete(frame, options.study)
+    _, frame = read_study(options)
     folder = render(frame, options.study, Path(options.out), options.loss, options.tune)
     print(f"{len(frame)} cells -> {folder}")
 
@@ -290,7 +289,8 @@ def _blocks(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _label(row: dict) -> str:
-    return row_label(row["method"], row["variant"]) + STYLE * bool(row["reading"])
+    label = row_label(row["method"], row["variant"]) + STYLE * bool(row["reading"])
+    return label + OFF_BUDGET * bool(row["off_budget"])
 
 
 def ratio_text(value: float, low: float, high: float) -> str:
@@ -320,6 +320,7 @@ def _notes(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: 
         f"In brackets 95 % intervals for new seeds on the same functions: {RESAMPLES:,} bootstrap "
         "samples of n - 1 of n seeds within each function; none where a function has one seed. "
         "An interval without width says that all seeds agree, not that the value is certain.",
+        *_narrow_note(table),
         _test_note(table),
         _rank_note(table),
         "Diverged runs have loss inf: they come last in ranks and pairs, tie with each other, and "
@@ -332,6 +333,8 @@ def _notes(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: 
         )
     if table["reading"].any():
         notes.append(STYLE_NOTE)
+    if table["off_budget"].any():
+        notes.append(OFF_BUDGET_NOTE)
     unlearnt = sorted(not_learnable(frame), key=function_order)
     if unlearnt:
         listed = ", ".join(map(function_title, unlearnt))
@@ -340,6 +343,17 @@ def _notes(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: 
     if alone:
         notes.append(f"Without LoRA's run, so not normalised: {'; '.join(alone)}.")
     return [*notes, *flags(frame)]
+
+
+def _narrow_note(table: pd.DataFrame) -> list[str]:
+    functions = int(table["functions"].max())
+    if functions >= FEW:
+        return []
+    return [
+        f"With {functions} function{'s' * (functions > 1)} they are narrower than they say: in "
+        "simulations, those of one function covered 73 % with 3 seeds and 92 % with 5, those of "
+        "two functions 76 to 93 %."
+    ]
 
 
 def _test_note(table: pd.DataFrame) -> str:

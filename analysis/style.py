@@ -35,12 +35,12 @@ _COLOURS = {
     "text_to_lora": "#aa7744",
     "queryable": "#d55e00",
     "instruction_queryable": "#aa4499",
-    "prior_only": "#aa4499",
-    "query_only": "#aa4499",
+    "prior_only": "#ddcc77",
+    "query_only": "#661100",
     "full_adamw": "#000000",
     "full": "#000000",
 }
-_SPARE_COLOURS = ("#6699cc", "#cc6677", "#661100", "#888888")
+_SPARE_COLOURS = ("#6699cc", "#cc6677", "#888888")
 _DASHES = {
     "frozen": (4.0, 2.0),
     "rslora": (5.0, 1.5),
@@ -49,7 +49,20 @@ _DASHES = {
     "query_only": (1.0, 1.5),
     "full_adamw": (1.0, 1.0),
 }
-_VARIANT_DASHES = ((), (5.0, 1.5), (1.0, 1.5), (5.0, 1.5, 1.0, 1.5), (8.0, 2.0, 2.0, 2.0))
+_VARIANT_DASHES = (
+    (),
+    (5.0, 1.5),
+    (1.0, 1.5),
+    (5.0, 1.5, 1.0, 1.5),
+    (8.0, 2.0, 2.0, 2.0),
+    (3.0, 3.0),
+    (8.0, 1.5, 1.0, 1.5, 1.0, 1.5),
+    (1.0, 4.0),
+    (12.0, 2.0),
+    (5.0, 1.0, 5.0, 4.0),
+    (2.0, 1.0, 2.0, 3.0),
+    (10.0, 4.0, 1.0, 4.0),
+)
 
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "qlexp",

@@ -34,8 +34,8 @@ from analysis.cells import (
     not_learnable,
     weak_backbones,
 )
-from analysis.cli import exit_code, parser, writing
-from analysis.load import finished, load_study, open_store, require_complete
+from analysis.cli import exit_code, parser, read_study, writing
+from analysis.load import finished
 from analysis.names import budget_title, function_order, function_title
 from analysis.notes import (
     column_marks,
@@ -65,9 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    frame = load_study(open_store(options.store), options.study)
-    if not options.allow_missing:
-        require_complete(frame, options.study)
+    _, frame = read_study(options)
     folder = render(frame, options.study, Path(options.out), options.tune)
     print(f"{len(frame)} cells -> {folder}")
 

@@ -30,9 +30,9 @@ import numpy as np
 import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
 
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, parser, read_study, writing
 from analysis.figures.theory import theory_figure
-from analysis.load import load_curves, load_study, open_store, require_complete
+from analysis.load import load_curves
 from analysis.names import budget_title, row_label
 from analysis.norms import changes, routes_by_strength
 from analysis.notes import flags, number, setting_notes
@@ -71,10 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    store = open_store(options.store)
-    frame = load_study(store, options.study)
-    if not options.allow_missing:
-        require_complete(frame, options.study)
+    store, frame = read_study(options)
     cells = queryable_cells(frame, options.study)
     known = set(cells["function"])
     if options.function is not None and options.function not in known:

@@ -4,8 +4,10 @@ Whole groups are handed out, so that every worker trains a batch. Workers share 
 what one of them finished another never overwrites.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import torch
 
 from qlexp.checks import Checked, bounded, one_of
 from qlexp.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 _TIMEOUT_MINUTES = 24 * 60  # of a submitted group, unless the options say otherwise
 
@@ -84,7 +88,15 @@ def _submitit(
     at_once = len(payloads) if backend.name == "submitit_slurm" else backend.workers
     for first in range(0, len(payloads), at_once):
         for job in completed(submit(backend, work, payloads[first : first + at_once], folder)):
-            yield job.result()
+            yield from _results(backend, job.result)
+
+
+def _results(backend: Backend, result: Callable[[], int]) -> Iterator[int]:
+    """What a job returned, or nothing where it was lost: the others go on."""
+    try:
+        yield result()
+    except Exception as error:  # the engine's own, such as a time-out or a killed worker
+        log.error("a job of the backend %s was lost: %s", backend.name, error)
 
 
 def submit(backend: Backend, work: Work, payloads: Sequence[Payload], folder: Path) -> list[Any]:
@@ -102,13 +114,15 @@ def submit(backend: Backend, work: Work, payloads: Sequence[Payload], folder: Pa
 
 def _ray(backend: Backend, work: Work, payloads: Sequence[Payload]) -> Iterator[int]:
     ray = import_module("ray")
-    ray.init(**{"num_cpus": backend.workers, "include_dashboard": False, **backend.options})
+    own = {"num_cpus": backend.workers, "include_dashboard": False}
+    ray.init(**(backend.options if "address" in backend.options else own | backend.options))
     try:
         gpus = ray.cluster_resources().get("GPU", 0) / backend.workers
         remote = ray.remote(num_cpus=1, num_gpus=gpus)(work)
         waiting = [remote.remote(payload) for payload in payloads]
         while waiting:
             done, waiting = ray.wait(waiting)
-            yield from ray.get(done)
+            for job in done:
+                yield from _results(backend, partial(ray.get, job))
     finally:
         ray.shutdown()

@@ -1,10 +1,12 @@
 """Where a number was computed: versions, commit, device, memory."""
 
 import ctypes
+import gc
 import platform
 import re
 import resource
 import subprocess
+import traceback
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -88,8 +90,25 @@ def device_name(device: torch.device) -> str:
     return f"{model}, {torch.get_num_threads()} threads"
 
 
+def release_memory(error: BaseException) -> None:
+    """Lets go of what the frames that `error` passed through still hold, so that it can be used."""
+    chain: BaseException | None = error
+    while chain is not None:
+        traceback.clear_frames(chain.__traceback__)
+        chain = chain.__cause__ or chain.__context__
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where CUDA was never used
+
+
+def start_peak_memory(device: torch.device) -> None:
+    """From here on counts `peak_memory_bytes`; a CPU's process knows its whole life only."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that was held at once: by torch on an accelerator, by the process on a CPU."""
+    """The most that was held at once: by torch on an accelerator, since `start_peak_memory`; on a
+    CPU by the process since it began, other batches included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -74,10 +74,22 @@ def _complete(configs: Sequence[Config], store: Store, width: int | None, backen
         _run(plan_groups("pretrain", missing, width), width, backend, store, progress)
         ready = [config for config in configs if store.has_backbone(backbone_id(config))]
         _run(plan_groups("adapt", ready, width), width, backend, store, progress)
+    reasons = {
+        backbone_id(config): f"its backbone failed: {error}"
+        for config in missing
+        if (error := _stored_error(config, store))
+    }
     for config in configs:
         if store.summary(run_id(config)) is None:
             lost = "its worker" if store.has_backbone(backbone_id(config)) else "its backbone"
-            _record_failure(config, RuntimeError(f"{lost} was lost: run the sweep again"))
+            reason = reasons.get(backbone_id(config), f"{lost} was lost: run the sweep again")
+            _record_failure(config, RuntimeError(reason))
+
+
+def _stored_error(config: Config, store: Store) -> str | None:
+    """With what a run failed, as its summary says; None for a run that did not."""
+    summary = store.summary(run_id(config))
+    return summary["error"] if summary and summary["status"] == "failed" else None
 
 
 def _run(
@@ -130,6 +142,18 @@ def run_group(group: Group, advance: Callable[[int], object]) -> None:
 
 def _attempt(group: Group, advance: Callable[[int], object]) -> Exception | None:
     """Trains a group from its checkpoint or its start; returns what it failed with."""
+    failure = _failure(group, advance)
+    if failure is not None:
+        environment.release_memory(failure)
+        if group.configs[0].compile and from_compiler(failure):
+            reason = str(failure).strip().splitlines()[0]
+            log.warning("the step cannot be compiled (%s): it is trained uncompiled", reason)
+            return _attempt(group.uncompiled(), advance)
+    group.discard_plan()
+    return failure
+
+
+def _failure(group: Group, advance: Callable[[int], object]) -> Exception | None:
     work = stages.pretrain if group.stage == "pretrain" else stages.adapt
     checkpoint = Checkpoint(group.write_plan() / "checkpoint.pt", CHECKPOINT_SECONDS)
     try:
@@ -137,13 +161,7 @@ def _attempt(group: Group, advance: Callable[[int], object]) -> Exception | None
     except StoreError:
         raise
     except Exception as error:  # whatever a method raises is a failed run, not a lost sweep
-        if group.configs[0].compile and from_compiler(error):
-            reason = str(error).strip().splitlines()[0]
-            log.warning("the step cannot be compiled (%s): it is trained uncompiled", reason)
-            return _attempt(group.uncompiled(), advance)
-        group.discard_plan()
         return error
-    group.discard_plan()
     return None
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import Timeout
 from omegaconf import OmegaConf
 
 from qlexp.config import Config, backbone_id, group_id, plain, resolve, run_id
@@ -61,8 +62,10 @@ class Group:
         return all(map(stored, self.identities))
 
     def payload(self) -> dict[str, Any]:
-        """The group as JSON values."""
-        return {"stage": self.stage, "configs": [plain(config) for config in self.configs]}
+        """The group as JSON values, with the store's absolute folder: workers start elsewhere."""
+        place = str(self.store.root)
+        configs = [{**plain(config), "store": place} for config in self.configs]
+        return {"stage": self.stage, "configs": configs}
 
     @classmethod
     def of(cls, payload: dict[str, Any]) -> "Group":
@@ -75,6 +78,20 @@ class Group:
         return replace(
             self, configs=tuple(replace(config, compile=False) for config in self.configs)
         )
+
+    def in_training(self) -> bool:
+        """Whether some process trains it now."""
+        try:
+            with self.store.lock(self.identity).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+
+    def as_asked(self, config: Config) -> "Group":
+        """The same lanes, trained and mirrored where and how `config` says."""
+        names = ("store", "study", "device", "compile", "recompute", "tracking")
+        asked = {name: getattr(config, name) for name in names}
+        return replace(self, configs=tuple(replace(own, **asked) for own in self.configs))
 
     def write_plan(self) -> Path:
         """Puts the plan in place and returns its folder."""
@@ -100,11 +117,22 @@ def plan_groups(stage: str, configs: Sequence[Config], width: int | None) -> lis
         return []
     wanted = {IDENTITY[stage](config): config for config in configs}
     groups = []
-    for group in _stopped(Store(configs[0].store), stage):
-        if wanted.keys() & set(group.identities):
-            groups.append(group)
-            for identity in group.identities:
-                wanted.pop(identity, None)
+    for stopped in _stopped(Store(configs[0].store), stage):
+        asked = [wanted[identity] for identity in stopped.identities if identity in wanted]
+        if not asked:
+            continue
+        group = stopped.as_asked(asked[0])
+        if width is not None and width < len(group.configs) and not group.in_training():
+            log.warning(
+                "a stopped batch of %d runs is begun anew in batches of %d, as asked",
+                len(group.configs),
+                width,
+            )
+            group.discard_plan()
+            continue
+        groups.append(group)
+        for identity in group.identities:
+            wanted.pop(identity, None)
     for alike in _alike(wanted.values(), _KEYS[stage]):
         for batch in equal_parts(alike, width or lanes_that_fit(alike, stage)):
             groups.append(Group(stage, tuple(batch)))
@@ -116,11 +144,11 @@ def _stopped(store: Store, stage: str) -> Iterator[Group]:
         payload = read_json(path)
         if payload is None or payload.get("stage") != stage:
             continue
-        for values in payload["configs"]:
-            values["store"] = str(store.root)
         try:
+            for values in payload["configs"]:
+                values["store"] = str(store.root)
             yield Group.of(payload)
-        except (UsageError, KeyError) as error:
+        except (UsageError, KeyError, TypeError) as error:
             log.warning("the plan %s is not usable (%s): its runs are planned anew", path, error)
 
 

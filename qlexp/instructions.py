@@ -13,6 +13,7 @@ from qlexp.config import Config, FunctionConfig, InstructionConfig, ShiftConfig
 from qlexp.encoders import embed
 from qlexp.errors import UsageError
 from qlexp.functions import FUNCTIONS
+from qlexp.seeding import seed_stream
 from qlexp.targets import Split
 
 _WORDINGS = (
@@ -75,7 +76,7 @@ def with_instruction(config: Config) -> Config:
         )
     if settings.control == "shuffled" and config.shift.targets == 1:
         raise UsageError(
-            "instruction.control=shuffled takes another target's text: set shift.targets to at "
+            "instruction.control=shuffled deals out the targets' texts: set shift.targets to at "
             "least 2."
         )
     embed([""], settings.encoder, settings.folder, settings.dim)
@@ -85,14 +86,18 @@ def with_instruction(config: Config) -> Config:
 def encode(config: Config, split: Split, held_out: bool = False) -> NDArray[np.float64] | None:
     """e(z) of every sample of a split of targets, (n, d_e); None where the method reads none.
 
-    The samples of a target take its wordings in turn: training's, or the held-out ones.
+    The samples of a target take its wordings in turn: training's, or the held-out ones. Shuffled
+    texts are dealt out to the samples by a stream of the function and seed, so that they say
+    nothing of the target.
     """
     settings = config.instruction
     if settings.encoder == "none":
         return None
-    shifts = list(split.shifts)
+    shifts = split.shifts
+    told = split.target
     if settings.control == "shuffled":
-        shifts = [*shifts[1:], shifts[0]]
+        stream = seed_stream(config.function.name, config.seed, "shuffled instructions")
+        told = np.random.default_rng(stream).permutation(told)
     wordings = range(TRAINED, TRAINED + HELD_OUT) if held_out else range(TRAINED)
     texts = [
         "" if settings.control == "empty" else describe(config.function, shift, wording)
@@ -100,8 +105,8 @@ def encode(config: Config, split: Split, held_out: bool = False) -> NDArray[np.f
         for wording in wordings
     ]
     table = embed(texts, settings.encoder, settings.folder, settings.dim)
-    turn = np.empty_like(split.target)
+    turn = np.empty_like(told)
     for index in range(len(shifts)):
-        own = split.target == index
+        own = told == index
         turn[own] = np.arange(own.sum()) % len(wordings)
-    return table[split.target * len(wordings) + turn]
+    return table[told * len(wordings) + turn]

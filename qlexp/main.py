@@ -75,7 +75,7 @@ def _run_one(composed: DictConfig) -> float | None:
     with _refusal(), one_sentence():
         job = Job.of(composed, HydraConfig.get())
         summary = execute([job.config], width=1)[0]
-        Store(job.config.store).write_study(job.config.study, [job.cell(set())], goes_on=True)
+        Store(job.config.store).write_study(job.config.study, [job.cell()], goes_on=True)
     if summary["status"] == "failed":
         raise RunError.of(summary)
     print(summary_line(summary))

@@ -13,6 +13,7 @@ from qlexp.config import Config, resolve
 from qlexp.errors import UsageError
 from qlexp.instructions import with_instruction
 from qlexp.stages import problem_of
+from qlexp.targets import served_shifts
 
 
 @one_sentence()
@@ -31,6 +32,13 @@ def plan(composed: DictConfig) -> Config:
         )
     environment.pick_device(config.device)
     problem_of(config)
+    served = {(shift.strength, shift.rotation) for shift in served_shifts(config.shift)}
+    if len(served) < config.shift.targets:
+        raise UsageError(
+            f"shift.targets={config.shift.targets} are not all different with "
+            f"shift.strength={config.shift.strength:g} and shift.rotation="
+            f"{config.shift.rotation:g}: give both a value, or take one target."
+        )
     return config
 
 

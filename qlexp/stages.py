@@ -41,6 +41,7 @@ def pretrain(
     """
     first = configs[0]
     device = environment.pick_device(first.device)
+    environment.start_peak_memory(device)
     problems = [problem_of(config) for config in configs]
     draw = Draw(_seeds(configs, "backbone"), dtype_of(first.precision))
     model = Backbone(first.backbone, draw).to(device)
@@ -82,6 +83,7 @@ def adapt(
     """
     first = configs[0]
     device = environment.pick_device(first.device)
+    environment.start_peak_memory(device)
     problems = [problem_of(config) for config in configs]
     backbone = load_backbones(configs, store, device)
     splits = {name: _stack(configs, problems, name, device) for name in _evaluated(configs)}
@@ -111,8 +113,8 @@ def adapt(
     provenance = _provenance(checkpoint.seconds, len(configs), device)
     for lane, config in enumerate(configs):
         final = {name: values[lane].item() for name, values in losses.items()}
-        ceiling = config.trainer.loss_ceiling
-        fine = bool(curves.alive[lane]) and all(loss <= ceiling for loss in final.values())
+        seen = (final["adapt"], final["validation"])  # the test samples decide nothing
+        fine = bool(curves.alive[lane]) and max(seen) <= config.trainer.loss_ceiling
         summary = {
             **identity(config),
             "status": "done" if fine else "diverged",

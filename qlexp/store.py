@@ -48,12 +48,17 @@ class Cell:
 class Store:
     """Reads and writes a store at `root`, which is made if needed.
 
+    Args:
+        writable: False leaves the folder as it is, for one that is only read.
+
     Raises:
-        UsageError: `root` cannot be written to.
+        UsageError: `root` is to be written to and cannot be.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, writable: bool = True) -> None:
         self.root = Path(root).expanduser().resolve()
+        if not writable:
+            return
         try:
             for folder in ("runs", "backbones", "studies", "locks"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)

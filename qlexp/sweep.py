@@ -37,12 +37,11 @@ class Job:
         )
         return cls(config, hydra.runtime.choices.budget, overrides)
 
-    def cell(self, common: set[str]) -> Cell:
-        """The cell in its study, called by the overrides that not all jobs have in common."""
+    def cell(self) -> Cell:
+        """The cell in its study."""
         config = self.config
-        own = tuple(override for override in self.overrides if override not in common)
         cell = (config.function.name, config.method.name, config.seed, self.budget)
-        return Cell(run_id(config), *cell, own, reference_count(config))
+        return Cell(run_id(config), *cell, self.overrides, reference_count(config))
 
 
 def objective(summary: Mapping[str, Any]) -> float:
@@ -61,9 +60,7 @@ def run_sweep(
     check_places([job.config for job in jobs])
     for place, study in {(job.config.store, job.config.study) for job in jobs}:
         members = [job for job in jobs if (job.config.store, job.config.study) == (place, study)]
-        common = set.intersection(*(set(job.overrides) for job in members))
-        cells = [job.cell(common) for job in members]
-        Store(place).write_study(study, cells, goes_on)
+        Store(place).write_study(study, [job.cell() for job in members], goes_on)
     summaries = execute([job.config for job in jobs], width, backend)
     states = Counter(summary["status"] for summary in summaries)
     print(", ".join(f"{count} {state}" for state, count in sorted(states.items())))

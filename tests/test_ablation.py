@@ -121,6 +121,19 @@ def test_lora_is_paired_at_the_same_setting_where_it_has_it(crossed: Store) -> N
         assert point["ratio"] == pytest.approx(stats.gmean(np.array(own) / np.array(lora)))
 
 
+def test_lora_is_level_along_a_setting_of_which_it_has_one_value(store: Store) -> None:
+    cells: list = []
+    for seed in SEEDS:
+        add(store, cells, "lora", seed, "instruction=none", "instruction.control=matched")
+        for control in ("matched", "empty"):
+            words = ("instruction=minilm", f"instruction.control={control}")
+            add(store, cells, "queryable", seed, *words)
+    store.write_study("texts", cells)
+    points, _ = points_of(store, "texts")
+    assert set(points["baseline"]) == {"lora"}
+    assert points["ratio"].notna().all()
+
+
 def test_without_lora_the_ratio_is_to_the_first_value(store: Store) -> None:
     frame = load_study(store, "blocks")
     frame = frame[frame["method"] == "queryable"]

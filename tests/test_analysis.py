@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from analysis import style, tables
-from analysis.cells import Estimate, build_blocks
+from analysis.cells import Estimate, build_blocks, not_learnable
 from analysis.figures import __main__ as figures_command
 from analysis.figures.contours import grid, levels_around_zero
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
 from analysis.figures.targets import Drawn, problems_of, targets_figure
-from analysis.load import LOSSES, layer_norms, load_study, require_complete
+from analysis.load import LOSSES, layer_columns, load_study, open_store, require_complete
 from analysis.names import budget_order, function_order, method_order
 from analysis.notes import number, spread
 from analysis.render import Grid, Section, Text, latex, markdown
@@ -238,7 +238,7 @@ def test_load_study_has_a_row_a_cell(store: Store) -> None:
     assert list(frame["function"].unique()) == list(FUNCTIONS)
     assert list(frame["method"].unique()) == ["frozen", "lora", "shared_lora", "queryable", "full"]
     assert set(frame["config.data.noise"]) == {NOISE}
-    assert set(frame["overrides"]) == {"trainer=quick"}
+    assert set(frame["overrides"]) == {""}
 
 
 def test_a_diverged_run_has_infinite_losses(store: Store) -> None:
@@ -259,11 +259,51 @@ def test_missing_and_failed_cells_keep_their_rows(gappy: Store) -> None:
     assert failed[list(LOSSES)].isna().all(axis=None)
 
 
+def test_a_loss_above_the_ceiling_counts_as_infinite(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    summary = summary_of("matyas", "lora", 0, test_loss=11.0, validation_loss=0.1)
+    write_run(store, summary)
+    store.write_study(STUDY, [cell_of(summary, "lora_r4")])
+    (run,) = load_study(store, STUDY).to_dict("records")
+    assert run["status"] == "done"
+    assert run["test_loss"] == run["test_loss_raw"] == math.inf
+    assert run["validation_loss"] == 0.1
+
+
+def test_what_all_cells_have_in_common_is_no_name_of_theirs(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    cells = []
+    for seed, rate in ((0, "0.1"), (1, "0.2")):
+        summary = summary_of("matyas", "lora", seed)
+        write_run(store, summary)
+        words = ("trainer.adapt.epochs=3", f"trainer.adapt.learning_rate={rate}")
+        cells.append(cell_of(summary, "lora_r4", *words))
+    store.write_study(STUDY, cells)
+    found = load_study(store, STUDY)["overrides"].tolist()
+    assert found == [f"trainer.adapt.learning_rate={rate}" for rate in ("0.1", "0.2")]
+
+
+def test_a_function_is_judged_by_targets_as_they_were_learnt() -> None:
+    losses = json.dumps([[1.0, 1.0], [0.1, 1.0], [2.9, 0.1]])  # the first target is forgotten
+    run = {"function": "matyas", "method": "full", "seed": 0, "status": "done"}
+    frame = pd.DataFrame([{**run, "test_loss": 1.5, "test_r2": -0.5, "task_losses": losses}])
+    assert not_learnable(frame) == {}
+    never = json.dumps([[1.0, 1.0], [1.4, 1.0], [1.4, 1.6]])
+    (value,) = not_learnable(frame.assign(task_losses=never))["matyas"].values()
+    assert value == pytest.approx(-0.5)
+
+
+def test_a_command_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="There is no store"):
+        open_store(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_layers_come_in_the_order_of_their_numbers() -> None:
     names = [f"gradient_norm.{part}" for part in ("layer_10", "bank", "layer_2", "layer_0")]
     curves = pd.DataFrame(np.arange(8.0).reshape(2, 4), columns=names).assign(step=[0, 5])
-    assert layer_norms(curves).tolist() == [[3.0, 2.0, 0.0], [7.0, 6.0, 4.0]]
-    assert layer_norms(curves[["step"]]).shape == (2, 0)
+    assert curves[layer_columns(curves)].to_numpy().tolist() == [[3.0, 2.0, 0.0], [7.0, 6.0, 4.0]]
+    assert layer_columns(curves[["step"]]) == []
 
 
 def test_a_study_of_which_nothing_is_stored(tmp_path: Path) -> None:
@@ -445,7 +485,7 @@ def test_gaps_are_refused_by_name(
     assert tables_command(gappy, tmp_path / "out") == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
-    assert "missing: lora on ackley (equal_rank, trainer=quick), seed 0;" in message
+    assert "missing: lora on ackley (equal_rank), seed 0;" in message
     assert "missing: lora on levy (equal_rank, trainer=quick), seeds 0, 1, 2;" in message
     assert "seed 2: RuntimeError: no | memory at all_;" in message
     assert not (tmp_path / "out").exists()
@@ -665,7 +705,7 @@ def test_curves_are_the_mean_over_seeds(store: Store) -> None:
     (axis,) = figure.axes
     assert axis.get_yscale() == "log"
     assert axis.get_xlabel() == "update"
-    assert "MSE" in axis.get_ylabel()
+    assert axis.get_ylabel() == "training loss (standardised)"
     by_colour = {line.get_color(): line for line in axis.lines}
     line = by_colour[style.method_colour("full")]
     summaries = [store.summary(f"ackley-full-{seed}") for seed in SEEDS]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from qlexp.backends import Backend, submit
+from analysis.load import load_study
+from qlexp.backends import Backend, run_elsewhere, submit
 from qlexp.config import Config, register_schema, run_id
 from qlexp.errors import UsageError
 from qlexp.execute import execute, run_payload
@@ -64,6 +65,22 @@ def test_workers_store_what_this_process_would(backend: Backend, tmp_path: Path)
     }
     execute(configs, width=2, backend=backend)
     assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_a_lost_job_does_not_take_the_others_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    backend = Backend("submitit_local", workers=3, options={"timeout_min": 5})
+    payloads = [{"updates": 3}, {"updates": None}, {"updates": 5}]
+    assert sorted(run_elsewhere(backend, updates_of, payloads, tmp_path)) == [3, 5]
+
+
+def updates_of(payload: dict[str, int | None]) -> int:
+    """A worker's task that ends its process where there is nothing to do."""
+    if payload["updates"] is None:
+        os._exit(1)
+    return payload["updates"]
 
 
 def test_two_workers_on_one_cell_store_it_once(tmp_path: Path) -> None:
@@ -148,6 +165,7 @@ def test_the_optuna_sweeper_minimises_the_validation_loss(
     main()
     summaries = list(Store(store).summaries())
     assert len(summaries) == 4
+    assert load_study(Store(store), "adhoc")["overrides"].nunique() == 4
     assert {summary["lanes"] for summary in summaries} == {2}  # trials of a round share a batch
     best = json.loads(json.dumps(min(summary["validation_loss"] for summary in summaries)))
     assert best > 0

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,7 @@ def study(
     noise: float = 0.01,
     depths: tuple[int, ...] = (8,),
     budgets: tuple[str, ...] = ("lora_r4",),
+    targets: int = 1,
 ) -> pd.DataFrame:
     """A long table in which each method's loss is LoRA's, less what `gain` says, and noise."""
     draw, rows = np.random.default_rng(0), []
@@ -68,7 +70,7 @@ def study(
                 "reading": method == "hyra",
                 "config.backbone.depth": depth,
                 "config.backbone.width": 32,
-                "config.shift.targets": 8,
+                "config.shift.targets": targets,
             }
         )
     return pd.DataFrame(rows)
@@ -99,6 +101,12 @@ def answers(
     found = [own for own in answer(frame, norms) if own.budget == budget]
     assert len(found) == len(CLAIMS)
     return {own.claim.name: own for own in found}
+
+
+def of_both(gain: Gain, norms: Norms = flat_norms, **options: Any) -> dict[str, Answer]:
+    """Claims on texts from adapters of eight targets, all others from adapters of one."""
+    one, many = (answers(study(gain, targets=n, **options), norms) for n in (1, 8))
+    return {n: many[n] if n.startswith(("text_", "gradients_")) else one[n] for n in one}
 
 
 def only(frame: pd.DataFrame, name: str, norms: Norms = flat_norms) -> Answer:
@@ -146,7 +154,7 @@ def test_claims_have_names_of_their_own() -> None:
 
 
 def test_a_world_as_the_paper_says_supports_its_claims() -> None:
-    found = answers(study(paper_says, depths=(8, 32)))
+    found = of_both(paper_says, depths=(8, 32))
     unanswered = {"inference", "retention", "sparsity", *(n for n in found if n[:5] == "text_")}
     for name in set(found) - unanswered - {"stability"}:
         if name.startswith("little_"):  # with 0.1 more in the deep network: 0.05 on average
@@ -163,7 +171,7 @@ def test_a_world_as_the_paper_says_supports_its_claims() -> None:
 
 
 def test_a_world_without_gains_supports_none() -> None:
-    found = answers(study(nothing, noise=0.001), lambda run_id: np.array([1.0, 2.0, 3.0]))
+    found = of_both(nothing, lambda run_id: np.array([1.0, 2.0, 3.0]), noise=0.001)
     for name in ("held_out", "drop_wave", "drop_wave_above_all", "heterogeneous"):
         assert found[name].verdict == NOT_SUPPORTED, name
     assert {a.verdict for name, a in found.items() if "gradients" in name} == {NOT_SUPPORTED}
@@ -297,7 +305,8 @@ def test_what_a_study_lacks_is_said() -> None:
     assert (only(once, "held_out").verdict, only(once, "held_out").remark) == (UNDECIDED, "")
     heavy = frame.assign(trainable_parameters=1500)
     assert "not comparable" in only(heavy, "held_out").remark
-    short = only(frame, "gradients_larger_lora", lambda run_id: np.ones(2))
+    many = study(nothing, targets=8)
+    short = only(many, "gradients_larger_lora", lambda run_id: np.ones(2))
     assert "fewer than three layers" in short.remark
     twins = pd.concat([frame, frame.assign(overrides="other")], ignore_index=True)
     assert "several rows of queryable" in only(twins, "held_out").remark
@@ -374,7 +383,7 @@ def test_a_diverged_run_is_no_evidence_of_sparsity() -> None:
 
 def controlled(**gains: float) -> pd.DataFrame:
     """A study of instructions; `gains` are those of the own text over each control, by loss."""
-    frame = study(nothing)
+    frame = study(nothing, targets=8)
     own = frame[frame["method"] == "instruction_queryable"]
     parts = [frame[frame["method"] != "instruction_queryable"]]
     for control in ("matched", "shuffled", "empty"):
@@ -426,7 +435,7 @@ def test_one_target_says_nothing_of_its_text() -> None:
 
 
 def test_a_study_without_controls_cannot_say_what_a_text_does() -> None:
-    remark = only(study(nothing), "text_test_empty").remark
+    remark = only(study(nothing, targets=8), "text_test_empty").remark
     assert "no usable run of instruction_queryable with instruction.control=empty" in remark
 
 
@@ -561,3 +570,20 @@ def test_the_table_holds_every_answer() -> None:
     assert list(rows["answer"]) == [own.verdict for own in found]
     assert {SUPPORTED, UNDECIDED} <= set(rows["answer"])
     assert rows["runs"].str.split().str.len().tolist() == [len(own.runs) for own in found]
+
+
+def test_an_adapter_of_several_targets_answers_no_claim_on_one() -> None:
+    found = answers(study(nothing, targets=5))
+    for name in ("held_out", "drop_wave", "heterogeneous", "little_ackley", "stability"):
+        assert found[name].verdict == UNDECIDED
+        assert "several targets an adapter" in found[name].remark
+
+
+def test_less_harm_is_no_help() -> None:
+    def gain(function: str, method: str, depth: float, seed: int) -> float:
+        return {True: -0.2, False: -0.05}[function in SMOOTH] * (method == QUERYABLE)
+
+    own = only(study(gain), "heterogeneous")
+    assert own.effect.low > 0
+    assert own.verdict == UNDECIDED
+    assert "the ratio in that part itself: 0.95" in own.remark

@@ -1,7 +1,10 @@
 """A lane's numbers are its solo run's, whatever its neighbours do and wherever it stopped."""
 
-from collections.abc import Callable
+import shutil
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +13,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from qlexp import execute as executing
+from qlexp import stages
+from qlexp.adapters.base import Adapter
+from qlexp.backbone import Backbone
 from qlexp.config import Config, register_schema, run_id
 from qlexp.execute import execute
-from qlexp.groups import Group
+from qlexp.groups import Group, plan_groups
 from qlexp.main import CONF
 from qlexp.plan import plan
 from qlexp.store import Store, read_curves, read_tensors
@@ -157,7 +163,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_numbers(
     assert list((Store(stopped[0].store).root / "groups").glob("*/checkpoint.pt"))
 
     spent = an_hour_longer(Store(stopped[0].store).root)
-    found = execute(stopped[1:], width=1)  # other cells and another width: the plan decides
+    found = execute(stopped[1:])  # other cells: the plan decides
     assert [summary["lanes"] for summary in found] == [3, 3]
     assert all(3 * summary["seconds"] > spent for summary in found)
     assert Store(stopped[0].store).finished(run_id(stopped[0]))
@@ -171,6 +177,60 @@ def test_a_stopped_sweep_goes_on_to_the_same_numbers(
         np.testing.assert_array_equal(curves[0].to_numpy(), curves[1].to_numpy())
     for one, other in zip(adapters(undisturbed), adapters(stopped), strict=True):
         assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_stopped_batch_goes_on_as_the_rerun_asks(
+    composed: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch was too wide for the memory, or its machine is not there any more."""
+    settings = ["trainer.adapt.epochs=15"]
+    configs = cells(composed, 3, *settings, store="stopped")
+    monkeypatch.setattr(executing, "tqdm", stopping_after(3 * (4 + 17)))
+    with pytest.raises(KeyboardInterrupt):
+        execute(configs, width=3)
+    monkeypatch.undo()
+    (plan,) = (Store(configs[0].store).root / "groups").glob("*/plan.json")
+    plan.write_text(plan.read_text().replace('"device": "auto"', '"device": "cuda"'))
+    (whole,) = plan_groups("adapt", configs, None)
+    assert {config.device for config in whole.configs} == {"auto"}
+    assert [len(group.configs) for group in plan_groups("adapt", configs, 2)] == [2, 1]
+    assert not plan.exists()
+    assert [summary["lanes"] for summary in execute(configs, width=2)] == [2, 2, 1]
+
+
+def test_a_batch_that_another_process_trains_is_waited_for(composed: Compose) -> None:
+    group = Group("adapt", tuple(cells(composed, 3, store="busy")))
+    group.write_plan()
+    with group.store.lock(group.identity):
+        found = plan_groups("adapt", group.configs, 1)
+    assert [len(own.configs) for own in found] == [3]
+
+
+def test_a_failed_batch_holds_no_memory_while_its_halves_run(composed: Compose) -> None:
+    configs = cells(composed, 2, store="held")
+    failed: list[weakref.ref] = []
+
+    def build(lanes: Sequence[Config], backbone: Backbone) -> Adapter:
+        assert all(adapter() is None for adapter in failed)
+        adapter = build_adapter(lanes, backbone)
+        if len(lanes) > 1:
+            failed.append(weakref.ref(adapter))
+        return adapter
+
+    def narrow(model: Adapter, *rest: Any, **more: Any) -> Any:
+        if len(rest[0]) > 1:
+            raise MemoryError("two lanes are too many")
+        return train_stage(model, *rest, **more)
+
+    build_adapter, train_stage = stages.build_adapter, stages._train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "build_adapter", build)
+        execute(configs[:1])
+        patch.setattr(stages, "_train", narrow)
+        for config in configs:
+            shutil.rmtree(Store(config.store).run_folder(run_id(config)), ignore_errors=True)
+        assert [summary["status"] for summary in execute(configs, width=2)] == ["done", "done"]
+    assert len(failed) == 1
 
 
 def an_hour_longer(store: Path) -> float:

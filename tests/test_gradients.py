@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from conftest import compute_study
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,18 +68,16 @@ def row_of(samples: list[np.ndarray]) -> Row:
     return Row(("lora", ""), flows)
 
 
-def test_an_interval_draws_all_seeds_but_one_within_each_function() -> None:
+def test_intervals_are_welchs_over_functions() -> None:
     draw = np.random.default_rng(5)
-    samples = [draw.normal(mean, 1.0, (3, 6)) for mean in (20.0, 30.0)]
-    found = row_of(samples).profile("norm")
-    np.testing.assert_allclose(found.mean, np.mean([part.mean(1) for part in samples], axis=0))
-    resampled = [
-        np.mean([part[:, draw.integers(0, 6, 5)].mean(1) for part in samples], axis=0)
-        for _ in range(4000)
-    ]
-    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
-    np.testing.assert_allclose(found.low, low, atol=0.08)
-    np.testing.assert_allclose(found.high, high, atol=0.08)
+    one, other = (draw.normal(mean, scale, (3, 6)) for mean, scale in ((20.0, 1.0), (30.0, 2.0)))
+    found = row_of([one, other]).profile("norm")
+    np.testing.assert_allclose(found.mean, (one.mean(1) + other.mean(1)) / 2)
+    welch = scipy.stats.ttest_ind(one, -other, axis=1, equal_var=False).confidence_interval(0.95)
+    np.testing.assert_allclose((found.low, found.high), np.array(welch) / 2)
+    alone = row_of([one]).profile("norm")
+    student = scipy.stats.ttest_1samp(one, 0.0, axis=1).confidence_interval(0.95)
+    np.testing.assert_allclose((alone.low, alone.high), student)
 
 
 def test_intervals_of_equal_seeds_one_seed_and_no_number() -> None:
@@ -89,7 +88,9 @@ def test_intervals_of_equal_seeds_one_seed_and_no_number() -> None:
     assert np.isnan([single.low, single.high]).all()
     infinite = row_of([np.array([[1.0, math.inf], [1.0, 2.0]])]).profile("norm")
     assert infinite.mean.tolist() == [math.inf, 1.5]
-    assert infinite.high.tolist() == [math.inf, 2.0]
+    assert infinite.high[0] == math.inf
+    gap = row_of([np.array([[1.0, math.nan], [1.0, 2.0]])]).profile("norm")
+    assert np.isnan(gap.mean).tolist() == [True, False]
 
 
 def test_a_row_counts_what_lies_outside_the_layers() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from hydra import compose, initialize_config_dir
 
 from qlexp.config import Config, FunctionConfig, ShiftConfig, register_schema, run_id
@@ -121,12 +122,36 @@ def test_instructions_follow_their_samples(composed: Compose) -> None:
     assert given.shape == (48, 16)
     assert len(np.unique(given.round(9), axis=0)) == 4 * TRAINED
     assert len(np.unique(held_out.round(9), axis=0)) == 4 * HELD_OUT
-    shuffled = encode(composed(*settings, "instruction.control=shuffled"), split)
     empty = encode(composed(*settings, "instruction.control=empty"), split)
-    assert shuffled is not None
     assert empty is not None
-    assert not np.isclose(shuffled, given).all(1).any()
     assert not empty.any()
+
+
+def test_shuffled_texts_say_nothing_of_their_targets(composed: Compose) -> None:
+    settings = ("method=instruction_queryable", "shift.targets=4", "data.adapt=2000")
+    config = composed(*settings)
+    split = problem_of(config).adapt
+    given = encode(config, split)
+    shuffled = encode(composed(*settings, "instruction.control=shuffled"), split)
+    assert given is not None
+    assert shuffled is not None
+    texts = np.unique(given.round(9), axis=0)
+    assert np.array_equal(np.unique(shuffled.round(9), axis=0), texts)
+    of_target = [np.unique(given[split.target == k].round(9), axis=0) for k in range(4)]
+    told = np.array(
+        [[(np.isclose(row, own).all(1)).any() for own in of_target] for row in shuffled]
+    ).argmax(1)
+    counts = np.histogram2d(split.target, told, bins=4)[0]
+    assert np.array_equal(counts.sum(0), counts.sum(1))
+    assert scipy.stats.chi2_contingency(counts).pvalue > 0.001
+
+
+def test_targets_that_are_not_different_are_refused(composed: Compose) -> None:
+    with pytest.raises(UsageError, match="not all different"):
+        composed("shift=rotation", "shift.targets=4")
+    with pytest.raises(UsageError, match="not all different"):
+        composed("shift=coefficients", "shift.targets=5", "shift.order=sequence")
+    composed("shift.targets=5", "shift.order=sequence")
 
 
 def test_only_a_method_that_reads_carries_an_instruction(composed: Compose) -> None:

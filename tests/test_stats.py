@@ -69,6 +69,8 @@ def long_table(seed: int = 0, infinite: float = 0.1, ties: bool = False) -> pd.D
                 "test_loss": math.inf if diverged else loss,
                 "test_r2": 0.9,
                 "reading": False,
+                "trainable_parameters": 1000,
+                "reference_parameters": 1000,
             }
         )
     return pd.DataFrame(rows)
@@ -492,6 +494,13 @@ def test_contrasts_agree_with_scipy() -> None:
     assert interval.value == pytest.approx(one.mean() - other.mean())
     ignored = contrast([one, other, np.array([math.inf])], [1.0, -1.0, 0.0])
     assert ignored == interval
+
+
+def test_infinities_that_cancel_leave_the_mean_of_the_others() -> None:
+    groups = [np.array([math.inf] * 2), np.array([-math.inf] * 2), *[np.array([0.2, 0.4])] * 7]
+    interval = contrast(groups, [1 / 9] * 9)
+    assert interval.value == pytest.approx(0.3)
+    assert (interval.low, interval.high) == (-math.inf, math.inf)
 
 
 @pytest.mark.parametrize(

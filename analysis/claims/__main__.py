@@ -18,9 +18,8 @@ from pathlib import Path
 
 from analysis.claims.answers import answer, grid, table
 from analysis.claims.evidence import stored_norms
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, parser, read_study, writing
 from analysis.conditions import require_one
-from analysis.load import load_study, open_store, require_complete
 from analysis.outputs import write_csv, write_markdown
 from analysis.tuning import add_option, tune
 
@@ -34,10 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    store = open_store(options.store)
-    frame = load_study(store, options.study)
-    if not options.allow_missing:
-        require_complete(frame, options.study)
+    store, frame = read_study(options)
     require_one(frame, options.study, backbones=False)
     frame, tuning = tune(frame, options.tune)
     answers = answer(frame, stored_norms(store))

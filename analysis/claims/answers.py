@@ -10,7 +10,7 @@ from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out
 from analysis.claims.paper import CLAIMS
 from analysis.claims.rules import LITTLE, UNDECIDED, Answer, Claim, LackingError, verdict
 from analysis.load import incomplete
-from analysis.names import budget_order, budget_title
+from analysis.names import UNRESTRICTED, budget_order, budget_title
 from analysis.notes import number
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.tuning import Tuning
@@ -31,8 +31,11 @@ def _answer(claim: Claim, evidence: Evidence) -> Answer:
     except LackingError as error:
         return Answer(claim, evidence.budget, remark=f"{error}; answered by {claim.answered_by}")
     runs = tuple(dict.fromkeys(finding.runs))
-    found = verdict(claim, finding.effect)
-    return Answer(claim, evidence.budget, found, finding.effect, runs, finding.remark)
+    found = verdict(claim, finding.effect, finding.part)
+    remarks = [finding.remark] if finding.remark else []
+    if finding.part < math.inf:
+        remarks.append(f"the ratio in that part itself: {_ratio(finding.part)}")
+    return Answer(claim, evidence.budget, found, finding.effect, runs, "; ".join(remarks))
 
 
 def table(answers: Sequence[Answer]) -> pd.DataFrame:
@@ -104,6 +107,11 @@ def _ratio(log: float) -> str:
         return number(float(np.exp(log)))
 
 
+_UNCHECKED = (
+    f"No run of {UNRESTRICTED} fine-tuning: whether the functions can be learnt was not checked."
+)
+
+
 def _notes(frame: pd.DataFrame) -> list[str]:
     left, gaps = left_out(frame), incomplete(frame)
     return [
@@ -117,5 +125,6 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         "say the same. The run_ids behind each answer are in the CSV of "
         "analysis.claims.",
         f"Left out: {'; '.join(left) if left else 'nothing'}.",
+        *([] if UNRESTRICTED in set(frame["method"]) else [_UNCHECKED]),
         *([f"Gaps: {'; '.join(gaps)}."] if gaps else []),
     ]

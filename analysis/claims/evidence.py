@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.cells import COUNT_TOLERANCE, not_learnable
 from analysis.claims.rules import LackingError
-from analysis.load import finished, layer_norms, load_curves
+from analysis.load import finished, layer_columns, load_curves
 from analysis.statistics.pairs import log_ratio
 from qlexp.store import Store
 
@@ -157,8 +157,10 @@ def off_budget(pairs: pd.DataFrame) -> bool:
 
 
 def stored_norms(store: Store) -> Norms:
-    """Reads the mean over all recorded updates of each layer's adapter gradient norm.
+    """Reads the mean over all recorded updates of each layer's adapter gradient norm."""
 
-    `analysis.load.layer_norms` says what belongs to a layer.
-    """
-    return lambda run_id: layer_norms(load_curves(store, run_id)).mean(0)
+    def norms(run_id: str) -> np.ndarray:
+        curves = load_curves(store, run_id)
+        return curves[layer_columns(curves)].to_numpy(float).mean(0)
+
+    return norms

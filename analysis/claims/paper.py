@@ -10,7 +10,7 @@ To add one, write what it measures as a function from `Evidence` to `Finding` an
 - gradient norms: the mean over all recorded updates, by layer; "more even": a smaller coefficient
   of variation over layers; "middle and late": the last two thirds of the layers against the first;
 - instructions: one adapter serves several targets, so that their texts differ; "its own text" is
-  compared with another target's (shuffled) and with none (empty);
+  compared with texts dealt out at random (shuffled) and with none (empty);
 - "more stable": less spread over seeds, the standard deviation of the logarithm of the test loss,
   function by function. It is inf where a seed diverged, and two such are tied.
 """
@@ -32,9 +32,17 @@ LORA, QUERYABLE, INSTRUCTED = "lora", "queryable", "instruction_queryable"
 SETTLED = 1.1  # the ratio up to which a difference is little
 
 
+def _single(evidence: Evidence) -> pd.DataFrame:
+    """Queryable LoRA beside LoRA, each adapted to one target."""
+    pairs = evidence.pairs(QUERYABLE, LORA)
+    if (pairs["targets_own"] > 1).any():
+        raise LackingError("several targets an adapter: the paper's study has one")
+    return pairs
+
+
 def gain_everywhere(evidence: Evidence) -> Finding:
     """The mean gain over all functions, at a count near LoRA's."""
-    pairs = evidence.pairs(QUERYABLE, LORA)
+    pairs = _single(evidence)
     if off_budget(pairs):
         raise LackingError("the parameter count is not comparable to LoRA's")
     return _average(pairs, "gain")
@@ -42,25 +50,25 @@ def gain_everywhere(evidence: Evidence) -> Finding:
 
 def gain_on(function: str, evidence: Evidence) -> Finding:
     """The gain on one function."""
-    return _average(_on(evidence.pairs(QUERYABLE, LORA), [function]), "gain")
+    return _average(_on(_single(evidence), [function]), "gain")
 
 
 def gain_above_all(function: str, evidence: Evidence) -> Finding:
     """The gain on one function over the mean gain on the others."""
-    pairs = evidence.pairs(QUERYABLE, LORA)
+    pairs = _single(evidence)
     _on(pairs, [function])
     return _difference(pairs, pairs["function"] == function)
 
 
 def gain_on_ripples(evidence: Evidence) -> Finding:
     """The mean gain on targets with ripples over that on targets without."""
-    pairs = evidence.pairs(QUERYABLE, LORA)
+    pairs = _single(evidence)
     return _difference(pairs, pairs["samples_per_period_own"].notna())
 
 
 def gain_with_depth(evidence: Evidence) -> Finding:
     """The gain in the deepest network over that in the shallowest, by function and seed."""
-    pairs = evidence.pairs(QUERYABLE, LORA)
+    pairs = _single(evidence)
     networks = sorted({tuple(row) for row in pairs[NETWORK].to_numpy()})
     if len({depth for depth, _ in networks}) < 2:
         sizes = ", ".join(f"{depth:g} x {width:g}" for depth, width in networks)
@@ -73,7 +81,8 @@ def gain_with_depth(evidence: Evidence) -> Finding:
         raise LackingError("the two networks share no function and seed")
     both = both.assign(difference=_minus(both["gain"], both["gain_shallow"]))
     runs = [*_runs(both), *both["run_id_own_shallow"], *both["run_id_other_shallow"]]
-    return Finding(_average(both, "difference").effect, runs)
+    part = _average(both, "gain").effect.value
+    return Finding(_average(both, "difference").effect, runs, part=part)
 
 
 def gradients(
@@ -122,7 +131,7 @@ def larger_later(own: np.ndarray, other: np.ndarray) -> float:
 
 def stability(evidence: Evidence) -> Finding:
     """LoRA's spread over seeds over queryable LoRA's; functions are the unit of the interval."""
-    pairs = evidence.pairs(QUERYABLE, LORA)
+    pairs = _single(evidence)
     ratios = []
     for _, part in pairs.groupby(["function", *NETWORK]):
         if len(part) < 2:
@@ -189,7 +198,8 @@ def _difference(pairs: pd.DataFrame, chosen: pd.Series) -> Finding:
         raise LackingError("the study has functions of one kind only, and none to compare with")
     groups = [part.to_numpy(float) for kind in (inside, outside) for _, part in kind]
     weights = [1 / inside.ngroups] * inside.ngroups + [-1 / outside.ngroups] * outside.ngroups
-    return Finding(contrast(groups, weights), _runs(pairs))
+    part = _average(pairs[chosen], "gain").effect.value
+    return Finding(contrast(groups, weights), _runs(pairs), part=part)
 
 
 def _on(pairs: pd.DataFrame, functions: list[str]) -> pd.DataFrame:
@@ -342,7 +352,7 @@ CLAIMS = (
             ("the targets served", "unseen targets", "held-out wordings"),
             strict=True,
         )
-        for control, what in (("shuffled", "another target's"), ("empty", "an empty one"))
+        for control, what in (("shuffled", "a random one"), ("empty", "an empty one"))
     ),
     Claim(
         "inference",

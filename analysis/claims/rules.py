@@ -9,8 +9,10 @@ new seeds (`analysis.statistics.intervals.contrast`). `smallest` is the smallest
               not supported  the interval lies outside of them
     else      undecided      also where the study lacks what the claim needs, with the reason
 
-So a wide interval decides nothing, in either direction, and a certain but tiny gain supports no
-claim of a gain. Claims are answered one by one, without a correction for their number.
+Where more help is claimed in one part than in another, there must be help in that part: a `part` at
+or below 1 leaves undecided what would be supported. So a wide interval decides nothing, in either
+direction, and a certain but tiny gain supports no claim of a gain. Claims are answered one by one,
+without a correction for their number.
 """
 
 import math
@@ -36,11 +38,13 @@ class Finding:
         effect: a log ratio, above 0 in the claim's favour.
         runs: the run_ids behind it.
         remark: what a reader should know beside it.
+        part: of a claim of more help in one part, the log ratio of the help there.
     """
 
     effect: Interval
     runs: Sequence[str]
     remark: str = ""
+    part: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,17 @@ class Answer:
     remark: str = ""
 
 
-def verdict(claim: Claim, effect: Interval) -> str:
-    """The answer that the rule of `claim` gives; NaN limits decide nothing."""
+def verdict(claim: Claim, effect: Interval, part: float = math.inf) -> str:
+    """The answer that the rule of `claim` gives; NaN limits decide nothing.
+
+    Args:
+        part: as in `Finding`.
+    """
     limit = math.log(claim.smallest)
     if claim.rule == LITTLE:
         if -limit < effect.low and effect.high < limit:
             return SUPPORTED
         return NOT_SUPPORTED if effect.low > limit or effect.high < -limit else UNDECIDED
     if effect.low > 0 and effect.value >= limit:
-        return SUPPORTED
+        return SUPPORTED if part > 0 else UNDECIDED
     return NOT_SUPPORTED if effect.high < limit else UNDECIDED

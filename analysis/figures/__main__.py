@@ -23,12 +23,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.cells import variants
-from analysis.cli import exit_code, parser, writing
+from analysis.cli import exit_code, open_study, parser, writing
 from analysis.figures.contours import grid
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
 from analysis.figures.targets import problems_of, targets_figure
-from analysis.load import finished, load_study, open_store, require_complete
+from analysis.load import finished, require_complete
 from analysis.names import budget_order, method_order
 from analysis.style import figure_style, save_svg
 from analysis.trained import inputs_at
@@ -47,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    store = open_store(options.store)
-    frame = load_study(store, options.study)
+    store, frame = open_study(options)
     if options.function is not None:
         known = set(frame["function"])
         if options.function not in known:
@@ -73,7 +72,7 @@ def _figures(
     for budget in sorted(frame["budget"].unique(), key=budget_order):
         part = frame[frame["budget"] == budget]
         yield f"curves_{budget}{suffix}", curves_figure(store, part)
-        if function:
+        if function and not finished(part).empty:
             yield f"predictions_{budget}{suffix}", _predictions(store, part, function)
     if not function:
         yield "targets", targets_figure(problems_of(store, frame))

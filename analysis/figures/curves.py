@@ -22,8 +22,9 @@ COLUMNS = 3
 def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
     """Mean over seeds and the range between them; `frame` holds the cells of one budget.
 
-    A line ends where one of its seeds meets a value that is not finite; runs that diverged or are
-    not there are counted in the panel's corner.
+    The loss that is minimised, what a method penalises included. A line ends where one of its seeds
+    meets a value that is not finite; runs that diverged or are not there are counted in the panel's
+    corner.
 
     Raises:
         UsageError: the curves of a run are not readable.
@@ -40,7 +41,7 @@ def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
         _draw_panel(axis, store, frame[frame["function"] == function], row_names)
         axis.set_title(function_title(function))
     for axis in axes[: len(functions) : columns]:
-        axis.set_ylabel("training loss (MSE, standardised)")
+        axis.set_ylabel("training loss (standardised)")
     for axis in axes[max(len(functions) - columns, 0) : len(functions)]:
         axis.set_xlabel("update")
     for axis in axes[len(functions) :]:

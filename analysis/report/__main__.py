@@ -21,8 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.cli import exit_code, parser, writing
-from analysis.load import load_study, open_store, require_complete
+from analysis.cli import exit_code, parser, read_study, writing
 from analysis.report.chapters import CHAPTERS, Study
 from analysis.report.page import page
 from analysis.style import figure_style
@@ -38,10 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    store = open_store(options.store)
-    study = Study(options.study, store, load_study(store, options.study), options.tune)
-    if not options.allow_missing:
-        require_complete(study.frame, study.name)
+    store, frame = read_study(options)
+    study = Study(options.study, store, frame, options.tune)
     with figure_style():
         text = page(study, [chapter for make in CHAPTERS if (chapter := make(study)) is not None])
     with writing(Path(options.out) / study.name) as folder:

@@ -37,8 +37,9 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 def iqm(cells: pd.DataFrame) -> pd.DataFrame:
     """The interquartile mean of the normalised loss of each row, over all functions and seeds.
 
-    Columns: budget, method, variant, reading, baseline, functions, cells, diverged, unpaired, iqm,
-    low, high. `diverged` counts infinite losses; iqm, low and high are logs, NaN without a value.
+    Columns: budget, method, variant, reading, off_budget, baseline, functions, cells, diverged,
+    unpaired, iqm, low, high. `diverged` counts infinite losses; iqm, low and high are logs, NaN
+    without a value.
     """
     found = []
     for budget, block in blocks_of(cells):
@@ -56,6 +57,7 @@ def iqm(cells: pd.DataFrame) -> pd.DataFrame:
                     "method": row[0],
                     "variant": row[1],
                     "reading": bool(own["reading"].any()),
+                    "off_budget": bool(own["off_budget"].any()),
                     "baseline": own["baseline"].iloc[0],
                     "functions": len(values),
                     "cells": len(own),

@@ -16,7 +16,7 @@ by one, and where as many are left of each, which is none, the finite values dec
 import numpy as np
 import pandas as pd
 
-from analysis.cells import not_learnable, variants
+from analysis.cells import COUNT_TOLERANCE, not_learnable, variants
 from analysis.figures.rows import rows_of
 from analysis.load import finished
 from analysis.names import FROZEN, REFERENCES, row_label
@@ -34,8 +34,9 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     would choose runs by their test samples.
 
     Columns: budget, method, variant, reading (whether the method's formula is partly a reading),
-    function, seed, run_id, loss (inf where diverged), baseline ("lora" or "frozen", one a budget),
-    log_ratio (NaN where the baseline has no such cell).
+    off_budget (whether the count lies further than `COUNT_TOLERANCE` from LoRA's), function, seed,
+    run_id, loss (inf where diverged), baseline ("lora" or "frozen", one a budget), log_ratio (NaN
+    where the baseline has no such cell).
     """
     frame = frame.assign(variant=variants(frame))
     cells = finished(frame)
@@ -43,9 +44,12 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
         ~cells["method"].isin(REFERENCES) & ~cells["function"].isin(list(not_learnable(frame)))
     ]
     reading = cells["reading"].eq(True) if "reading" in cells else False
-    cells = cells.assign(reading=reading, loss=cells[loss].astype(float))
+    wanted = cells["reference_parameters"]
+    off = (cells["trainable_parameters"] - wanted).abs() > COUNT_TOLERANCE * wanted
+    cells = cells.assign(reading=reading, off_budget=off, loss=cells[loss].astype(float))
     parts = [_with_baseline(part) for _, part in cells.groupby("budget", sort=False)]
-    names = ["budget", *ROW, "reading", *CELL, "run_id", "loss", "baseline", "log_ratio"]
+    names = ["budget", *ROW, "reading", "off_budget", *CELL, "run_id", "loss", "baseline"]
+    names.append("log_ratio")
     return (pd.concat(parts) if parts else cells.reindex(columns=names))[names]
 
 

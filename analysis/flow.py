@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 from numpy.typing import NDArray
+from scipy.special import entr
 
 from analysis.figures.rows import RowName, cells_of, rows_of
 from analysis.load import layer_columns, load_curves
@@ -75,7 +75,7 @@ def _ratio(part: Array, whole: Array) -> Array:
 def evenness(norms: Array) -> Array:
     """Normalised entropy of `shares(norms)`: (..., layers) -> (...), in [0, 1]; NaN as there."""
     part = shares(norms)
-    return scipy.stats.entropy(part, axis=-1) / math.log(part.shape[-1])
+    return entr(part).sum(-1) / math.log(part.shape[-1])
 
 
 def thirds(norms: Array) -> Array:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from analysis.names import budget_order, function_order, method_order
 from qlexp.errors import UsageError
@@ -191,9 +192,13 @@ def load_curves(store: Store, identity: str, columns: Sequence[str] = ()) -> pd.
         UsageError: they are not readable, or lack `step` or one of `columns`.
     """
     try:
-        wanted = ["step", *columns] if columns else None
-        curves = read_curves(store.run_folder(identity), wanted)
-        return curves.astype({"step": int, **dict.fromkeys(columns, float)})
+        wanted = ["step", *columns]
+        curves = read_curves(store.run_folder(identity), wanted if columns else None)
+        if missing := set(wanted).difference(curves):
+            raise KeyError(", ".join(sorted(missing)))
+        if not all(map(is_numeric_dtype, curves.dtypes)):
+            raise ValueError("not all columns are numbers")
+        return curves
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(
             f"The curves of run {identity} are not readable ({error}): delete "

@@ -114,7 +114,8 @@ def adapt(
     for lane, config in enumerate(configs):
         final = {name: values[lane].item() for name, values in losses.items()}
         seen = (final["adapt"], final["validation"])  # the test samples decide nothing
-        fine = bool(curves.alive[lane]) and max(seen) <= config.trainer.loss_ceiling
+        ceiling = config.trainer.loss_ceiling
+        fine = bool(curves.alive[lane]) and all(loss <= ceiling for loss in seen)
         summary = {
             **identity(config),
             "status": "done" if fine else "diverged",

@@ -149,6 +149,26 @@ def test_a_batch_that_fails_is_tried_in_halves(qlexp: Command, store: Path) -> N
     assert {summary["lanes"] for summary in runs(store).values()} == {1}
 
 
+def test_the_test_samples_do_not_say_what_diverged(qlexp: Command, store: Path) -> None:
+    qlexp("-m", *TINY, "seed=range(8)")
+    seen = {seed: summary for (_, _, seed), summary in runs(store).items()}
+    gaps = {
+        seed: summary["test_loss"] - max(summary["validation_loss"], summary["post_train_loss"])
+        for seed, summary in seen.items()
+    }
+    seed = max(gaps, key=lambda key: gaps[key])
+    assert gaps[seed] > 0
+    ceiling = seen[seed]["test_loss"] - gaps[seed] / 2
+    outcome = qlexp(*TINY, f"seed={seed}", f"trainer.loss_ceiling={ceiling}")
+    assert (outcome.code, outcome.err) == (0, "")
+    (again,) = (s for s in all_runs(store) if s["config"]["trainer"]["loss_ceiling"] == ceiling)
+    assert again["status"] == "done"
+    below = seen[seed]["validation_loss"] / 2
+    qlexp(*TINY, f"seed={seed}", f"trainer.loss_ceiling={below}")
+    (lost,) = (s for s in all_runs(store) if s["config"]["trainer"]["loss_ceiling"] == below)
+    assert lost["status"] == "diverged"
+
+
 def test_a_diverging_run_is_stored_and_its_neighbour_does_not_notice(
     qlexp: Command, store: Path, tmp_path: Path
 ) -> None:

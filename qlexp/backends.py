@@ -48,6 +48,11 @@ class Backend(Checked):
         super().__post_init__()
         package = _PACKAGES[self.name]
         if package is None:
+            if self.workers > 1:
+                raise UsageError(
+                    f"hydra.launcher.workers={self.workers} wants a backend that has workers: add "
+                    "hydra.launcher.backend=joblib, or leave it at 1."
+                )
             return
         try:
             import_module(package)

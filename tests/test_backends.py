@@ -127,6 +127,11 @@ def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         Backend("joblip")
 
 
+def test_workers_want_a_backend_that_has_some() -> None:
+    with pytest.raises(UsageError, match=r"add hydra\.launcher\.backend=joblib"):
+        Backend(workers=2)
+
+
 @pytest.mark.parametrize(
     "launcher",
     [

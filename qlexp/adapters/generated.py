@@ -9,27 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
+from qlexp.adapters.base import AdaptedLinear, Adapter
 from qlexp.backbone import Backbone, linear_shapes
-from qlexp.config import BackboneConfig
 from qlexp.context import Context
-from qlexp.errors import UsageError
 from qlexp.initial import Draw
 from qlexp.linear import LaneLinear, lane_down, lane_linear_add
 
 Factors = tuple[Tensor, Tensor]  # A (L, rank, in) and B (L, out, rank)
-
-
-@dataclass
-class GeneratedConfig(LowRankConfig):
-    """A rank and at least one linear: a network without one would have nothing to learn."""
-
-    def check(self, backbone: BackboneConfig) -> None:
-        super().check(backbone)
-        if not self.targets:
-            raise UsageError(
-                f"method.targets is empty: {self.name} needs at least one linear to adapt."
-            )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from qlexp.adapters.generated import Factors, GeneratedConfig, GeneratedLinear, GeneratingAdapter
+from qlexp.adapters.base import LowRankConfig
+from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
 from qlexp.backbone import Backbone
 from qlexp.checks import bounded
 from qlexp.initial import Draw
@@ -24,7 +25,7 @@ from qlexp.linear import LaneLinear, lane_linear
 
 
 @dataclass
-class HyRAConfig(GeneratedConfig):
+class HyRAConfig(LowRankConfig):
     """LoRA's fields and the hypernetwork's."""
 
     embedding_dim: int = bounded(32, minimum=1)

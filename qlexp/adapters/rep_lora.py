@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qlexp.adapters.generated import Factors, GeneratedConfig, GeneratedLinear, GeneratingAdapter
+from qlexp.adapters.base import LowRankConfig
+from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
 from qlexp.backbone import Backbone
 from qlexp.checks import bounded
 from qlexp.initial import Draw
@@ -24,7 +25,7 @@ from qlexp.linear import LaneLinear
 
 
 @dataclass
-class RepLoRAConfig(GeneratedConfig):
+class RepLoRAConfig(LowRankConfig):
     """LoRA's fields and the size of the networks."""
 
     hidden: int = bounded(8, minimum=1)

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qlexp.adapters.base import AdaptedLinear
-from qlexp.adapters.generated import Factors, GeneratedConfig, GeneratedLinear, GeneratingAdapter
+from qlexp.adapters.base import AdaptedLinear, LowRankConfig
+from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
 from qlexp.backbone import Backbone
 from qlexp.checks import bounded
 from qlexp.context import Context
@@ -30,7 +30,7 @@ from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
 
 
 @dataclass
-class TextToLoRAConfig(GeneratedConfig):
+class TextToLoRAConfig(LowRankConfig):
     """LoRA's fields and the hypernetwork's."""
 
     embedding_dim: int = bounded(8, minimum=1)

@@ -579,6 +579,16 @@ def test_an_adapter_of_several_targets_answers_no_claim_on_one() -> None:
         assert "several targets an adapter" in found[name].remark
 
 
+def test_norms_that_shrink_less_later_are_not_larger_there() -> None:
+    def norms(run_id: str) -> np.ndarray:
+        return np.array([0.2, 0.8, 0.8] if "instruction" in run_id else [1.0, 1.0, 1.0])
+
+    own = only(study(nothing, targets=8), "gradients_later_lora", norms)
+    assert own.effect.value == pytest.approx(math.log(4.0))
+    assert own.verdict == UNDECIDED
+    assert "the ratio in that part itself: 0.800" in own.remark
+
+
 def test_less_harm_is_no_help() -> None:
     def gain(function: str, method: str, depth: float, seed: int) -> float:
         return {True: -0.2, False: -0.05}[function in SMOOTH] * (method == QUERYABLE)

@@ -17,6 +17,7 @@ To add one, write what it measures as a function from `Evidence` to `Finding` an
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -99,7 +100,12 @@ def gradients(
         raise LackingError("the curves have gradient norms of fewer than three layers")
     pairs = pairs.assign(effect=[measure(own, others) for own, others in norms])
     counts = f"{evidence.diverged(INSTRUCTED)}, {evidence.diverged(other)}"
-    return _average(pairs, "effect", f"pairs without diverged runs ({counts} of the two methods)")
+    remark = f"pairs without diverged runs ({counts} of the two methods)"
+    found = _average(pairs, "effect", remark)
+    if measure is not larger_later:
+        return found
+    late = [larger(*map(_late, both)) for both in norms]
+    return replace(found, part=_average(pairs.assign(effect=late), "effect").effect.value)
 
 
 def text_gain(loss: str, control: str, evidence: Evidence) -> Finding:
@@ -126,7 +132,12 @@ def more_even(own: np.ndarray, other: np.ndarray) -> float:
 def larger_later(own: np.ndarray, other: np.ndarray) -> float:
     """`larger` in the last two thirds of the layers over `larger` in the first third."""
     first = len(own) // 3
-    return larger(own[first:], other[first:]) - larger(own[:first], other[:first])
+    return larger(_late(own), _late(other)) - larger(own[:first], other[:first])
+
+
+def _late(norms: np.ndarray) -> np.ndarray:
+    """The last two thirds of the layers."""
+    return norms[len(norms) // 3 :]
 
 
 def stability(evidence: Evidence) -> Finding:

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.cells import COUNT_TOLERANCE
+from analysis.cells import off_budget
 from analysis.cli import exit_code, parser, read_study, writing
 from analysis.figures.ablation import ablation_figure
 from analysis.load import LOSSES, finished
@@ -172,7 +172,6 @@ def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]
 def _point(part: pd.DataFrame, losses: pd.Series) -> dict[str, object]:
     done = losses.dropna()
     counts, reference = part["trainable_parameters"], part["reference_parameters"]
-    off = (counts - reference).abs() > COUNT_TOLERANCE * reference  # not where either is missing
     geometric, low, high = log_interval(done)
     return {
         "mean": done.mean() if len(done) else math.nan,
@@ -185,7 +184,7 @@ def _point(part: pd.DataFrame, losses: pd.Series) -> dict[str, object]:
         "failed": int((part["status"] == "failed").sum()),
         "trainable_parameters": "/".join(f"{n:.0f}" for n in sorted(set(counts.dropna()))),
         "reference_parameters": "/".join(f"{n:.0f}" for n in sorted(set(reference.dropna()))),
-        "off_budget": bool(off.any()),
+        "off_budget": bool(off_budget(counts, reference).any()),
         "reading": bool(part["reading"].eq(True).any()),
     }
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from analysis.names import (
     method_order,
     row_label,
 )
+from analysis.transfer import just_learnt
 from qlexp.store import FINISHED
 
 _NEEDED = [
@@ -34,6 +35,17 @@ _NEEDED = [
 ]
 COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
 OFF_BUDGET = "†"
+
+
+Count = TypeVar("Count", int, pd.Series)
+
+
+def off_budget(count: Count, reference: Count) -> Any:
+    """Whether trainable parameters lie further than `COUNT_TOLERANCE` from LoRA's, elementwise.
+
+    Where either is missing they do not.
+    """
+    return abs(count - reference) > COUNT_TOLERANCE * reference
 
 
 @dataclass(frozen=True)
@@ -107,9 +119,7 @@ class Row:
     def off_budget(self) -> bool:
         """Whether a count lies further than `COUNT_TOLERANCE` from LoRA's."""
         return not self.is_reference and any(
-            abs(own - wanted) > COUNT_TOLERANCE * wanted
-            for own in self.trainable
-            for wanted in self.reference
+            off_budget(own, wanted) for own in self.trainable for wanted in self.reference
         )
 
 
@@ -236,9 +246,8 @@ def _learnt_r2(run: dict[Hashable, Any]) -> float:
     losses, last = run.get("task_losses"), run["test_loss"]
     if not isinstance(losses, str) or not 0 < last < math.inf:
         return float(run["test_r2"])
-    learnt = np.diagonal(np.array(json.loads(losses), dtype=float)[1:])  # row 0: before the first
     variance = last / (1 - run["test_r2"])
-    return 1 - float(learnt.mean()) / variance
+    return 1 - float(just_learnt(np.array(json.loads(losses), dtype=float)).mean()) / variance
 
 
 def weak_backbones(frame: pd.DataFrame) -> dict[str, dict[int, float]]:

@@ -146,20 +146,22 @@ class Row:
             np.stack([value(flow) for flow in self.flows if flow.function == name])
             for name in functions
         ]
-        return Interval(*mean_over_functions(groups))
+        return _contrasts(groups)
 
 
-def mean_over_functions(groups: Sequence[Array]) -> tuple[Array, Array, Array]:
-    """The mean over functions of their means over seeds, (n, ...) each, and its limits, (...)."""
+def _contrasts(groups: Sequence[Array]) -> Interval:
+    """The mean over functions of their means over seeds, (n, ...) each, place by place."""
     weights = [1 / len(groups)] * len(groups)
-    found = [
-        contrast(parts, weights) if not np.isnan(np.concatenate(parts)).any() else NO_INTERVAL
-        for place in np.ndindex(groups[0].shape[1:])
-        for parts in [[group[:, *place] for group in groups]]
-    ]
-    limits = np.array([[own.value, own.low, own.high] for own in found])
-    mean, low, high = limits.T.reshape(3, *groups[0].shape[1:])
-    return mean, low, high
+    columns = [group.reshape(len(group), -1) for group in groups]
+
+    def at(place: int) -> tuple[float, float, float]:
+        parts = [column[:, place] for column in columns]
+        known = not np.isnan(np.concatenate(parts)).any()
+        found = contrast(parts, weights) if known else NO_INTERVAL
+        return found.value, found.low, found.high
+
+    limits = np.array([at(place) for place in range(columns[0].shape[1])])
+    return Interval(*limits.T.reshape(3, *groups[0].shape[1:]))
 
 
 def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:

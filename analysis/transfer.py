@@ -21,7 +21,7 @@ def final_loss(losses: Array) -> float:
 
 def backward_transfer(losses: Array) -> float:
     """mean_{i < T} (L[i, i] - L[T, i]): what later tasks did to those learnt before."""
-    return float((_just_learnt(losses) - losses[-1])[:-1].mean())
+    return float((just_learnt(losses) - losses[-1])[:-1].mean())
 
 
 def forward_transfer(losses: Array) -> float:
@@ -40,7 +40,7 @@ def forgetting(losses: Array) -> float:
     return float((losses[-1] - losses[1:-1].min(axis=0))[:-1].mean())
 
 
-def _just_learnt(losses: Array) -> Array:
+def just_learnt(losses: Array) -> Array:
     """L[i, i], (T,)."""
     return np.diagonal(losses, offset=-1)
 

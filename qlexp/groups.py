@@ -145,8 +145,6 @@ def _stopped(store: Store, stage: str) -> Iterator[Group]:
         if payload is None or payload.get("stage") != stage:
             continue
         try:
-            for values in payload["configs"]:
-                values["store"] = str(store.root)
             yield Group.of(payload)
         except (UsageError, KeyError, TypeError) as error:
             log.warning("the plan %s is not usable (%s): its runs are planned anew", path, error)

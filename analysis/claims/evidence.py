@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.cells import COUNT_TOLERANCE, not_learnable
+from analysis.cells import not_learnable
 from analysis.claims.rules import LackingError
 from analysis.load import finished, layer_columns, load_curves
 from analysis.statistics.pairs import log_ratio
@@ -146,14 +146,6 @@ def left_out(frame: pd.DataFrame) -> list[str]:
         if readings:
             texts.append(f"methods whose formula is partly a reading ({', '.join(readings)})")
     return texts
-
-
-def off_budget(pairs: pd.DataFrame) -> bool:
-    """Whether a run's count lies further than `COUNT_TOLERANCE` from its reference."""
-    wanted = pairs["reference_parameters_own"]
-    return bool(
-        ((pairs["trainable_parameters_own"] - wanted).abs() > COUNT_TOLERANCE * wanted).any()
-    )
 
 
 def stored_norms(store: Store) -> Norms:

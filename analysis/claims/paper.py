@@ -23,13 +23,16 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from analysis.claims.evidence import LOSS, NETWORK, TEXT_LOSSES, Evidence, off_budget
+from analysis.cells import off_budget
+from analysis.claims.evidence import LOSS, NETWORK, TEXT_LOSSES, Evidence
 from analysis.claims.rules import LITTLE, Claim, Finding, LackingError
 from analysis.names import function_title
 from analysis.statistics.intervals import contrast
 from analysis.statistics.pairs import extended_mean, log_ratio
 
 LORA, QUERYABLE, INSTRUCTED = "lora", "queryable", "instruction_queryable"
+Measure = Callable[[np.ndarray, np.ndarray], float]
+
 SETTLED = 1.1  # the ratio up to which a difference is little
 
 
@@ -44,7 +47,7 @@ def _single(evidence: Evidence) -> pd.DataFrame:
 def gain_everywhere(evidence: Evidence) -> Finding:
     """The mean gain over all functions, at a count near LoRA's."""
     pairs = _single(evidence)
-    if off_budget(pairs):
+    if off_budget(pairs["trainable_parameters_own"], pairs["reference_parameters_own"]).any():
         raise LackingError("the parameter count is not comparable to LoRA's")
     return _average(pairs, "gain")
 
@@ -86,10 +89,12 @@ def gain_with_depth(evidence: Evidence) -> Finding:
     return Finding(_average(both, "difference").effect, runs, part=part)
 
 
-def gradients(
-    measure: Callable[[np.ndarray, np.ndarray], float], other: str, evidence: Evidence
-) -> Finding:
-    """`measure` of the layers' gradient norms of instruction-queryable LoRA and of `other`."""
+def gradients(measure: Measure, part: Measure | None, other: str, evidence: Evidence) -> Finding:
+    """`measure` of the layers' gradient norms of instruction-queryable LoRA and of `other`.
+
+    Args:
+        part: the measure in the part for which more is claimed, if one is.
+    """
     _require_texts(evidence)
     pairs = evidence.pairs(INSTRUCTED, other, finite=True)
     norms = [
@@ -98,14 +103,14 @@ def gradients(
     ]
     if any(min(len(own), len(others)) < 3 for own, others in norms):
         raise LackingError("the curves have gradient norms of fewer than three layers")
-    pairs = pairs.assign(effect=[measure(own, others) for own, others in norms])
+
+    def mean(of: Measure, remark: str = "") -> Finding:
+        effects = [of(own, others) for own, others in norms]
+        return _average(pairs.assign(effect=effects), "effect", remark)
+
     counts = f"{evidence.diverged(INSTRUCTED)}, {evidence.diverged(other)}"
-    remark = f"pairs without diverged runs ({counts} of the two methods)"
-    found = _average(pairs, "effect", remark)
-    if measure is not larger_later:
-        return found
-    late = [larger(*map(_late, both)) for both in norms]
-    return replace(found, part=_average(pairs.assign(effect=late), "effect").effect.value)
+    found = mean(measure, f"pairs without diverged runs ({counts} of the two methods)")
+    return found if part is None else replace(found, part=mean(part).effect.value)
 
 
 def text_gain(loss: str, control: str, evidence: Evidence) -> Finding:
@@ -132,12 +137,13 @@ def more_even(own: np.ndarray, other: np.ndarray) -> float:
 def larger_later(own: np.ndarray, other: np.ndarray) -> float:
     """`larger` in the last two thirds of the layers over `larger` in the first third."""
     first = len(own) // 3
-    return larger(_late(own), _late(other)) - larger(own[:first], other[:first])
+    return larger_there(own, other) - larger(own[:first], other[:first])
 
 
-def _late(norms: np.ndarray) -> np.ndarray:
-    """The last two thirds of the layers."""
-    return norms[len(norms) // 3 :]
+def larger_there(own: np.ndarray, other: np.ndarray) -> float:
+    """`larger` in the last two thirds of the layers."""
+    first = len(own) // 3
+    return larger(own[first:], other[first:])
 
 
 def stability(evidence: Evidence) -> Finding:
@@ -332,19 +338,26 @@ CLAIMS = (
             f"Adapter gradient norms {text} with instruction-conditioned routing than {without}",
             _FIGURES,
             what,
-            partial(gradients, measure, other),
+            partial(gradients, measure, part, other),
             "experiment=instructions",
             smallest=SETTLED,
         )
         for other, without in ((QUERYABLE, "without the instruction"), (LORA, "LoRA's"))
-        for name, text, what, measure in (
-            ("larger", "larger", "norms, mean over layers", larger),
-            ("more_even", "more even over depth", "the other's variation over layers", more_even),
+        for name, text, what, measure, part in (
+            ("larger", "larger", "norms, mean over layers", larger, None),
+            (
+                "more_even",
+                "more even over depth",
+                "the other's variation over layers",
+                more_even,
+                None,
+            ),
             (
                 "later",
                 "larger in middle and late layers above all",
                 "norms: in the last two thirds of the layers over the first third",
                 larger_later,
+                larger_there,
             ),
         )
     ),

@@ -16,7 +16,7 @@ by one, and where as many are left of each, which is none, the finite values dec
 import numpy as np
 import pandas as pd
 
-from analysis.cells import COUNT_TOLERANCE, not_learnable, variants
+from analysis.cells import not_learnable, off_budget, variants
 from analysis.figures.rows import rows_of
 from analysis.load import finished
 from analysis.names import FROZEN, REFERENCES, row_label
@@ -44,12 +44,11 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
         ~cells["method"].isin(REFERENCES) & ~cells["function"].isin(list(not_learnable(frame)))
     ]
     reading = cells["reading"].eq(True) if "reading" in cells else False
-    wanted = cells["reference_parameters"]
-    off = (cells["trainable_parameters"] - wanted).abs() > COUNT_TOLERANCE * wanted
+    off = off_budget(cells["trainable_parameters"], cells["reference_parameters"])
     cells = cells.assign(reading=reading, off_budget=off, loss=cells[loss].astype(float))
     parts = [_with_baseline(part) for _, part in cells.groupby("budget", sort=False)]
-    names = ["budget", *ROW, "reading", "off_budget", *CELL, "run_id", "loss", "baseline"]
-    names.append("log_ratio")
+    marks, values = ("reading", "off_budget"), ("loss", "baseline", "log_ratio")
+    names = ["budget", *ROW, *marks, *CELL, "run_id", *values]
     return (pd.concat(parts) if parts else cells.reindex(columns=names))[names]
 
 

@@ -66,14 +66,36 @@ class ShiftConfig(Checked):
     coefficients: list[str] | None = None  # the ones to shift; null: all
     targets: int = bounded(1, minimum=1)  # how many targets one adapter serves
     order: str = one_of("together", "together", "sequence")  # of several targets
+    places: list[Any] | None = None  # [[strength, rotation], ...] of each target; null: an ellipse
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.places is not None:
+            self._take_places()
         if self.order == "sequence" and self.targets == 1:
             raise UsageError(
                 "shift.order=sequence takes one target after another: set shift.targets to at "
                 "least 2."
             )
+
+    def _take_places(self) -> None:
+        try:
+            places = [(float(strength), float(rotation)) for strength, rotation in self.places or ()]
+        except (TypeError, ValueError):
+            places = []
+        if len(places) < 2:
+            raise UsageError(
+                "shift.places must be two or more [strength, rotation], such as "
+                "[[0.2, 0], [0, 30], [-0.2, 0]]."
+            )
+        for strength, rotation in places:  # the same limits
+            ShiftConfig(strength, rotation)
+        if self.targets not in (1, len(places)):
+            raise UsageError(
+                f"shift.targets={self.targets} and {len(places)} shift.places contradict each "
+                "other: leave shift.targets out."
+            )
+        self.places, self.targets = [list(place) for place in places], len(places)
 
     @property
     def tasks(self) -> int:
@@ -293,6 +315,8 @@ def run_id(config: Config) -> str:
     """Identity of a run: 16 hexadecimal digits."""
     values = {key: value for key, value in plain(config).items() if key not in _NOT_IN_RUN_ID}
     del values["trainer"]["r2_floor"]  # only a mark in the tables
+    if values["shift"]["places"] is None:  # runs of before there were any keep their ids
+        del values["shift"]["places"]
     return _digest(values)
 
 

@@ -33,6 +33,8 @@ def plan(composed: DictConfig) -> Config:
     environment.pick_device(config.device)
     problem_of(config)
     served = {(shift.strength, shift.rotation) for shift in served_shifts(config.shift)}
+    if len(served) < config.shift.targets and config.shift.places:
+        raise UsageError(f"shift.places={config.shift.places} are not all different.")
     if len(served) < config.shift.targets:
         raise UsageError(
             f"shift.targets={config.shift.targets} are not all different with "

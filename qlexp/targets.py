@@ -19,7 +19,7 @@ serves it alone.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -148,29 +148,40 @@ UNMOVED = ShiftConfig()
 
 
 def served_shifts(shift: ShiftConfig) -> tuple[ShiftConfig, ...]:
-    """The targets that one adapter serves: `shift` itself, or `shift.targets` of them.
+    """The targets that one adapter serves: `shift` itself, `shift.places` in their order, or
+    `shift.targets` of them.
 
-    Several lie evenly on the ellipse whose half-axes are the strength and the rotation, so that
+    Those lie evenly on the ellipse whose half-axes are the strength and the rotation, so that
     neither alone tells two targets apart: (cos(a) strength, sin(a) rotation), a = 0, ....
     """
-    return (shift,) if shift.targets == 1 else _on_ellipse(shift, offset=0.0)
+    return _several(shift, 0.0) if shift.targets > 1 else (shift,)
 
 
 def unseen_shifts(shift: ShiftConfig) -> tuple[ShiftConfig, ...]:
     """Targets half-way between neighbours among those served; none of them is trained on."""
-    return (shift,) if shift.targets == 1 else _on_ellipse(shift, offset=0.5)
+    return _several(shift, 0.5) if shift.targets > 1 else (shift,)
 
 
-def _on_ellipse(shift: ShiftConfig, offset: float) -> tuple[ShiftConfig, ...]:
-    angles = [2 * math.pi * (turn + offset) / shift.targets for turn in range(shift.targets)]
+def _several(shift: ShiftConfig, offset: float) -> tuple[ShiftConfig, ...]:
+    """`offset`: how far from each target to the next, the first being the last one's next."""
+    places = _on_ellipse(shift, offset) if shift.places is None else _between(shift.places, offset)
     return tuple(
-        replace(
-            shift,
-            strength=round(shift.strength * math.cos(angle), 3),
-            rotation=round(shift.rotation * math.sin(angle), 1),
-        )
-        for angle in angles
+        replace(shift, strength=round(strength, 3), rotation=round(rotation, 1), places=None)
+        for strength, rotation in places
     )
+
+
+def _on_ellipse(shift: ShiftConfig, offset: float) -> list[tuple[float, float]]:
+    angles = [2 * math.pi * (turn + offset) / shift.targets for turn in range(shift.targets)]
+    return [(shift.strength * math.cos(a), shift.rotation * math.sin(a)) for a in angles]
+
+
+def _between(places: Sequence[Sequence[float]], offset: float) -> list[tuple[float, float]]:
+    onward = [*places[1:], places[0]]
+    return [
+        (s + offset * (next_s - s), r + offset * (next_r - r))
+        for (s, r), (next_s, next_r) in zip(places, onward, strict=True)
+    ]
 
 
 def _source_coefficients(function: FunctionConfig, seed: int) -> dict[str, float]:

@@ -13,7 +13,15 @@ from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
 from qlexp.errors import UsageError
 from qlexp.functions import FUNCTIONS
 from qlexp.seeding import seed_stream
-from qlexp.targets import Problem, Split, make_problem, rotate, unrotate
+from qlexp.targets import (
+    Problem,
+    Split,
+    make_problem,
+    rotate,
+    served_shifts,
+    unrotate,
+    unseen_shifts,
+)
 
 SPLITS = ("pretrain", "source_validation", "adapt", "validation", "test")
 EVERY = pytest.mark.parametrize("name", FUNCTIONS)
@@ -224,6 +232,38 @@ def test_spread_draws_the_source_coefficients_per_seed() -> None:
     assert spread.pretrain.clean.std() == pytest.approx(1.0)
     shifted = problem("levy", ShiftConfig(strength=0.1), spread=0.2)
     assert shifted.source_coefficients == spread.source_coefficients
+
+
+def test_places_are_served_in_their_order_and_unseen_ones_lie_between() -> None:
+    shift = ShiftConfig(places=[[0.2, 0], [0.1, 30], [-0.2, 10]], order="sequence")
+    assert (shift.targets, shift.tasks) == (3, 3)
+    served = [(own.strength, own.rotation) for own in served_shifts(shift)]
+    assert served == [(0.2, 0.0), (0.1, 30.0), (-0.2, 10.0)]
+    between = [(own.strength, own.rotation) for own in unseen_shifts(shift)]
+    assert between == [(0.15, 15.0), (-0.05, 20.0), (0.0, 5.0)]
+    built = problem("levy", shift)
+    for task, own in enumerate(served_shifts(shift)):
+        alone = problem("levy", ShiftConfig(own.strength, own.rotation))
+        rows = built.test.target == task
+        noise = built.test.y[rows] - alone.target(built.test.x[rows])
+        assert abs(noise).max() < 0.05 * 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"places": [[0.2, 0]]}, "two or more"),
+        ({"places": [0.2, 0.1]}, "two or more"),
+        ({"places": [[0.2, "left"], [0, 0]]}, "two or more"),
+        ({"places": [[0.2, 0, 1], [0, 0]]}, "two or more"),
+        ({"places": [[-1.5, 0], [0, 0]]}, "strength"),
+        ({"places": [[0.2, 95], [0, 0]]}, "rotation"),
+        ({"places": [[0.2, 0], [0, 0]], "targets": 3}, "contradict"),
+    ],
+)
+def test_places_that_are_none_are_refused(fields: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ShiftConfig(**fields)
 
 
 def test_unknown_shifted_coefficient_is_refused() -> None:

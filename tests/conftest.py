@@ -1,4 +1,7 @@
-"""The command, called in this process: a subprocess would cost two seconds of imports each time."""
+"""The command and the studies that tests share.
+
+The command is called in this process: a subprocess would cost two seconds of imports each time.
+"""
 
 import logging
 import sys
@@ -11,12 +14,15 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from made_up import BUDGETS, METHODS, SEEDS, STUDY, cell_of, config_of, summary_of, write_run
 
+from analysis.load import LOSSES
 from qlexp.config import register_schema, run_id
 from qlexp.execute import execute
+from qlexp.functions import FUNCTIONS
 from qlexp.main import CONF, main
 from qlexp.plan import plan
-from qlexp.store import Cell, Store
+from qlexp.store import Cell, Store, write_folder
 
 TINY = (
     "trainer=smoke",
@@ -112,6 +118,61 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Store:
         for function in ("drop_wave", "matyas")
     ]
     return compute_study(tmp_path_factory.mktemp("studied") / "store", "tiny", cells, (0, 1))
+
+
+@pytest.fixture
+def made_up(tmp_path: Path) -> Store:
+    """Nine functions, five methods, three seeds, two budgets, all of it finished.
+
+    lora diverged on ackley with seed 1 (at a ceiling: its losses are finite), queryable on matyas
+    with seeds 0 to 2 (null losses); full learns nothing of levy with seed 2; the backbone of
+    griewank with seed 0 is weak.
+    """
+    store = Store(tmp_path / "store")
+    cells = []
+    for function in FUNCTIONS:
+        for method in METHODS:
+            for seed in SEEDS:
+                changes: dict[str, object] = {}
+                if (function, method, seed) == ("ackley", "lora", 1):
+                    changes = {"status": "diverged", "post_train_loss": 12.0}
+                if (function, method) == ("matyas", "queryable"):
+                    changes = {"status": "diverged", **dict.fromkeys(LOSSES), "test_r2": None}
+                if (function, method, seed) == ("levy", "full", 2):
+                    changes = {"test_r2": -0.25}
+                if (function, seed) == ("griewank", 0):
+                    changes = {"pretrain_r2": 0.5}
+                summary = summary_of(function, method, seed, **changes)
+                write_run(store, summary)
+                cells += [
+                    cell_of(
+                        summary, budget, "experiment=made_up", "trainer=quick", "store=/somewhere"
+                    )
+                    for budget in BUDGETS
+                ]
+    store.write_study(STUDY, cells)
+    return store
+
+
+@pytest.fixture
+def gappy(made_up: Store) -> Store:
+    """The same with a missing cell, a wholly missing one and a failed one."""
+    for name in ("ackley-lora-0", *(f"levy-lora-{seed}" for seed in SEEDS)):
+        (made_up.run_folder(name) / "summary.json").unlink()
+    (made_up.run_folder("drop_wave-queryable-2") / "summary.json").unlink()
+    write_folder(
+        made_up.run_folder("drop_wave-queryable-2"),
+        {
+            "run_id": "drop_wave-queryable-2",
+            "function": "drop_wave",
+            "method": "queryable",
+            "seed": 2,
+            "status": "failed",
+            "error": "RuntimeError: no | memory\nat all_",
+            "config": config_of("drop_wave", "queryable", 2),
+        },
+    )
+    return made_up
 
 
 def written(store: Path) -> dict[str, int]:

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import cell_of, check_svg, markdown_rows, summary_of, write_run
 from scipy import stats
-from test_analysis import cell_of, check_svg, markdown_rows, summary_of, write_run
 
 from analysis import ablation
 from analysis.ablation import estimates, log_interval, pictures, swept_axes, with_loss

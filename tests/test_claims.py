@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import STUDY, cell_of, summary_of, write_run
 from scipy import stats as scipy_stats
-from test_analysis import STUDY, cell_of, summary_of, write_run
 
 from analysis.claims import __main__ as claims_command
 from analysis.claims.__main__ import answer, table

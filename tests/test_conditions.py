@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_analysis import cell_of, summary_of, write_run
+from made_up import cell_of, summary_of, write_run
 
 from analysis import stats, tables
 from analysis.cells import build_blocks

@@ -13,9 +13,9 @@ from types import ModuleType
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import SEEDS, cell_of, summary_of, write_run
 from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, sync_playwright
-from test_analysis import SEEDS, cell_of, summary_of, write_run
 from test_transfer import summary_of as sequence_summary
 
 from analysis import ablation, continual, gradients, outputs, routing, stats, tables

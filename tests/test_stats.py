@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import STUDY, cell_of, summary_of, write_run
 from scipy import stats as scipy_stats
-from test_analysis import STUDY, cell_of, summary_of, write_run
 
 from analysis import stats
 from analysis.statistics.aggregates import (

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_analysis import cell_of, markdown_rows, summary_of, write_run
+from made_up import cell_of, markdown_rows, summary_of, write_run
 
 from analysis import stats, tables
 from analysis.load import LOSSES, load_study

@@ -1,0 +1,155 @@
+"""Runs as a store would hold them, made up for the tests of the analysis, and what reads its files.
+
+The losses of a run are drawn from its function, method and seed; any other value of a summary can
+be given. The study `made_up` of such runs is a fixture of `conftest.py`.
+"""
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qlexp.functions import FUNCTIONS
+from qlexp.store import Cell, Store, write_folder
+
+STUDY = "made_up"
+BUDGETS = ("equal_rank", "lora_r4")
+METHODS = ("full", "queryable", "lora", "shared_lora", "frozen")
+TRAINABLE = {"frozen": 0, "lora": 1000, "shared_lora": 600, "queryable": 1050, "full": 90_000}
+SEEDS = (0, 1, 2)
+NOISE = 0.05
+KINDS = {
+    "frozen": "frozen.Frozen",
+    "lora": "lora.LoRA",
+    "shared_lora": "shared_lora.SharedLoRA",
+    "queryable": "queryable.Queryable",
+    "full": "frozen.Full",
+}
+
+
+def config_of(function: str, method: str, seed: int) -> dict:
+    optimizer = {"_target_": f"qlexp.optim.{'soap.SOAP' if method == 'full' else 'adamw.AdamW'}"}
+    stage = {"epochs": 5, "batch_size": None, "learning_rate": 5e-4}
+    return {
+        "function": {
+            "name": function,
+            "coefficients": {},
+            "domain": [list(side) for side in FUNCTIONS[function].domain],
+            "spread": 0.0,
+        },
+        "shift": {"strength": 0.2, "rotation": 15.0, "coefficients": None},
+        "data": {"pretrain": 64, "adapt": 32, "validation": 16, "test": 16, "noise": NOISE},
+        "backbone": {"depth": 4, "width": 32, "heads": 4, "tokens": "fourier"},
+        "method": {"_target_": f"qlexp.adapters.{KINDS[method]}", "name": method},
+        "optimizer": optimizer,
+        "pretrain_optimizer": optimizer,
+        "instruction": {"encoder": "none"},
+        "budget": {"by": "count"},
+        "trainer": {"pretrain": stage, "adapt": stage, "loss_ceiling": 10.0, "r2_floor": 0.9},
+        "seed": seed,
+        "precision": "float32",
+        "store": "/somewhere/else",
+        "tracking": {"directory": "/somewhere/else"},
+    }
+
+
+def summary_of(function: str, method: str, seed: int, **changes: object) -> dict:
+    draw = np.random.default_rng([sum(map(ord, function + method)), seed])
+    loss = float(draw.uniform(0.01, 1.0))
+    rank = None if method in ("frozen", "full") else 4
+    return {
+        "run_id": f"{function}-{method}-{seed}",
+        "function": function,
+        "method": method,
+        "seed": seed,
+        "status": "done",
+        "backbone_id": f"{function}-{seed}",
+        "pretrain_loss": 0.01,
+        "pretrain_r2": 0.98 - 0.01 * seed,
+        "source_loss": 0.02 + 0.01 * seed,
+        "frozen_loss": 0.5 + 0.1 * seed,
+        "post_train_loss": loss,
+        "validation_loss": 1.1 * loss,
+        "test_loss": 1.2 * loss,
+        "test_loss_clean": 1.2 * loss - NOISE**2,
+        "test_r2": 1 - 0.5 * loss,
+        "test_loss_raw": 12.0 * loss,
+        "trainable_parameters": TRAINABLE[method],
+        "reference_parameters": None if rank is None else 1000,
+        "total_parameters": 90_000 + TRAINABLE[method],
+        "rank": rank,
+        "steps": 0 if method == "frozen" else 5,
+        "samples_per_period": None if function == "matyas" else 3.25,
+        "lanes": 9,
+        "seconds": 1.5 if method == "lora" else 2.5,
+        "peak_memory_bytes": 10_000,
+        "versions": {"python": "3.12.1", "torch": "2.13.0"},
+        "commit": "0123456789ab",
+        "device": "CPU",
+        "config": config_of(function, method, seed),
+        **changes,
+    }
+
+
+def curves_of(summary: dict) -> pd.DataFrame:
+    steps = [] if summary["method"] == "frozen" else [0, 2, 4]
+    loss = [(summary["post_train_loss"] or 1.0) * (1 + 4 / (1 + step)) for step in steps]
+    if summary["status"] == "diverged":
+        loss[-1] = math.inf
+    return pd.DataFrame({"step": steps, "loss": loss, "learning_rate": [1e-3] * len(steps)})
+
+
+def write_run(store: Store, summary: dict) -> None:
+    write_folder(store.run_folder(summary["run_id"]), summary, curves_of(summary))
+
+
+def cell_of(summary: dict, budget: str, *overrides: str) -> Cell:
+    names = ("run_id", "function", "method", "seed")
+    return Cell(*(summary[name] for name in names), budget=budget, overrides=overrides)
+
+
+def plain_losses(store: Store, function: str, method: str, key: str) -> list[float]:
+    """Losses by seed straight from the files."""
+    losses = []
+    for seed in SEEDS:
+        path = store.root / "runs" / f"{function}-{method}-{seed}" / "summary.json"
+        if not path.exists():
+            continue
+        summary = json.loads(path.read_text())
+        if summary["status"] == "done":
+            losses.append(summary[key])
+        elif summary["status"] == "diverged":
+            losses.append(math.inf)
+    return losses
+
+
+def markdown_rows(path: Path) -> dict[str, list[dict[str, str]]]:
+    """The rows of a Markdown table by section, each as {header: text}."""
+    sections: dict[str, list[dict[str, str]]] = {}
+    title, headers = "", []
+    for line in path.read_text().splitlines():
+        if line.startswith("## "):
+            title, headers = line[3:], []
+        elif line.startswith("|") and "---" not in line:
+            texts = [text.strip() for text in re.split(r"(?<!\\)\|", line)[1:-1]]
+            if headers:
+                row = dict(zip(headers, texts, strict=True))
+                sections.setdefault(title, []).append(row)
+            else:
+                headers = texts
+    return sections
+
+
+def check_svg(path: Path) -> None:
+    assert ET.parse(path).getroot().tag.endswith("svg")
+    assert path.stat().st_size < 500_000
+    assert b"dc:date" not in path.read_bytes()
+
+
+def arguments(store: Store, out: Path, *more: str) -> list[str]:
+    """What a command of the analysis is called with for the made-up study."""
+    return ["--study", STUDY, "--store", str(store.root), "--out", str(out), *more]

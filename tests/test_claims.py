@@ -16,7 +16,8 @@ from scipy import stats as scipy_stats
 from analysis.claims import __main__ as claims_command
 from analysis.claims.__main__ import answer, table
 from analysis.claims.evidence import Norms
-from analysis.claims.paper import CLAIMS, QUERYABLE, larger, larger_later, more_even
+from analysis.claims.measures import QUERYABLE, larger, larger_later, more_even
+from analysis.claims.paper import CLAIMS
 from analysis.claims.rules import (
     AT_LEAST,
     LITTLE,
@@ -89,16 +90,16 @@ def paper_says(function: str, method: str, depth: float, seed: int) -> float:
 
 
 def flat_norms(run_id: str) -> np.ndarray:
-    """LoRA's norms fade with depth; with an instruction they are larger and even."""
-    layers = np.arange(6.0)
-    return np.full(6, 4.0) if "instruction" in run_id else 2.0 - 0.3 * layers
+    """LoRA's norms fade with depth; with an instruction they are larger and nearly even."""
+    jitter = np.random.default_rng(sum(map(ord, run_id))).uniform(0.99, 1.01, 6)
+    return jitter * (4.0 if "instruction" in run_id else 2.0 - 0.3 * np.arange(6.0))
 
 
 def answers(
     frame: pd.DataFrame, norms: Norms = flat_norms, budget: str = "lora_r4"
 ) -> dict[str, Answer]:
     """The answers of one block by claim."""
-    found = [own for own in answer(frame, norms) if own.budget == budget]
+    found = [own for own in answer(frame, norms) if budget in own.budgets]
     assert len(found) == len(CLAIMS)
     return {own.claim.name: own for own in found}
 
@@ -138,11 +139,33 @@ def only(frame: pd.DataFrame, name: str, norms: Norms = flat_norms) -> Answer:
         (LITTLE, -0.3, -0.4, -0.2, NOT_SUPPORTED),
         (LITTLE, 0.2, 0.05, 0.35, UNDECIDED),
         (LITTLE, 0.0, math.nan, math.nan, UNDECIDED),
+        (AT_LEAST, 0.2, 0.2, 0.2, UNDECIDED),  # seeds that agree are no interval
+        (AT_LEAST, 0.0, 0.0, 0.0, UNDECIDED),
+        (LITTLE, 0.0, 0.0, 0.0, UNDECIDED),
     ],
 )
 def test_the_rule(rule: str, value: float, low: float, high: float, wanted: str) -> None:
     claim = Claim("a", "b", "c", "d", lambda evidence: None, "e", rule, smallest=1.1)  # log 0.095
     assert verdict(claim, Interval(value, low, high)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "wanted"),
+    [
+        (0.3, 0.1, 0.5, SUPPORTED),
+        (0.3, -0.1, 0.7, UNDECIDED),  # what helps there may be nothing
+        (0.05, 0.01, 0.09, UNDECIDED),  # too little
+        (-0.3, -0.5, -0.1, UNDECIDED),
+        (0.3, math.nan, math.nan, UNDECIDED),
+    ],
+)
+def test_more_help_in_a_part_wants_help_there(
+    value: float, low: float, high: float, wanted: str
+) -> None:
+    claim = Claim("a", "b", "c", "d", lambda evidence: None, "e", smallest=1.1)
+    part = Interval(value, low, high)
+    assert verdict(claim, Interval(0.5, 0.4, 0.6), part) == wanted
+    assert verdict(claim, Interval(-0.5, -0.6, -0.4), part) == NOT_SUPPORTED
 
 
 def test_claims_have_names_of_their_own() -> None:
@@ -154,26 +177,79 @@ def test_claims_have_names_of_their_own() -> None:
 
 
 def test_a_world_as_the_paper_says_supports_its_claims() -> None:
-    found = of_both(paper_says, depths=(8, 32))
-    unanswered = {"inference", "retention", "sparsity", *(n for n in found if n[:5] == "text_")}
+    found = of_both(paper_says)
+    unanswered = {
+        "deep_narrow",
+        "inference",
+        "retention",
+        "sparsity",
+        *(name for name in found if name.startswith("text_")),
+    }
     for name in set(found) - unanswered - {"stability"}:
-        if name.startswith("little_"):  # with 0.1 more in the deep network: 0.05 on average
-            continue
         assert found[name].verdict == SUPPORTED, name
     assert {found[name].verdict for name in unanswered} == {UNDECIDED}
+    assert found["drop_wave_above_all"].effect.value == pytest.approx(0.5 - 0.3, abs=0.03)
+    assert found["heterogeneous"].effect.value == pytest.approx(1.1 / 3 - 0.01 / 6, abs=0.03)
+
+
+def test_two_networks_answer_the_claim_on_depth_alone() -> None:
+    frame = study(paper_says, depths=(8, 32))
+    found = answers(frame)
+    assert found["deep_narrow"].verdict == SUPPORTED
     assert found["deep_narrow"].effect.value == pytest.approx(0.1, abs=0.02)
-    shallow = answers(study(paper_says))
-    little = [name for name in shallow if name.startswith("little_")]
-    assert len(little) == 4
-    assert {shallow[name].verdict for name in little} == {SUPPORTED}
-    assert shallow["drop_wave_above_all"].effect.value == pytest.approx(0.5 - 0.61 / 8, abs=0.03)
-    assert shallow["heterogeneous"].effect.value == pytest.approx(1.11 / 6, abs=0.03)
+    for name in ("held_out", "drop_wave", "heterogeneous", "little_matyas", "stability"):
+        assert found[name].verdict == UNDECIDED
+        assert "several networks (8 x 32, 32 x 32)" in found[name].remark
+    tasks = answers(sequence(frame))
+    assert "several networks" in tasks["retention"].remark
+    assert "several networks" in tasks["sparsity"].remark
+    texts = answers(study(nothing, depths=(8, 32), targets=8))
+    assert "several networks" in texts["gradients_larger_lora"].remark
+
+
+@pytest.mark.parametrize(("rival", "wanted"), [(0.1, SUPPORTED), (0.5, NOT_SUPPORTED)])
+def test_above_all_is_above_every_other(rival: float, wanted: str) -> None:
+    def gain(function: str, method: str, depth: float, seed: int) -> float:
+        return {"drop_wave": 0.3, "griewank": rival}.get(function, 0.0) * (method == QUERYABLE)
+
+    found = only(study(gain), "drop_wave_above_all")
+    assert found.verdict == wanted
+    assert found.effect.value == pytest.approx(0.3 - rival, abs=0.03)
+    assert "the closest of 8 others: Griewank" in found.remark
+    assert {run.split("-")[2] for run in found.runs} == {"drop_wave", "griewank"}
+
+
+def test_a_mean_says_how_far_the_functions_agree() -> None:
+    def gain(function: str, method: str, depth: float, seed: int) -> float:
+        return {"levy": 2.0, "matyas": -0.3}.get(function, 0.05) * (method == QUERYABLE)
+
+    found = only(study(gain, noise=0.0), "held_out")
+    ends = f"{math.exp(-0.3):.3f} (Matyas) to {math.exp(2.0):.2f} (Levy)"
+    assert f"above 1 on 8 of 9 functions, {ends}" in found.remark
+
+
+def test_a_count_is_comparable_to_that_of_the_lora_beside_it() -> None:
+    frame = study(paper_says)
+    tuned = frame.assign(
+        trainable_parameters=frame["method"].map({QUERYABLE: 4000}).fillna(1000),
+        reference_parameters=frame["method"].map({QUERYABLE: 4000}).fillna(1000),
+    )  # each within its own rank's budget
+    assert "not comparable" in only(tuned, "held_out").remark
 
 
 def test_a_world_without_gains_supports_none() -> None:
-    found = of_both(nothing, lambda run_id: np.array([1.0, 2.0, 3.0]), noise=0.001)
+    found = answers(study(nothing, noise=0.001))
     for name in ("held_out", "drop_wave", "drop_wave_above_all", "heterogeneous"):
         assert found[name].verdict == NOT_SUPPORTED, name
+
+
+def test_norms_that_are_alike_are_not_larger() -> None:
+    draw = np.random.default_rng(0)
+
+    def norms(run_id: str) -> np.ndarray:
+        return np.array([1.0, 2.0, 3.0]) * draw.uniform(0.999, 1.001, 3)
+
+    found = answers(study(nothing, targets=8), norms)
     assert {a.verdict for name, a in found.items() if "gradients" in name} == {NOT_SUPPORTED}
 
 
@@ -302,9 +378,8 @@ def test_what_a_study_lacks_is_said() -> None:
     assert "functions of one kind only" in only(smooth, "heterogeneous").remark
     once = frame[frame["seed"] == 0]
     assert "two seeds" in only(once, "stability").remark
-    assert (only(once, "held_out").verdict, only(once, "held_out").remark) == (UNDECIDED, "")
-    heavy = frame.assign(trainable_parameters=1500)
-    assert "not comparable" in only(heavy, "held_out").remark
+    assert only(once, "held_out").verdict == UNDECIDED
+    assert "too few values for an interval" in only(once, "held_out").remark
     many = study(nothing, targets=8)
     short = only(many, "gradients_larger_lora", lambda run_id: np.ones(2))
     assert "fewer than three layers" in short.remark
@@ -317,17 +392,20 @@ def test_a_sequence_of_tasks_answers_the_continual_claims() -> None:
     rows = []
     for cell in frame.itertuples():
         grown = 0.2 if cell.method == "lora" else 0.1
-        jitter = 1 + 0.01 * cell.seed
-        final = [grown * jitter, grown, 0.05]
+        final = [grown * jitter(cell), grown, 0.05]
         rows.append(json.dumps([[1, 1, 1], [0.05, 1, 1], [0.1, 0.05, 1], final]))
-    usage = json.dumps([[[0.5, 0.5, 0.0, 0.0]], [[1.0, 0.0, 0.0, 0.0]]])
-    found = answers(frame.assign(task_losses=rows, atom_usage=usage))
+    found = answers(frame.assign(task_losses=rows, atom_usage=used(frame, 0.5)))
     assert found["retention"].verdict == SUPPORTED
-    assert found["retention"].effect.value == pytest.approx(math.log(2))
+    assert found["retention"].effect.value == pytest.approx(math.log(2), abs=0.02)
     assert found["sparsity"].verdict == SUPPORTED
-    assert found["sparsity"].effect.value == pytest.approx((math.log(2) + math.log(4)) / 2)
-    uniform = json.dumps([[[0.25] * 4], [[0.25] * 4]])
-    found = answers(frame.assign(task_losses=rows, atom_usage=uniform))
+    assert found["sparsity"].effect.value == pytest.approx(math.log(2), abs=0.01)
+    assert "takes" not in found["sparsity"].remark
+    mixing = frame.assign(atom_usage=used(frame, 0.5), task_losses=rows)
+    found = answers(mixing.assign(**{"config.method.top_k": 2.0}))
+    assert "takes 2 of 4 atoms evenly, the same for every input, has 2.00" in (
+        found["sparsity"].remark
+    )
+    found = answers(frame.assign(task_losses=rows, atom_usage=used(frame, 0.25)))
     assert found["sparsity"].verdict == NOT_SUPPORTED
     lost = [
         json.dumps([[1, 1, 1], [0.05, 1, 1], [0.1, 0.05, 1], [None, 0.1, 0.05]])
@@ -338,6 +416,26 @@ def test_a_sequence_of_tasks_answers_the_continual_claims() -> None:
     found = answers(frame.assign(task_losses=lost))
     assert found["retention"].effect == Interval(-math.inf, -math.inf, -math.inf)
     assert found["retention"].verdict == NOT_SUPPORTED
+
+
+def jitter(cell: Any) -> float:
+    return 1 + 0.01 * cell.seed * (cell.method == QUERYABLE)
+
+
+def used(frame: pd.DataFrame, weight: float) -> list[str]:
+    """Atom usage of two tasks and one block: two of four atoms with nearly `weight` each."""
+    return [
+        json.dumps(
+            [
+                [
+                    [weight / jitter(cell), 1 - 2 * (0.5 - weight) - weight / jitter(cell)]
+                    + [0.5 - weight] * 2
+                ]
+            ]
+            * 2
+        )
+        for cell in frame.itertuples()
+    ]
 
 
 def sequence(frame: pd.DataFrame) -> pd.DataFrame:
@@ -368,11 +466,11 @@ def test_a_diverged_run_has_retained_nothing(lost: list[str], value: float) -> N
 def test_a_diverged_run_is_no_evidence_of_sparsity() -> None:
     frame = sequence(study(nothing))
     own = frame["method"] == QUERYABLE
-    uniform = json.dumps([[[0.25] * 4]] * 3)
+    uniform = pd.Series(used(frame, 0.25), index=frame.index)
     frame["atom_usage"] = frame["atom_usage"].mask(own & (frame["seed"] > 0), uniform)
     found = only(diverged(frame, own & (frame["seed"] == 0)), "sparsity")
     assert found.verdict == NOT_SUPPORTED
-    assert found.effect.value == 0.0
+    assert found.effect.value == pytest.approx(0.0, abs=1e-3)
     assert "without diverged runs (9/36)" in found.remark
     assert len(found.runs) == 27
     assert "all runs of queryable diverged" in only(diverged(frame, own), "sparsity").remark
@@ -395,6 +493,10 @@ def controlled(**gains: float) -> pd.DataFrame:
                 ("paraphrased", "paraphrased_loss"),
             )
         }
+        if control != "matched":
+            losses = {
+                loss: own_loss * (1 + 0.001 * own["seed"]) for loss, own_loss in losses.items()
+            }
         names = {"overrides": f"instruction.control={control}", "run_id": own["run_id"] + control}
         parts.append(own.assign(**names, **losses, **{"config.instruction.control": control}))
     return pd.concat(parts, ignore_index=True).fillna({"config.instruction.control": "matched"})
@@ -409,7 +511,7 @@ def test_a_text_is_held_against_another_targets_and_none() -> None:
         "text_unseen_empty": 0.3,
         "text_paraphrased_shuffled": -0.4,
     }
-    assert effects == pytest.approx({name: planted.get(name, 0.0) for name in effects}, abs=1e-9)
+    assert effects == pytest.approx({name: planted.get(name, 0.0) for name in effects}, abs=2e-3)
     assert len(effects) == 6
     assert found["text_test_shuffled"].verdict == SUPPORTED
     assert found["text_paraphrased_shuffled"].verdict == NOT_SUPPORTED
@@ -492,7 +594,8 @@ def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -
     text = (tmp_path / "a" / STUDY / "claims.md").read_text().replace("\\", "")
     assert "Left out: methods whose formula is partly a reading (shared_lora)." in text
     found = pd.read_csv(tmp_path / "a" / STUDY / "claims.csv", keep_default_na=False)
-    assert len(found) == 2 * len(CLAIMS)
+    assert set(found["budget"]) == {"equal_rank / lora_r4"}  # of the same runs
+    assert len(found) == len(CLAIMS)
     own = found[(found["claim"] == "gradients_larger_queryable")].iloc[0]
     assert len(own["runs"].split()) == 12
     means = [(3 + seed / 2 + 4, 1 + seed / 2 + 4) for seed in range(3)]

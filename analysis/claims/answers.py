@@ -1,48 +1,59 @@
 """The claims answered block by block, as a long table and as a grid."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out
+from analysis.claims.measures import ratio
 from analysis.claims.paper import CLAIMS
 from analysis.claims.rules import LITTLE, UNDECIDED, Answer, Claim, LackingError, verdict
 from analysis.load import incomplete
-from analysis.names import UNRESTRICTED, budget_order, budget_title
-from analysis.notes import number
+from analysis.names import budget_order, budget_title
+from analysis.notes import unchecked
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.statistics.intervals import Interval
 from analysis.tuning import Tuning
 
 PAPER = "arXiv 2605.08423, "
 
 
 def answer(frame: pd.DataFrame, norms: Norms, claims: Sequence[Claim] = CLAIMS) -> list[Answer]:
-    """Every claim answered in every block of a loaded study."""
+    """Every claim answered in every block of a loaded study; blocks of the same runs are one."""
     budgets = sorted(frame["budget"].unique(), key=budget_order)
-    blocks = [evidence_of(frame, budget, norms) for budget in budgets]
-    return [_answer(claim, block) for block in blocks for claim in claims]
+    blocks: dict[tuple[tuple[object, ...], ...], list[Answer]] = {}
+    for budget in budgets:
+        evidence = evidence_of(frame, budget, norms)
+        found = [_answer(claim, evidence) for claim in claims]
+        same = blocks.setdefault(tuple((own.runs, own.remark) for own in found), found)
+        same[:] = [replace(own, budgets=(*own.budgets, budget)) for own in same]
+    return [own for block in blocks.values() for own in block]
 
 
 def _answer(claim: Claim, evidence: Evidence) -> Answer:
     try:
         finding = claim.compute(evidence)
     except LackingError as error:
-        return Answer(claim, evidence.budget, remark=f"{error}; answered by {claim.answered_by}")
+        return Answer(claim, remark=f"{error}; answered by {claim.answered_by}")
     runs = tuple(dict.fromkeys(finding.runs))
     found = verdict(claim, finding.effect, finding.part)
     remarks = [finding.remark] if finding.remark else []
-    if finding.part < math.inf:
-        remarks.append(f"the ratio in that part itself: {_ratio(finding.part)}")
-    return Answer(claim, evidence.budget, found, finding.effect, runs, "; ".join(remarks))
+    if finding.part is not None:
+        remarks.append(f"the ratio in that part itself: {_with_limits(finding.part)}")
+    if finding.effect.low == finding.effect.high and math.isfinite(finding.effect.low):
+        remarks.append("all seeds agree, which gives no interval")
+    elif math.isnan(finding.effect.low):
+        remarks.append("too few values for an interval")
+    return Answer(claim, found, finding.effect, runs, "; ".join(remarks))
 
 
 def table(answers: Sequence[Answer]) -> pd.DataFrame:
     """One row an answer; effect, low and high are log ratios, runs are run_ids."""
     return pd.DataFrame(
         {
-            "budget": answer.budget,
+            "budget": " / ".join(answer.budgets),
             "claim": answer.claim.name,
             "text": answer.claim.text,
             "source": answer.claim.source,
@@ -50,6 +61,7 @@ def table(answers: Sequence[Answer]) -> pd.DataFrame:
             "effect": answer.effect.value,
             "low": answer.effect.low,
             "high": answer.effect.high,
+            "half_width": half_width(answer.effect),
             "measure": answer.claim.measure,
             "rule": answer.claim.rule,
             "smallest": answer.claim.smallest,
@@ -60,56 +72,84 @@ def table(answers: Sequence[Answer]) -> pd.DataFrame:
     )
 
 
+def half_width(effect: Interval) -> float:
+    """Half the interval's width: how far from 0 an effect must lie to be told from it."""
+    return (effect.high - effect.low) / 2 if math.isfinite(effect.high - effect.low) else math.nan
+
+
 def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str, tuning: Tuning) -> Grid:
-    """Claims and answers, a section a budget; `tuning` made `frame`."""
+    """The claims that the study answers, a section a block; the notes name the others.
+
+    Args:
+        tuning: made `frame`.
+    """
     headers = [
         "claim",
         "answer",
         "effect",
         "95 % interval",
+        "half-width",
         "wanted",
         "measured as",
         "runs",
         "remark",
     ]
-    budgets = list(dict.fromkeys(answer.budget for answer in answers))
+    blocks: dict[tuple[str, ...], list[Answer]] = {}
+    for own in answers:
+        blocks.setdefault(own.budgets, []).append(own)
     sections = [
-        Section(budget_title(budget), [_texts(own) for own in answers if own.budget == budget])
-        for budget in budgets
+        Section(_title(budgets), [_texts(own) for own in block if own.runs])
+        for budgets, block in blocks.items()
+        if any(own.runs for own in block)
     ]
-    notes = [*tuning.notes(), *_notes(frame)]
+    notes = [*tuning.notes(), *_notes(frame), *_not_asked(blocks)]
     return Grid("claims", f"Claims of the paper, study {study}", headers, sections, notes)
 
 
+def _title(budgets: Sequence[str]) -> str:
+    same = " (the same runs)" if len(budgets) > 1 else ""
+    return "; ".join(map(budget_title, budgets)) + same
+
+
+def _not_asked(blocks: Mapping[tuple[str, ...], Sequence[Answer]]) -> list[str]:
+    """Which claims a block leaves open for want of runs, those with one reason together."""
+    notes = []
+    for budgets, block in blocks.items():
+        reasons: dict[str, list[str]] = {}
+        for own in block:
+            if not own.runs:
+                reasons.setdefault(own.remark, []).append(own.claim.text)
+        place = f" ({' / '.join(budgets)})" if len(blocks) > 1 else ""
+        notes += [
+            f"Undecided{place}, since {reason}: {'; '.join(texts)}."
+            for reason, texts in reasons.items()
+        ]
+    return notes
+
+
 def _texts(answer: Answer) -> list[Text]:
-    claim, effect, remark = answer.claim, answer.effect, answer.remark
-    known = not math.isnan(effect.value)
-    if math.isnan(effect.low) and known:
-        remark = "; ".join(filter(None, [remark, "too few values for an interval"]))
-    limits = NO_CELL if math.isnan(effect.low) else f"{_ratio(effect.low)} to {_ratio(effect.high)}"
+    claim, effect = answer.claim, answer.effect
+    half = half_width(effect)
     texts = [
         f"{claim.text} ({claim.source.removeprefix(PAPER)})",
         answer.verdict,
-        _ratio(effect.value) if known else NO_CELL,
-        limits,
+        ratio(effect.value),
+        NO_CELL if math.isnan(effect.low) else f"{ratio(effect.low)} to {ratio(effect.high)}",
+        NO_CELL if math.isnan(half) else ratio(half),
         f"{1 / claim.smallest:.2f} to {claim.smallest:.2f}"
         if claim.rule == LITTLE
         else f"at least {claim.smallest:.2f}",
         claim.measure,
         str(len(answer.runs)),
-        remark or NO_CELL,
+        answer.remark or NO_CELL,
     ]
     return [Text(text, bold=i == 1 and answer.verdict != UNDECIDED) for i, text in enumerate(texts)]
 
 
-def _ratio(log: float) -> str:
-    with np.errstate(over="ignore"):
-        return number(float(np.exp(log)))
-
-
-_UNCHECKED = (
-    f"No run of {UNRESTRICTED} fine-tuning: whether the functions can be learnt was not checked."
-)
+def _with_limits(effect: Interval) -> str:
+    if math.isnan(effect.low):
+        return ratio(effect.value)
+    return f"{ratio(effect.value)} [{ratio(effect.low)}, {ratio(effect.high)}]"
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:
@@ -118,13 +158,16 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         "Effects are ratios, above 1 in the claim's favour: geometric means over seeds, then over "
         "functions. Intervals: Welch's t on the logarithms, for new seeds on the same functions "
         "and, where a remark says so, over functions; no correction for the number of claims.",
+        "Half-width: the ratio that an effect must reach for an interval as wide to exclude 1; "
+        "these seeds cannot tell a smaller one from none.",
         "Supported: the interval excludes 1 and the effect is at least what is wanted; not "
         "supported: the interval ends below it; undecided: else. Where little is claimed: the "
-        "interval lies within what is wanted, outside of it, or else.",
+        "interval lies within what is wanted, outside of it, or else. More help in one part is "
+        "supported only where help in that part is, too.",
         "A diverged run has loss inf, and an interval with such a run decides only where all runs "
         "say the same. The run_ids behind each answer are in the CSV of "
         "analysis.claims.",
         f"Left out: {'; '.join(left) if left else 'nothing'}.",
-        *([] if UNRESTRICTED in set(frame["method"]) else [_UNCHECKED]),
+        *unchecked(frame),
         *([f"Gaps: {'; '.join(gaps)}."] if gaps else []),
     ]

@@ -43,8 +43,8 @@ class Evidence:
     Attributes:
         budget: of the block.
         cells: rows of the long table (`_COLUMNS`), with depth and width of the network, the number
-            of targets that one adapter serves, and the control of its instruction. All losses are
-            inf where the run diverged.
+            of targets that one adapter serves, the control of its instruction, and how many atoms
+            are mixed (NaN without a bank). All losses are inf where the run diverged.
         norms: reads the gradient norms of a run.
     """
 
@@ -123,6 +123,7 @@ def evidence_of(frame: pd.DataFrame, budget: str, norms: Norms) -> Evidence:
         **{name: _column(cells, f"config.backbone.{name}", 0.0) for name in NETWORK},
         "targets": _column(cells, "config.shift.targets", 1.0),
         "control": _column(cells, "config.instruction.control", MATCHED),
+        "top_k": _column(cells, "config.method.top_k", math.nan),
     }
     cells = cells.reindex(columns=_COLUMNS).assign(**settings)
     for loss in TEXT_LOSSES:

@@ -9,10 +9,11 @@ new seeds (`analysis.statistics.intervals.contrast`). `smallest` is the smallest
               not supported  the interval lies outside of them
     else      undecided      also where the study lacks what the claim needs, with the reason
 
-Where more help is claimed in one part than in another, there must be help in that part: a `part` at
-or below 1 leaves undecided what would be supported. So a wide interval decides nothing, in either
-direction, and a certain but tiny gain supports no claim of a gain. Claims are answered one by one,
-without a correction for their number.
+Where more help is claimed in one part than in another, there must be help in that part: a `part`
+that would not be supported by itself leaves undecided what would be. So a wide interval decides
+nothing, in either direction, and a certain but tiny gain supports no claim of a gain. Nor does an
+interval without width of finite values: that seeds agree is no measure of how far new ones would.
+Claims are answered one by one, without a correction for their number.
 """
 
 import math
@@ -44,7 +45,7 @@ class Finding:
     effect: Interval
     runs: Sequence[str]
     remark: str = ""
-    part: float = math.inf
+    part: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -74,27 +75,33 @@ class Claim:
 
 @dataclass(frozen=True)
 class Answer:
-    """A claim with its answer in one block."""
+    """A claim with its answer, and the budgets of the blocks that give it from the same runs."""
 
     claim: Claim
-    budget: str
     verdict: str = UNDECIDED
     effect: Interval = NO_INTERVAL
-    runs: Sequence[str] = ()
+    runs: tuple[str, ...] = ()
     remark: str = ""
+    budgets: tuple[str, ...] = ()
 
 
-def verdict(claim: Claim, effect: Interval, part: float = math.inf) -> str:
+def verdict(claim: Claim, effect: Interval, part: Interval | None = None) -> str:
     """The answer that the rule of `claim` gives; NaN limits decide nothing.
 
     Args:
         part: as in `Finding`.
     """
     limit = math.log(claim.smallest)
+    if effect.low == effect.high and math.isfinite(effect.low):
+        return UNDECIDED
     if claim.rule == LITTLE:
         if -limit < effect.low and effect.high < limit:
             return SUPPORTED
         return NOT_SUPPORTED if effect.low > limit or effect.high < -limit else UNDECIDED
     if effect.low > 0 and effect.value >= limit:
-        return SUPPORTED if part > 0 else UNDECIDED
+        return SUPPORTED if part is None else _supported_or_not_known(claim, part)
     return NOT_SUPPORTED if effect.high < limit else UNDECIDED
+
+
+def _supported_or_not_known(claim: Claim, part: Interval) -> str:
+    return SUPPORTED if verdict(claim, part) == SUPPORTED else UNDECIDED

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from build import adapted, of_method, samples
+from build import adapted, jolt, of_method, samples
 from hydra import compose, initialize_config_dir
 
 from qlexp import execute as executing
+from qlexp.adapters.queryable import Queryable
 from qlexp.checkpoint import Checkpoint
 from qlexp.config import Config, ShiftConfig, group_id, register_schema, run_id
 from qlexp.errors import UsageError
@@ -219,6 +220,48 @@ def test_tasks_come_in_their_order_and_are_all_measured_in_between(tmp_path: Pat
     curves = history.joined_curves()
     assert curves.steps == [0, 1, 2]
     assert curves.loss.tolist() == [[1, 1], [2, 2], [3, 3]]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["queryable", "instruction_queryable"])
+def test_drift_and_usage_are_those_of_copies_kept_on_the_way(tmp_path: Path, method: str) -> None:
+    """A stand-in for the training that moves the router, of every task in its own direction."""
+    seeds, config = [3, 5], of_method(method)
+    adapter = adapted(config, seeds)
+    assert isinstance(adapter, Queryable)
+    tasks = samples(seeds, 12, config=config).chunk(TASKS)
+    tests = samples([7, 9], 15, config=config).chunk(TASKS)
+    copies: list[Queryable] = []
+
+    def train_task(own: Samples, part: Checkpoint, alive: torch.Tensor | None) -> Curves:
+        jolt(adapter.router, [seed + 10 * len(copies) for seed in seeds], std=0.3)
+        copies.append(deepcopy(adapter))
+        one = torch.ones(1, len(seeds))
+        return Curves([0], one, one, {"head": one}, alive=one[0] > 0)
+
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", interval=1e9)
+    history = adapt_in_sequence(adapter, tasks, tests, train_task, checkpoint, lambda done: None)
+    for lane in range(len(seeds)):
+        routes = [
+            [copy.routes(test.x, test.instruction)[lane].numpy() for test in tests]
+            for copy in copies
+        ]  # after each task, of each task's inputs: (n, N_b, K)
+        summary = history.summary(lane)
+        assert [len(row) for row in summary["route_drift"]] == [1, 2, 3]
+        for after, row in enumerate(summary["route_drift"]):
+            for task, drift in enumerate(row):
+                learnt, now = routes[task][task], routes[after][task]
+                distances = [
+                    sum(abs(learnt[n, b] - now[n, b])) / 2
+                    for n in range(len(now))
+                    for b in range(now.shape[1])
+                ]
+                assert drift == pytest.approx(np.mean(distances), abs=1e-12)
+                assert (drift == 0) == (after == task)
+        for task, usage in enumerate(summary["atom_usage"]):
+            mean = sum(routes[-1][task]) / len(routes[-1][task])
+            np.testing.assert_allclose(usage, mean, atol=1e-12)
+        assert not np.allclose(summary["atom_usage"][0], summary["atom_usage"][-1], atol=1e-3)
 
 
 @pytest.mark.parametrize(("method", "stop"), [("lora", 3), ("queryable", 6), ("full", 8)])

@@ -1,14 +1,16 @@
 """Renders a study over targets in sequence: `python -m analysis.continual --study continual`.
 
-    results/<study>/continual.{md,csv,tex}     final loss, forgetting, transfer, route drift, atoms
+    results/<study>/continual.{md,csv,tex}     losses, forgetting, transfer, route drift, atoms
     results/<study>/continual_tasks.csv        every loss and drift, one row a run, task and time
     results/<study>/continual_losses_<budget>_<function>.svg    loss matrices, a panel a method
     results/<study>/continual_forgetting_<budget>.svg           bars with intervals over seeds
     results/<study>/continual_drift_<budget>.svg                routes of old tasks as new ones come
     results/<study>/continual_usage_<budget>.svg                weight of each atom by task
 
-The last two are of the methods that route. A study with a run that was not trained in sequence is
-refused, and one with missing or failed cells unless `--allow-missing` is given. The same store
+The last two are of the methods that route. Below the methods stand two learners without limits
+(`analysis.tasks`): what the targets alone make of forgetting, and of a method that is not told the
+task. A study with a run that was not trained in sequence is refused, and one with missing or failed
+cells unless `--allow-missing` is given. A loss above the config's ceiling is inf. The same store
 gives the same bytes.
 """
 
@@ -18,7 +20,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +28,30 @@ import numpy as np
 import pandas as pd
 
 from analysis import transfer
-from analysis.cells import Block, build_blocks
+from analysis.cells import Block, Estimate, Row, build_blocks, variants
 from analysis.cli import exit_code, open_study, parser, writing
 from analysis.figures import continual as figures
 from analysis.load import finished, require_complete
-from analysis.names import budget_order, budget_title, function_order, function_title
+from analysis.names import (
+    budget_order,
+    budget_title,
+    function_order,
+    function_title,
+    method_order,
+    row_label,
+)
 from analysis.notes import column_marks, loss_notes
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.style import figure_style
 from analysis.tables import estimate_text
+from analysis.tasks import limits_of, problem_key
 from qlexp.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A section of the table: one number a run, its value where the run diverged."""
+    """A section of the table: one number a run, its value where a loss in it is inf."""
 
     column: str
     title: str
@@ -53,7 +63,8 @@ class Measure:
 
 MEASURES = (
     Measure("final_loss", "Average final loss", "matrix", transfer.final_loss, math.inf, True),
-    Measure("forgetting", "Forgetting", "matrix", transfer.forgetting, math.inf, True),
+    Measure("learnt", "Loss when just learnt", "matrix", transfer.learnt_loss, math.inf, True),
+    Measure("forgetting", "Forgetting", "matrix", transfer.forgetting, math.inf),
     Measure("backward", "Backward transfer", "matrix", transfer.backward_transfer, -math.inf),
     Measure("forward", "Forward transfer", "matrix", transfer.forward_transfer, -math.inf),
     Measure("drift", "Route drift", "moved", transfer.final_drift, math.inf),
@@ -61,8 +72,10 @@ MEASURES = (
 )
 _DEFINITIONS = (
     "Average final loss: test loss after the last task, mean over all T tasks.",
-    "Forgetting: that loss above the smallest one after any earlier task, mean over the tasks but "
-    "the last (arXiv 1801.10112); smaller is better.",
+    "Loss when just learnt: of each task right after its turn, mean over all tasks.",
+    "Forgetting: the final loss above the smallest one after any earlier task, mean over the tasks "
+    "but the last (arXiv 1801.10112). Who learns little has little to forget, so that none is "
+    "bold: read it beside the loss when just learnt.",
     "Backward transfer: loss when a task had just been learnt minus loss at the end, mean over the "
     "tasks but the last; above 0, later tasks helped. Forward transfer: loss of the frozen "
     "backbone minus loss just before a task is learnt, mean over the tasks but the first; above "
@@ -74,6 +87,13 @@ _ROUTE_DEFINITIONS = (
     "Atoms in use: exp of the entropy of the mean weights, mean over tasks and blocks.",
 )
 
+LATEST, UNKNOWN = "ideal: latest task only", "ideal: task not known"
+_IDEALS = (
+    f"{LATEST}: fits the task at hand exactly and no other, and begins as the source; its "
+    f"forgetting is what the targets differ by. {UNKNOWN}: the best single function for all tasks, "
+    "whose final loss no method that cannot tell tasks apart goes below, but for chance. Both from "
+    "the clean targets at the test points, with the variance of the noise."
+)
 _LOSSES = "task_losses"
 
 
@@ -96,7 +116,9 @@ def _run(options: argparse.Namespace) -> None:
 def with_measures(frame: pd.DataFrame, study: str) -> pd.DataFrame:
     """`frame` with a column a measure, and what they come from in `matrix`, `moved` and `usage`.
 
-    Of a diverged run these are inf, but for the losses before the first task.
+    Of a diverged run these are inf, but for the losses before the first task; so is any later loss
+    above the config's ceiling. `variant` tells a method's rows apart, `problem` the targets and
+    samples (`analysis.tasks`).
 
     Raises:
         UsageError: a run was not trained in sequence, or its numbers are not readable.
@@ -105,7 +127,7 @@ def with_measures(frame: pd.DataFrame, study: str) -> pd.DataFrame:
     if done.empty:
         raise UsageError(f"Study '{study}' has no finished run to render.")
     columns: dict[str, dict[Any, Any]] = {m.column: {} for m in MEASURES}
-    columns |= {"matrix": {}, "moved": {}, "usage": {}}
+    columns |= {"matrix": {}, "moved": {}, "usage": {}, "problem": {}}
     for index, run in done.iterrows():
         for name, value in _measured(run, study).items():
             columns[name][index] = value
@@ -113,7 +135,7 @@ def with_measures(frame: pd.DataFrame, study: str) -> pd.DataFrame:
         name: pd.Series(values, index=frame.index, dtype=object) for name, values in columns.items()
     }
     numbers = {m.column: pd.to_numeric(added[m.column]) for m in MEASURES}
-    return frame.assign(**{**added, **numbers})
+    return frame.assign(**{**added, **numbers}, variant=variants(frame))
 
 
 def in_sequence(frame: pd.DataFrame) -> bool:
@@ -138,6 +160,8 @@ def _measured(run: pd.Series, study: str) -> dict[str, Any]:
         if losses.ndim != 2 or len(losses) != losses.shape[1] + 1:
             raise ValueError(f"task_losses has the shape {losses.shape}")
         found: dict[str, Any] = {"matrix": losses}
+        if run.get("config.shift.targets") == losses.shape[1]:
+            found["problem"] = problem_key(run)
         if isinstance(run["route_drift"], str):
             moved = json.loads(run["route_drift"])
             found["moved"] = [np.array(row, dtype=float) for row in moved]
@@ -147,9 +171,10 @@ def _measured(run: pd.Series, study: str) -> dict[str, Any]:
             losses[1:] = np.inf
             for values in (*found.get("moved", ()), found.get("usage", np.empty(0))):
                 values.fill(np.inf)
+        losses[1:][losses[1:] > run.get("config.trainer.loss_ceiling", math.inf)] = np.inf
         for measure in MEASURES:
             if (source := found.get(measure.source)) is not None:
-                found[measure.column] = measure.diverged if diverged else measure.of(source)
+                found[measure.column] = measure.diverged if diverged else _value(measure, source)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
             f"The summary of run {run['run_id']} has no usable matrix ({error}): delete its folder "
@@ -158,19 +183,33 @@ def _measured(run: pd.Series, study: str) -> dict[str, Any]:
     return found
 
 
+def _value(measure: Measure, source: Any) -> float:
+    """A measure that a loss of inf enters is that of a diverged run."""
+    with np.errstate(invalid="ignore"):
+        value = measure.of(source)
+    return value if math.isfinite(value) else measure.diverged
+
+
 def render(frame: pd.DataFrame, study: str, out: Path) -> Path:
     """Writes every table and figure of a study `with_measures` to `out/study`, returned."""
-    with figure_style(), writing(out / study) as folder:
-        blocks = measure_blocks(frame)
-        write_csv(folder / "continual.csv", measure_cells(blocks))
-        write_csv(folder / "continual_tasks.csv", task_cells(frame))
-        write_table(folder, continual_grid(frame, blocks, study))
-        write_pictures(folder, pictures(frame))
+    blocks = measure_blocks(frame)
+    cells, tasks, grid = (
+        measure_cells(blocks),
+        task_cells(frame),
+        continual_grid(frame, blocks, study),
+    )
+    with figure_style():
+        drawn = list(pictures(frame))
+        with writing(out / study) as folder:
+            write_csv(folder / "continual.csv", cells)
+            write_csv(folder / "continual_tasks.csv", tasks)
+            write_table(folder, grid)
+            write_pictures(folder, drawn)
     return folder
 
 
 def measure_blocks(frame: pd.DataFrame) -> list[tuple[Measure, list[Block]]]:
-    """Every measure that a method has, with its blocks."""
+    """Every measure that a method has, with its blocks; the learners without limits come last."""
     return [(measure, part) for measure in MEASURES if (part := _blocks(frame, measure))]
 
 
@@ -178,7 +217,36 @@ def _blocks(frame: pd.DataFrame, measure: Measure) -> list[Block]:
     """The blocks of a measure, with the methods that have it."""
     having = frame.loc[frame[measure.column].notna(), "method"].unique()
     part = frame[frame["method"].isin(having)]
-    return build_blocks(part, measure.column) if len(part) else []
+    if part.empty:
+        return []
+    ideals = _ideal_rows(frame, measure)
+    return [
+        replace(block, rows=[*block.rows, *ideals]) for block in build_blocks(part, measure.column)
+    ]
+
+
+def _ideal_rows(frame: pd.DataFrame, measure: Measure) -> list[Row]:
+    """What the learners without limits have of a measure, over the problems of each function."""
+    found: dict[str, dict[str, list[float]]] = {}
+    problems = frame.drop_duplicates(["function", "problem"]).dropna(subset="problem")
+    for function, problem in zip(problems["function"], problems["problem"], strict=True):
+        limits = limits_of(problem)
+        if measure.source == "matrix":
+            found.setdefault(LATEST, {}).setdefault(function, []).append(measure.of(limits.latest))
+        if measure.column == "final_loss":
+            found.setdefault(UNKNOWN, {}).setdefault(function, []).append(limits.unknown)
+    return [
+        Row(
+            method=name,
+            variant="",
+            estimates={f: Estimate(dict(enumerate(values))) for f, values in by_function.items()},
+            trainable=(),
+            reference=(),
+            off_budget=False,
+            reading=False,
+        )
+        for name, by_function in found.items()
+    ]
 
 
 def continual_grid(
@@ -192,8 +260,9 @@ def continual_grid(
         for measure, part in blocks
         for block in part
     ]
-    routed = frame["drift"].notna().any()
-    notes = [*_DEFINITIONS, *(_ROUTE_DEFINITIONS if routed else ()), _lengths(frame)]
+    routed, ideal = frame["drift"].notna().any(), frame["problem"].notna().any()
+    notes = [*_DEFINITIONS, *(_ROUTE_DEFINITIONS if routed else ()), *([_IDEALS] if ideal else ())]
+    notes += [_told_apart(frame), _lengths(frame)]
     notes += loss_notes(frame, blocks[0][1], "final_loss")
     return Grid("continual", f"Targets in sequence, study {study}", headers, sections, notes)
 
@@ -209,6 +278,22 @@ def _rows(measure: Measure, block: Block, functions: Sequence[str]) -> list[list
             texts.append(Text(text, best))
         rows.append(texts)
     return rows
+
+
+def _told_apart(frame: pd.DataFrame) -> str:
+    """Who is told the task."""
+    encoder, control = "config.instruction.encoder", "config.instruction.control"
+    reading = frame[frame[encoder].fillna("none") != "none"] if encoder in frame else frame[:0]
+    if control in reading:
+        reading = reading[reading[control].fillna("matched") == "matched"]
+    rows = set(zip(reading["method"], reading["variant"], strict=True))
+    ordered = sorted(rows, key=lambda row: (method_order(row[0]), row[1]))
+    names = ", ".join(row_label(*row) for row in ordered) or "none"
+    return (
+        "The tasks share their inputs and differ in their outputs. Methods that read a text of the "
+        f"task, and so can tell tasks apart: {names}. Any other has one output at a point whatever "
+        "the task, and cannot keep an earlier task where the latest differs from it."
+    )
 
 
 def _lengths(frame: pd.DataFrame) -> str:
@@ -286,7 +371,7 @@ def pictures(frame: pd.DataFrame) -> Iterator[Picture]:
         yield Picture(
             f"continual_forgetting_{budget}",
             f"Forgetting. {budget_title(budget)}. Bars: mean over seeds; dots: seeds; lines: 95 % "
-            "intervals.",
+            "intervals; dashed: a learner that fits the latest task exactly and no other.",
             figures.forgetting_bars(part),
         )
         routed = part[part["method"].isin(part.loc[part["usage"].notna(), "method"])]

@@ -19,6 +19,11 @@ def final_loss(losses: Array) -> float:
     return float(losses[-1].mean())
 
 
+def learnt_loss(losses: Array) -> float:
+    """mean_i L[i, i]."""
+    return float(just_learnt(losses).mean())
+
+
 def backward_transfer(losses: Array) -> float:
     """mean_{i < T} (L[i, i] - L[T, i]): what later tasks did to those learnt before."""
     return float((just_learnt(losses) - losses[-1])[:-1].mean())

@@ -5,6 +5,7 @@ import math
 import statistics
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analysis import continual, transfer
-from analysis.figures.continual import drift_lines, forgetting_bars, loss_matrices
+from analysis.figures.continual import drift_lines, forgetting_bars, loss_matrices, usage_maps
 from analysis.load import load_study
+from analysis.render import Grid
+from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
+from qlexp.functions import FUNCTIONS
 from qlexp.store import Cell, Store, write_file, write_folder
+from qlexp.targets import make_problem, served_shifts
 
 STUDY = "made_up"
-FUNCTIONS, SEEDS = ("drop_wave", "ackley"), (0, 1, 2)
+FUNCTION_NAMES, SEEDS = ("drop_wave", "ackley"), (0, 1, 2)
 METHODS = ("frozen", "lora", "queryable")
 TASKS, BLOCKS, ATOMS = 4, 2, 5
+LEARNERS = (continual.LATEST, continual.UNKNOWN)
+NOISE = 0.05
+DATA = {"pretrain": 64, "adapt": 32, "validation": 8, "test": 40, "noise": NOISE}
+SHIFT = {"strength": 0.3, "rotation": 20.0, "targets": TASKS, "order": "sequence"}
 
 matrices = st.integers(2, 6).flatmap(
     lambda tasks: arrays(float, (tasks + 1, tasks), elements=st.floats(0, 10))
@@ -56,8 +65,19 @@ def summary_of(function: str, method: str, seed: int) -> dict[str, Any]:
         "samples_per_period": 3.0,
         "seconds": 1.0,
         "steps": 20,
-        "config": {"trainer": {"r2_floor": 0.9, "loss_ceiling": 10.0}, "data": {"noise": 0.05}},
+        "config": {
+            "trainer": {"r2_floor": 0.9, "loss_ceiling": 10.0},
+            "data": DATA,
+            "shift": {**SHIFT, "coefficients": None},
+            "function": function_of(function),
+        },
     }
+
+
+def function_of(name: str) -> dict[str, Any]:
+    entry = FUNCTIONS[name]
+    domain = [list(side) for side in entry.domain]
+    return {"name": name, "coefficients": {**entry.coefficients}, "domain": domain, "spread": 0.0}
 
 
 @pytest.fixture
@@ -77,7 +97,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
 def made_up(folder: Path) -> Store:
     """A study of two functions, three methods and three seeds."""
     store = Store(folder / "store")
-    summaries = [summary_of(f, m, s) for f in FUNCTIONS for m in METHODS for s in SEEDS]
+    summaries = [summary_of(f, m, s) for f in FUNCTION_NAMES for m in METHODS for s in SEEDS]
     for summary in summaries:
         write_folder(store.run_folder(summary["run_id"]), summary)
     names = ("run_id", "function", "method", "seed")
@@ -99,10 +119,11 @@ def command(store: Store, out: Path, *more: str) -> int:
 @given(matrices)
 def test_the_definitions_are_plain_loops(losses: np.ndarray) -> None:
     tasks = losses.shape[1]
-    final = backward = forward = forgotten = 0.0
+    final = fitted = backward = forward = forgotten = 0.0
     for task in range(tasks):
         end, learnt = losses[tasks][task], losses[task + 1][task]
         final += end / tasks
+        fitted += learnt / tasks
         if task < tasks - 1:
             backward += (learnt - end) / (tasks - 1)
             best = min(losses[after][task] for after in range(1, tasks))
@@ -110,6 +131,7 @@ def test_the_definitions_are_plain_loops(losses: np.ndarray) -> None:
         if task > 0:
             forward += (losses[0][task] - losses[task][task]) / (tasks - 1)
     assert transfer.final_loss(losses) == pytest.approx(final, abs=1e-12)
+    assert transfer.learnt_loss(losses) == pytest.approx(fitted, abs=1e-12)
     assert transfer.backward_transfer(losses) == pytest.approx(backward, abs=1e-12)
     assert transfer.forward_transfer(losses) == pytest.approx(forward, abs=1e-12)
     assert transfer.forgetting(losses) == pytest.approx(forgotten, abs=1e-12)
@@ -132,9 +154,11 @@ def test_the_signs_are_those_of_the_paper() -> None:
 def test_the_csv_holds_the_numbers_of_a_plain_loop(rendered: tuple[Store, Path]) -> None:
     store, folder = rendered
     table = pd.read_csv(folder / "continual.csv")
+    table = table[~table["method"].isin(LEARNERS)]
     routed = {"drift", "atoms"}
     of_matrix: dict[str, Callable[[np.ndarray], float]] = {
         "final_loss": transfer.final_loss,
+        "learnt": transfer.learnt_loss,
         "forgetting": transfer.forgetting,
         "backward": transfer.backward_transfer,
         "forward": transfer.forward_transfer,
@@ -159,8 +183,169 @@ def test_the_csv_holds_the_numbers_of_a_plain_loop(rendered: tuple[Store, Path])
             values = [of_matrix[row.measure](np.array(run["task_losses"])) for run in runs]
         assert row.mean == pytest.approx(statistics.fmean(values), abs=1e-12)
         assert row.deviation == pytest.approx(statistics.stdev(values), abs=1e-12)
-        if row.method == "frozen" and row.measure != "final_loss":
+        if row.method == "frozen" and row.measure not in ("final_loss", "learnt"):
             assert row.mean == 0
+
+
+def losses_of(
+    learner: Callable[[list[np.ndarray]], np.ndarray], function: str, seed: int
+) -> list[float]:
+    """Of each task, the loss on its clean test values of what `learner` makes of all targets."""
+    own, data = FunctionConfig(**function_of(function)), DataConfig(**DATA)
+    test = make_problem(own, ShiftConfig(**SHIFT), data, seed).test
+    alone = [
+        make_problem(own, ShiftConfig(shift.strength, shift.rotation), data, seed)
+        for shift in served_shifts(ShiftConfig(**SHIFT))
+    ]
+    found = []
+    for task in range(TASKS):
+        rows = test.target == task
+        targets = [problem.target(test.x[rows]) for problem in alone]
+        found.append(float(np.mean((learner(targets) - test.clean[rows]) ** 2) + NOISE**2))
+    return found
+
+
+@pytest.mark.parametrize("function", FUNCTION_NAMES)
+def test_what_the_targets_alone_allow(rendered: tuple[Store, Path], function: str) -> None:
+    table = pd.read_csv(rendered[1] / "continual.csv")
+    table = table[table["function"] == function].set_index(["method", "measure"])["mean"]
+    last, middle, aside = (
+        np.array([losses_of(learner, function, seed) for seed in SEEDS])
+        for learner in (
+            lambda targets: targets[-1],
+            lambda targets: sum(targets) / TASKS,
+            lambda targets: sum(targets) / TASKS + 0.1,
+        )
+    )
+    forgotten = (last[:, :-1] - NOISE**2).mean()
+    latest, unknown = (table[learner] for learner in LEARNERS)
+    assert latest["forgetting"] == pytest.approx(forgotten, rel=1e-9)
+    assert latest["backward"] == pytest.approx(-forgotten, rel=1e-9)
+    assert latest["final_loss"] == pytest.approx(last.mean(), rel=1e-9)
+    assert latest["learnt"] == pytest.approx(NOISE**2, rel=1e-9)
+    assert set(unknown.index) == {"final_loss"}
+    assert unknown["final_loss"] == pytest.approx(middle.mean(), rel=1e-9)
+    assert unknown["final_loss"] < min(aside.mean(), latest["final_loss"])
+
+
+def test_the_bars_stand_beside_the_learner_of_the_latest_task(
+    rendered: tuple[Store, Path],
+) -> None:
+    store, folder = rendered
+    table = pd.read_csv(folder / "continual.csv")
+    table = table[(table["method"] == continual.LATEST) & (table["measure"] == "forgetting")]
+    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    dashed = [
+        line.get_xdata()[0]
+        for axis in forgetting_bars(frame).axes
+        for line in axis.lines
+        if line.get_linestyle() == "--"
+    ]
+    np.testing.assert_allclose(dashed, table["mean"])
+
+
+@pytest.mark.parametrize(("control", "named"), [("matched", "queryable"), ("empty", "none")])
+def test_the_table_says_who_can_tell_tasks_apart(store: Store, control: str, named: str) -> None:
+    for function, seed in product(FUNCTION_NAMES, SEEDS):
+        name = f"{function}-queryable-{seed}"
+        config = (store.summary(name) or {})["config"]
+        read = {"encoder": "hashing", "control": control}
+        change(store, name, config={**config, "instruction": read})
+    (note,) = (note for note in grid_of(store).notes if "can tell tasks apart" in note)
+    assert f"can tell tasks apart: {named}." in note
+
+
+def test_no_forgetting_is_bold(store: Store) -> None:
+    bold = {
+        section.title.partition(";")[0]
+        for section in grid_of(store).sections
+        for row in section.rows
+        if any(text.bold for text in row)
+    }
+    assert bold == {"Average final loss", "Loss when just learnt"}
+
+
+def grid_of(store: Store) -> Grid:
+    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    return continual.continual_grid(frame, continual.measure_blocks(frame), STUDY)
+
+
+@pytest.mark.parametrize(
+    ("after", "infinite"),
+    [
+        (0, {}),
+        (1, {"learnt": math.inf, "backward": -math.inf}),
+        (TASKS, {"final_loss": math.inf, "forgetting": math.inf, "backward": -math.inf}),
+    ],
+)
+def test_a_loss_above_the_ceiling_is_inf(
+    store: Store, tmp_path: Path, after: int, infinite: dict[str, float]
+) -> None:
+    """Of the first task of a run that is done; the start is the frozen backbone's."""
+    losses = np.array((store.summary("ackley-queryable-1") or {})["task_losses"])
+    losses[after, 0] = 10.5
+    change(store, "ackley-queryable-1", task_losses=losses.tolist())
+    assert command(store, tmp_path) == 0
+    table = pd.read_csv(tmp_path / STUDY / "continual.csv")
+    rows = table[(table["method"] == "queryable") & (table["function"] == "ackley")]
+    means = dict(zip(rows["measure"], rows["mean"], strict=True))
+    assert {name: mean for name, mean in means.items() if math.isinf(mean)} == infinite
+    tasks = pd.read_csv(tmp_path / STUDY / "continual_tasks.csv")
+    lost = tasks[np.isinf(tasks["test_loss"])]
+    places = list(zip(lost["learnt"], lost["task"], lost["seed"], strict=True))
+    assert places == ([(after, 1, 1)] if after else [])
+
+
+def test_rows_of_a_ragged_grid_keep_their_names(store: Store, tmp_path: Path) -> None:
+    """drop_wave with top_k 2 and 4, ackley with 2 alone."""
+    cells = []
+    for function, k in (("drop_wave", 2), ("drop_wave", 4), ("ackley", 2)):
+        for seed in SEEDS:
+            summary = summary_of(function, "queryable", seed)
+            summary["run_id"] += f"-{k}"
+            write_folder(store.run_folder(summary["run_id"]), summary)
+            where = (summary["run_id"], function, "queryable", seed)
+            cells.append(Cell(*where, budget="lora_r4", overrides=(f"method.top_k={k}",)))
+    store.write_study(STUDY, cells)
+    assert command(store, tmp_path) == 0
+    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    labels = [f"queryable (method.top_k={k})" for k in (2, 4)]
+    left, right = forgetting_bars(frame).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == labels
+    assert [len(axis.patches) for axis in (left, right)] == [2, 1]
+    (panel, *_) = loss_matrices(frame[frame["function"] == "ackley"]).axes
+    assert panel.get_title() == labels[0]
+
+
+def test_pictures_are_drawn_before_anything_is_written(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(frame: pd.DataFrame) -> None:
+        raise ValueError("no picture")
+
+    monkeypatch.setattr("analysis.figures.continual.usage_maps", broken)
+    with pytest.raises(ValueError, match="no picture"):
+        command(store, tmp_path)
+    assert not (tmp_path / STUDY).exists()
+
+
+def test_usage_maps_show_the_first_seed_that_is_done(store: Store) -> None:
+    change(store, "ackley-queryable-0", status="diverged")
+    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    figure = usage_maps(frame[frame["method"] == "queryable"])
+    shown = [axis for axis in figure.axes if axis.images]
+    titles = ["Drop-Wave: queryable", "Ackley: queryable"]
+    assert [axis.get_title() for axis in shown] == titles
+    for axis, (function, seed) in zip(shown, (("drop_wave", 0), ("ackley", 1)), strict=True):
+        usage = (store.summary(f"{function}-queryable-{seed}") or {})["atom_usage"]
+        (image,) = axis.images
+        for task in range(TASKS):
+            for block in range(BLOCKS):
+                own = image.get_array()[task, block * ATOMS : (block + 1) * ATOMS]
+                np.testing.assert_array_equal(own, usage[task][block])
+        np.testing.assert_array_equal(axis.get_xticks(), [2.0, 7.0])  # the middle of each block
+        (line,) = axis.lines
+        assert set(line.get_xdata()) == {ATOMS - 0.5}
 
 
 def test_every_number_of_every_matrix_is_written(rendered: tuple[Store, Path]) -> None:
@@ -212,12 +397,12 @@ def test_a_diverged_run_is_counted_and_never_dropped(store: Store, tmp_path: Pat
     rows = table[(table["method"] == "queryable") & (table["function"] == "ackley")]
     means = dict(zip(rows["measure"], rows["mean"], strict=True))
     assert means == {
-        **dict.fromkeys(("final_loss", "forgetting", "drift", "atoms"), math.inf),
+        **dict.fromkeys(("final_loss", "learnt", "forgetting", "drift", "atoms"), math.inf),
         **dict.fromkeys(("backward", "forward"), -math.inf),
     }
     assert set(rows["infinite"]) == {1}
     text = (tmp_path / STUDY / "continual.md").read_text()
-    assert text.count("| inf (1/3) |") == 4
+    assert text.count("| inf (1/3) |") == 5
     assert text.count("| -inf (1/3) |") == 2
     frame = continual.with_measures(load_study(store, STUDY), STUDY)
     texts = [
@@ -277,7 +462,8 @@ def test_a_study_of_which_nothing_is_stored_is_refused(tmp_path: Path, capsys) -
 def drawn_intervals(frame: pd.DataFrame) -> list[tuple[float, float]]:
     """The lines of the bars, in the order of the methods."""
     (axis,) = forgetting_bars(frame).axes
-    lines = [line for line in axis.lines if line.get_marker() == "None"][:-1]  # the last one is 0
+    lines = [line for line in axis.lines if line.get_marker() == "None"]
+    lines = lines[:-2]  # the last ones are the learner of the latest task alone, and 0
     return [tuple(line.get_xdata()) for line in lines]
 
 

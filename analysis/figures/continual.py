@@ -15,13 +15,14 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.cells import variants
+from analysis import transfer
 from analysis.figures.contours import Array
 from analysis.figures.rows import cells_of, rows_of
 from analysis.load import finished
 from analysis.names import function_order, function_title, row_label
 from analysis.statistics.intervals import contrast
 from analysis.style import SEQUENTIAL, extra_width, method_colour
+from analysis.tasks import limits_of
 
 COLUMNS = 5
 NO_VALUE = "#d0d0d0"
@@ -65,7 +66,8 @@ def loss_matrices(frame: pd.DataFrame) -> Figure:
 def forgetting_bars(frame: pd.DataFrame) -> Figure:
     """Mean forgetting of every method, a panel a function; a dot a seed.
 
-    The line is the 95 % interval of the mean, Student's t over seeds; one seed has none.
+    The line is the 95 % interval of the mean, Student's t over seeds; one seed has none. The dashed
+    one is the forgetting of a learner that fits the latest task exactly and no other.
     """
     functions = _functions(frame)
     labels = [label for label, _, _ in _rows(frame)]
@@ -84,6 +86,9 @@ def forgetting_bars(frame: pd.DataFrame) -> Figure:
             if math.isfinite(mean.low):
                 axis.plot([mean.low, mean.high], [place, place], color="black", linewidth=1.0)
             axis.plot(values, [place] * len(values), ".", color="black", markersize=2.5)
+        ideal = _ideal_forgetting(frame[frame["function"] == function])
+        if ideal:
+            axis.axvline(np.mean(ideal), color="black", linewidth=0.8, linestyle="--")
         axis.axvline(0, color="black", linewidth=0.6)
         axis.set_title(function_title(function))
         axis.set_xlabel("forgetting (MSE, standardised)")
@@ -164,9 +169,14 @@ def _panels(
 
 def _rows(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Label, method and cells of every row, in order."""
-    frame = frame.assign(variant=variants(frame))
     for row in rows_of(frame):
         yield row_label(*row), row[0], cells_of(frame, row)
+
+
+def _ideal_forgetting(frame: pd.DataFrame) -> list[float]:
+    """Of a learner that fits the latest task alone, over the problems that occur."""
+    problems = frame["problem"].dropna().unique()
+    return [transfer.forgetting(limits_of(problem).latest) for problem in problems]
 
 
 def _functions(frame: pd.DataFrame) -> list[str]:

@@ -1,0 +1,96 @@
+"""What targets in sequence allow, whatever the method.
+
+The tasks share their inputs and differ in their outputs. An adapter that is not told the task has
+one output at a point, and keeps an earlier task only where the later ones agree with it. Two
+learners without limits say how far that goes. Their losses are those of the clean targets t_i, each
+at the test points of its own task, with the variance of the noise added as in a test loss.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
+from qlexp.targets import Problem, make_problem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Losses of the two learners over T tasks.
+
+    Attributes:
+        latest: of one that fits the latest task exactly and no other, and starts as the source:
+            L[j, i] = mean_x (t_i - t_j)^2 + noise^2, (T + 1, T).
+        unknown: of the best function that does not know the task:
+            mean_i mean_x (t_i - mean_j t_j)^2 + noise^2.
+    """
+
+    latest: Array
+    unknown: float
+
+
+def problem_key(run: pd.Series) -> str:
+    """What decides the targets and samples of a run of the long table, as JSON."""
+    parts = {name: _config_part(run, name) for name in ("function", "shift", "data")}
+    return json.dumps({**parts, "seed": int(run["seed"])}, sort_keys=True)
+
+
+@lru_cache(maxsize=256)
+def limits_of(problem: str) -> Limits:
+    """The limits of a problem by its `problem_key`; its targets are in sequence."""
+    parts = json.loads(problem)
+    data = DataConfig(**parts["data"])
+    function, shift = FunctionConfig(**parts["function"]), ShiftConfig(**parts["shift"])
+    return limits(make_problem(function, shift, data, parts["seed"]), data.noise)
+
+
+def limits(problem: Problem, noise: float) -> Limits:
+    """The limits of targets in sequence."""
+    test, tasks = problem.test, len(problem.test.shifts)
+    latest, unknown = np.empty((tasks + 1, tasks)), np.empty(tasks)
+    for task in range(tasks):
+        x = test.x[test.target == task]
+        targets = np.stack([target_values(problem, turn, x) for turn in range(tasks)])
+        learnt = np.stack([problem.source(x), *targets])  # (T + 1, n)
+        latest[:, task] = np.square(targets[task] - learnt).mean(1)
+        unknown[task] = np.square(targets[task] - targets.mean(0)).mean()
+    return Limits(latest + noise**2, float(unknown.mean()) + noise**2)
+
+
+def target_values(problem: Problem, turn: int, x: Array) -> Array:
+    """Clean standardised values (n,) of one of the targets served, at scaled points (n, 2)."""
+    own = replace(problem.adapt, shifts=problem.adapt.shifts[turn:])
+    return replace(problem, adapt=own).target(x)
+
+
+def _config_part(run: pd.Series, name: str) -> dict[str, Any]:
+    """A part of a run's config; what is null there is left out."""
+    prefix = f"config.{name}."
+    found: dict[str, Any] = {}
+    for column, value in run.items():
+        if str(column).startswith(prefix) and not pd.isna(value):
+            _put(found, str(column).removeprefix(prefix), _plain(value))
+    return found
+
+
+def _put(values: dict[str, Any], name: str, value: object) -> None:
+    key, _, inner = name.partition(".")
+    if inner:
+        values.setdefault(key, {})[inner] = value
+    else:
+        values[key] = value
+
+
+def _plain(value: Any) -> Any:
+    """As in the config: the table holds lists as JSON, and integers beside gaps as floats."""
+    if isinstance(value, str):
+        return json.loads(value) if value.startswith("[") else value
+    number = float(value)
+    return int(number) if number.is_integer() else number

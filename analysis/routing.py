@@ -3,15 +3,19 @@
     results/<study>/routing.md               the tables below, for reading
     results/<study>/routing.csv              entropy and effective atoms, one row a run and block
     results/<study>/routing_atoms.csv        usage and selection, one row a run, block and atom
-    results/<study>/routing_similarity.csv   how alike blocks, functions, seeds and targets route
+    results/<study>/routing_similarity.csv   how alike blocks, functions, seeds and targets route,
+                                             trained and before the first update
     results/<study>/routing_<function>.svg   the atom chosen first, over the inputs, by block
 
 Usage, entropy and the similarity of blocks are over 500 test points of a run, the first of every
 target, each with its text where the method reads one; where every token has a route of its own,
 over their tokens. Atoms of two runs have no common order: runs are compared, over one
 grid of inputs, by usages in descending order and by linear CKA of the weights (`analysis.routes`).
-The maps show the first seed of each method of the study's first budget; with `--function NAME` that
-function's map alone is drawn, while the tables stay those of the whole study.
+Beside them stands what is alike by chance: the same runs' adapters as drawn, before any training.
+Of targets in sequence, runs are compared under the last, which their adapters have just learnt.
+The maps show it too, for the first seed of each method of the study's first budget; with
+`--function NAME` that function's map alone is drawn, while the tables stay those of the whole
+study.
 
 A study without a finished run of a queryable method is refused, and one with missing or failed
 cells unless `--allow-missing` is given.
@@ -63,9 +67,10 @@ from qlexp.store import Store
 
 COMPARED = 25  # points a side of the grid on which runs are compared
 _SIMILARITY = [
-    *("budget", "method", "overrides", "between", "first", "second", "function", "seed"),
-    *("agreement", "usage_agreement", "cka"),
+    *("budget", "method", "overrides", "adapter", "between", "first", "second", "function", "seed"),
+    *("agreement", "usage_agreement", "cka", "blocks", "cka_blocks"),
 ]
+TRAINED, UNTRAINED = "trained", "untrained"
 
 
 @dataclass(frozen=True)
@@ -75,18 +80,21 @@ class Routed:
     Attributes:
         tests: at its test points.
         squares: by target, on the grid that all runs are compared on.
+        compared: the one of `squares` under which runs are compared.
+        start: the same run before its first update; None of that itself.
     """
 
     tests: Array
     squares: list[Array]
+    compared: Array
+    start: "Routed | None" = None
 
     @classmethod
-    def of(cls, run: Trained) -> "Routed":
+    def of(cls, run: Trained, start: "Routed | None" = None) -> "Routed":
         square = grid(COMPARED)
-        return cls(
-            rows(run.routes(*run.points())),
-            [rows(run.weights(square, target)) for target in range(run.targets)],
-        )
+        squares = [rows(run.weights(square, target)) for target in range(run.targets)]
+        latest = min(run.latest, run.targets - 1)  # the same for all where no text is read
+        return cls(rows(run.routes(*run.points())), squares, squares[latest], start)
 
 
 Runs = Mapping[str, Routed]  # by run_id
@@ -110,20 +118,25 @@ def _run(options: argparse.Namespace) -> None:
         functions = [options.function]
     runs = load_runs(store, cells)
     blocks, similar = block_cells(cells, runs), similarity_cells(cells, runs)
+    atoms, tables = atom_cells(cells, runs), grids(blocks, similar, frame, options.study)
     with figure_style():
         pictures = [map_picture(store, cells, function) for function in functions]
     with figure_style(), writing(Path(options.out) / options.study) as folder:
         write_csv(folder / "routing.csv", blocks)
-        write_csv(folder / "routing_atoms.csv", atom_cells(cells, runs))
+        write_csv(folder / "routing_atoms.csv", atoms)
         write_csv(folder / "routing_similarity.csv", similar)
-        write_markdown(folder / "routing.md", *grids(blocks, similar, frame, options.study))
+        write_markdown(folder / "routing.md", *tables)
         write_pictures(folder, pictures)
     print(f"{len(runs)} runs -> {folder}")
 
 
 def load_runs(store: Store, cells: pd.DataFrame) -> Runs:
-    """Every run of `cells`, loaded and routed."""
-    return {name: Routed.of(load_trained(store, name)) for name in cells["run_id"].unique()}
+    """Every run of `cells`, loaded and routed, trained and untrained."""
+    found = {}
+    for name in cells["run_id"].unique():
+        run = load_trained(store, name)
+        found[name] = Routed.of(run, Routed.of(run.untrained(store)))
+    return found
 
 
 def grids(
@@ -144,7 +157,8 @@ def map_picture(store: Store, cells: pd.DataFrame, function: str) -> Picture:
     maps = list(_maps(store, cells[cells["function"] == function]))
     caption = (
         f"The atom with the largest weight over the inputs of {function_title(function)}, by "
-        "block. The first seed of each method of the first budget; colours hold within a row."
+        "block. The first seed of each method of the first budget; colours hold within a row. Of "
+        "several targets in sequence the last is drawn, else the first."
     )
     return Picture(f"routing_{function}", caption, routing_figure(function, maps))
 
@@ -156,10 +170,12 @@ def _maps(store: Store, cells: pd.DataFrame) -> Iterator[Map]:
     for (_, method, variant), part in rows_in_order(cells[cells["budget"] == first]):
         cell = part.sort_values("seed").iloc[0]
         run = load_trained(store, cell["run_id"])
-        weights = run.weights(points)
+        weights = run.weights(points, run.latest)
         weights = weights if weights.ndim == 3 else weights.mean(1)  # over tokens
         label = f"{row_label(method, variant)}, seed {cell['seed']}"
-        yield Map(label, run.surface(points), weights.argmax(-1).T)
+        if run.served > 1:
+            label += f", target {run.latest + 1} of {run.served}"
+        yield Map(label, run.surface(points, run.latest), weights.argmax(-1).T)
 
 
 def _row(key: RowKey, **more: Any) -> dict[str, Any]:
@@ -217,14 +233,19 @@ def similarity_cells(cells: pd.DataFrame, runs: Runs) -> pd.DataFrame:
     """How alike two things route, one row a pair; `between` says which things.
 
     `agreement` compares atom by atom, where one bank serves both; `usage_agreement` and `cka`
-    compare two runs, means over their blocks.
+    compare two runs, means over their `blocks`; of CKA over the `cka_blocks` that have one.
+    `adapter` says whether the adapters are trained, or those that the runs began with.
     """
+    starts = {name: run.start for name, run in runs.items() if run.start is not None}
     found = [
-        {**_row(key), **pair}
+        {**_row(key, adapter=adapter), **pair}
         for key, part in rows_in_order(cells)
-        for pair in [*_within_runs(part, runs), *_between_runs(part, runs)]
+        for adapter, own in ((TRAINED, runs), (UNTRAINED, starts))
+        if own
+        for pair in [*_within_runs(part, own), *_between_runs(part, own)]
     ]
-    return pd.DataFrame(found, columns=_SIMILARITY).astype({"seed": "Int64"})
+    whole = dict.fromkeys(("seed", "blocks", "cka_blocks"), "Int64")
+    return pd.DataFrame(found, columns=_SIMILARITY).astype(whole)
 
 
 def _within_runs(cells: pd.DataFrame, runs: Runs) -> Iterator[dict[str, Any]]:
@@ -243,15 +264,22 @@ def _between_runs(cells: pd.DataFrame, runs: Runs) -> Iterator[dict[str, Any]]:
     for one, other in combinations(cells.itertuples(), 2):
         if (one.function == other.function) == (one.seed == other.seed):
             continue
-        first, second = (runs[cell.run_id].squares[0] for cell in (one, other))
-        numbers = {
-            "usage_agreement": usage_agreement(first, second).mean(),
-            "cka": cka(first, second).mean(),
-        }
+        numbers = _alike(*(runs[cell.run_id].compared for cell in (one, other)))
         if one.seed == other.seed:
             yield _pair("functions", one.function, other.function, seed=one.seed, **numbers)
         else:
             yield _pair("seeds", one.seed, other.seed, function=one.function, **numbers)
+
+
+def _alike(first: Array, second: Array) -> dict[str, Any]:
+    aligned = cka(first, second)
+    known = aligned[~np.isnan(aligned)]
+    return {
+        "usage_agreement": usage_agreement(first, second).mean(),
+        "cka": known.mean() if len(known) else np.nan,
+        "blocks": len(aligned),
+        "cka_blocks": len(known),
+    }
 
 
 def _pair(between: str, first: Any, second: Any, **more: Any) -> dict[str, Any]:
@@ -296,7 +324,7 @@ def block_grid(blocks: pd.DataFrame, notes: Sequence[str], study: str) -> Grid:
 
 def block_similarity_grid(similar: pd.DataFrame, study: str) -> Grid:
     """Agreement of every pair of blocks, by method."""
-    similar = similar[similar["between"] == "blocks"]
+    similar = similar[(similar["between"] == "blocks") & (similar["adapter"] == TRAINED)]
     last = max(similar["second"], default=1)
     sections = []
     for budget, part in similar.groupby("budget", sort=False):
@@ -318,36 +346,58 @@ def block_similarity_grid(similar: pd.DataFrame, study: str) -> Grid:
     return Grid("routing_blocks", caption, headers, sections, notes)
 
 
+_COMPARISONS = {
+    ("functions", "usage_agreement"): "functions: usage",
+    ("functions", "cka"): "functions: CKA",
+    ("seeds", "usage_agreement"): "seeds: usage",
+    ("seeds", "cka"): "seeds: CKA",
+    ("targets", "agreement"): "targets: weights",
+}
+
+
 def run_similarity_grid(similar: pd.DataFrame, study: str) -> Grid:
-    """How alike functions, seeds and targets route, by method."""
-    columns = {
-        ("functions", "usage_agreement"): "functions: usage",
-        ("functions", "cka"): "functions: CKA",
-        ("seeds", "usage_agreement"): "seeds: usage",
-        ("seeds", "cka"): "seeds: CKA",
-        ("targets", "agreement"): "targets: weights",
-    }
-    sections = []
-    for budget, part in similar.groupby("budget", sort=False):
-        lines = []
-        for (method, variant), own in part.groupby(["method", "overrides"], sort=False):
-            texts = [row_label(method, variant)]
-            for between, measure in columns:
-                values = own.loc[own["between"] == between, measure].astype(float)
-                texts.append(spread(values.tolist()) if len(values) else NO_CELL)
-            lines.append(list(map(Text, texts)))
-        sections.append(Section(budget_title(budget), lines))
+    """How alike functions, seeds and targets route, by method, trained and untrained."""
+    keys = ["method", "overrides", "adapter"]
+    sections = [
+        Section(
+            budget_title(budget),
+            [
+                [
+                    Text(row_label(method, variant) + f", {UNTRAINED}" * (adapter == UNTRAINED)),
+                    *(Text(_similarity(own, *comparison)) for comparison in _COMPARISONS),
+                ]
+                for (method, variant, adapter), own in part.groupby(keys, sort=False)
+            ],
+        )
+        for budget, part in similar.groupby("budget", sort=False)
+    ]
     notes = [
         "Mean ± sample standard deviation over pairs of runs: two functions with one seed, or two "
         f"seeds of one function, over the same {COMPARED} x {COMPARED} inputs, means over blocks. "
-        "Atoms of two runs have no common order, so that only what no reordering changes is "
-        "compared: usage, 1 minus the Jensen-Shannon distance of the usages in descending order; "
-        "CKA, the linear centred kernel alignment of the weights, 1 where inputs are told apart in "
-        "the same way (nan where a routing is the same for all inputs).",
-        "Targets: one adapter under two of its targets' texts, atom by atom, at the same inputs.",
+        "A run is in several pairs, so that ± is no standard error. Atoms of two runs have no "
+        "common order, so that only what no reordering changes is compared: usage, 1 minus the "
+        "Jensen-Shannon distance of the usages in descending order; CKA, the linear centred kernel "
+        "alignment of the weights, 1 where inputs are told apart in the same way. A block whose "
+        "routing is the same for all inputs has no CKA; (k/n blocks): so many of all pairs' blocks "
+        "have one.",
+        f"{UNTRAINED}: what is alike by chance, in the adapters that the same runs began with, on "
+        "the same backbones. A value close to it says nothing of what was learnt.",
+        "Targets: one adapter under two of its targets' texts, atom by atom, at the same inputs. "
+        "Of targets in sequence, runs are compared under the last one's text.",
     ]
     caption = f"Similarity of runs, study {study}"
-    return Grid("routing_runs", caption, ["method", *columns.values()], sections, notes)
+    return Grid("routing_runs", caption, ["method", *_COMPARISONS.values()], sections, notes)
+
+
+def _similarity(pairs: pd.DataFrame, between: str, measure: str) -> str:
+    """Mean and spread over the pairs that have a value, and over how many blocks of all."""
+    pairs = pairs[pairs["between"] == between]
+    known = pairs[measure].astype(float).dropna()
+    if known.empty:
+        return NO_CELL
+    blocks, counted = pairs["blocks"].sum(), pairs["cka_blocks"].sum()
+    partial = measure == "cka" and bool(counted < blocks)
+    return spread(known.tolist()) + f" ({counted}/{blocks} blocks)" * partial
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stored adapters of queryable LoRA, loaded to be looked into."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pkgutil import resolve_name
 
 import numpy as np
@@ -14,11 +14,13 @@ from analysis.cells import variants
 from analysis.figures.rows import cells_of, rows_of
 from analysis.load import finished, seed_list
 from analysis.names import budget_order, row_label
+from analysis.tasks import target_values
 from qlexp.adapters.queryable import Queryable
 from qlexp.config import Config
 from qlexp.errors import UsageError
-from qlexp.execute import load_run, stored_config
+from qlexp.execute import CPU, load_run, stored_config
 from qlexp.instructions import encode
+from qlexp.stages import build_adapter, load_backbones
 from qlexp.store import Store
 from qlexp.targets import Problem, Split
 
@@ -40,7 +42,7 @@ class Trained:
         """`POINTS` test points (1, n, 2), and e(z) (1, n, d_e) where it is read."""
         return split_inputs(self.config, self.problem.test, self.adapter)
 
-    def weights(self, x: Array, target: int = 0) -> Array:
+    def weights(self, x: Array, target: int) -> Array:
         """Atom weights (n, ..., N_b, K) at points x (n, 2) under one target's first wording."""
         return self.routes(*inputs_at(self.config, self.problem, self.adapter, x, target))
 
@@ -51,15 +53,35 @@ class Trained:
         return weights
 
     @property
+    def served(self) -> int:
+        """How many targets the adapter serves."""
+        return len(self.problem.adapt.shifts)
+
+    @property
+    def latest(self) -> int:
+        """The target that the adapter was trained on last: the first where they took turns."""
+        return self.config.shift.tasks - 1
+
+    @property
     def targets(self) -> int:
         """How many targets' texts tell the routing apart: 1 where it reads none."""
         split = self.problem.test
         reads = self.config.instruction.encoder != "none"
         return min(len(split.shifts), len(split.y)) if reads else 1
 
-    def surface(self, x: Array) -> Array:
-        """The first target's clean standardised values (n,) at points x (n, 2)."""
-        return self.problem.target(x)
+    def surface(self, x: Array, target: int) -> Array:
+        """A target's clean standardised values (n,) at points x (n, 2)."""
+        return target_values(self.problem, target, x)
+
+    def untrained(self, store: Store) -> "Trained":
+        """The same run before its first update: the stored backbone, and the adapter as drawn.
+
+        Raises:
+            UsageError: the backbone is not readable.
+        """
+        adapter = build_adapter([self.config], load_backbones([self.config], store, CPU))
+        assert isinstance(adapter, Queryable)
+        return replace(self, adapter=adapter)
 
 
 def inputs_at(

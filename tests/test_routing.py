@@ -2,7 +2,9 @@
 
 import math
 import shutil
+from copy import deepcopy
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from scipy.spatial.distance import jensenshannon
 from analysis import routing
 from analysis.figures.contours import grid
 from analysis.figures.routing import SIDE, Map, routing_figure
+from analysis.render import NO_CELL
 from analysis.routes import (
     agreement,
     block_agreement,
@@ -34,9 +37,12 @@ from analysis.routes import (
     usage,
     usage_agreement,
 )
-from analysis.trained import POINTS, load_trained
+from analysis.trained import POINTS, Trained, load_trained
+from qlexp.adapters.base import Adapter
 from qlexp.encoders import embed
+from qlexp.execute import stored_config
 from qlexp.instructions import describe
+from qlexp.stages import replay
 from qlexp.store import Store
 
 seeds = st.integers(0, 10**6)
@@ -164,6 +170,104 @@ def test_targets_in_sequence_each_have_their_points_and_text(tmp_path: Path) -> 
         np.testing.assert_array_equal(run.weights(grid(5), target), run.routes(square, z))
 
 
+def test_of_targets_in_sequence_the_last_is_drawn_and_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["method=instruction_queryable", "function=matyas"]
+    sequence = ["shift.targets=3", "shift.order=sequence"]
+    store = compute_study(tmp_path / "store", "tiny", [[*own, *sequence]], (0, 1))
+    drawn: list[Map] = []
+    monkeypatch.setattr(routing, "routing_figure", lambda _, maps: drawn.extend(maps) or Figure())
+    assert command(store, tmp_path) == 0
+    runs = [
+        load_trained(store, identity_of(store, "instruction_queryable", "matyas", seed))
+        for seed in (0, 1)
+    ]
+    test, square = runs[0].problem.test, grid(SIDE)
+    last = test.target == 2
+    np.testing.assert_allclose(runs[0].surface(test.x[last], 2), test.clean[last], atol=1e-12)
+    np.testing.assert_array_equal(drawn[0].target, runs[0].surface(square, 2))
+    np.testing.assert_array_equal(drawn[0].atoms, runs[0].weights(square, 2).argmax(-1).T)
+    assert drawn[0].label == "instruction_queryable, seed 0, target 3 of 3"
+    table = pd.read_csv(tmp_path / "tiny" / "routing_similarity.csv")
+    (row,) = table[(table["between"] == "seeds") & (table["adapter"] == "trained")].itertuples()
+    values = [
+        usage_agreement(*(run.weights(grid(routing.COMPARED), target) for run in runs)).mean()
+        for target in range(3)
+    ]
+    assert row.usage_agreement == pytest.approx(values[2])
+    assert len(set(values)) == 3
+
+
+def start_of(store: Store, identity: str) -> Trained:
+    """A stored run before its first update, which is that of its replay."""
+    seen: list[Adapter] = []
+    replay(
+        stored_config(store, identity),
+        store,
+        lambda adapter, done: None if done else seen.append(deepcopy(adapter)),
+    )
+    start = load_trained(store, identity).untrained(store)
+    own = dict(start.adapter.named_parameters())
+    assert all(torch.equal(own[name], value) for name, value in seen[0].named_parameters())
+    return start
+
+
+@pytest.mark.parametrize("method", ["queryable", "instruction_queryable"])
+def test_untrained_is_what_the_runs_began_with(studied: Store, rendered: Path, method: str) -> None:
+    starts = [
+        start_of(studied, identity_of(studied, method, "matyas", seed)).weights(
+            grid(routing.COMPARED), 0
+        )
+        for seed in (0, 1)
+    ]
+    table = pd.read_csv(rendered / "routing_similarity.csv")
+    own = (table["method"] == method) & (table["adapter"] == "untrained")
+    pairs = table[own & (table["between"] == "seeds") & (table["function"] == "matyas")]
+    (row,) = pairs.itertuples()
+    assert row.usage_agreement == pytest.approx(usage_agreement(*starts).mean())
+    assert row.cka == pytest.approx(cka(*starts).mean())
+    escaped = method.replace("_", "\\_")
+    assert f"| {escaped}, untrained |" in (rendered / "routing.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("constant", "text"), [(0, "0.500"), (1, "0.500 (2/4 blocks)"), (2, NO_CELL)]
+)
+def test_blocks_without_cka_are_counted(constant: int, text: str) -> None:
+    """Two pairs of seeds with two blocks, of which `constant` have no CKA."""
+    pairs = pd.DataFrame(
+        {
+            **{"budget": "equal_rank", "method": "prior_only", "overrides": "", "between": "seeds"},
+            "adapter": "trained",
+            "usage_agreement": [0.75, 0.75],
+            "cka": [0.5 if constant < 2 else math.nan] * 2,
+            **{"blocks": 2, "cka_blocks": 2 - constant, "agreement": math.nan},
+        }
+    )
+    ((row,),) = (section.rows for section in routing.run_similarity_grid(pairs, "tiny").sections)
+    found = [cell.text.replace(" ± 0.0", "") for cell in row]
+    assert found == ["prior_only", NO_CELL, NO_CELL, "0.750", text, NO_CELL]
+
+
+def test_a_constant_block_leaves_the_others() -> None:
+    first, second = weights_of(0), weights_of(1)
+    second[:, 1] = second[0, 1]
+    cells = pd.DataFrame(
+        {
+            **{"budget": "equal_rank", "method": "queryable", "variant": "", "function": "ackley"},
+            "seed": [0, 1],
+            "run_id": ["a", "b"],
+        }
+    )
+    runs = {name: routing.Routed(w, [w], w) for name, w in (("a", first), ("b", second))}
+    table = routing.similarity_cells(cells, runs)
+    (row,) = table[table["between"] == "seeds"].itertuples()
+    assert row.cka == pytest.approx(cka(first, second)[[0, 2]].mean())
+    assert (row.blocks, row.cka_blocks) == (3, 2)
+    assert set(table["adapter"]) == {"trained"}
+
+
 def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
     studied: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,14 +294,14 @@ def test_a_run_routes_with_the_text_of_its_own_target(
     x, z = run.points()
     assert z is not None
     assert np.array_equal(run.routes(x, z), run.adapter.routes(x, z)[0].detach().double().numpy())
-    same_text = run.weights(x[0].numpy())
+    same_text = run.weights(x[0].numpy(), 0)
     one_text = z[:, :1].expand(-1, x.shape[1], -1)
     np.testing.assert_array_equal(same_text, run.routes(x, one_text))
     asked = []
     monkeypatch.setattr(
         "qlexp.instructions.embed", lambda texts, *_: asked.extend(texts) or np.zeros((3, 16))
     )
-    run.weights(x[0].numpy())
+    run.weights(x[0].numpy(), 0)
     assert asked[0] == describe(run.config.function, run.config.shift)
 
 
@@ -207,14 +311,16 @@ def test_several_targets_are_told_apart(tmp_path: Path) -> None:
     run = load_trained(store, identity_of(store, "instruction_queryable", "matyas"))
     square = grid(5)
     assert run.targets == 3
-    np.testing.assert_allclose(
-        run.surface(run.problem.test.x[::3]), run.problem.test.clean[::3], atol=1e-12
-    )
+    test = run.problem.test
+    for target in range(3):
+        surface = run.surface(test.x[target::3], target)
+        np.testing.assert_allclose(surface, test.clean[target::3], atol=1e-12)
+    assert (run.latest, run.served) == (0, 3)
     maps = [run.weights(square, target) for target in range(3)]
     assert not np.array_equal(maps[0], maps[1])
     assert command(store, tmp_path) == 0
     table = pd.read_csv(tmp_path / "tiny" / "routing_similarity.csv")
-    targets = table[table["between"] == "targets"]
+    targets = table[(table["between"] == "targets") & (table["adapter"] == "trained")]
     assert list(zip(targets["first"], targets["second"], strict=True)) == [
         *((1, 2), (1, 3), (2, 3))
     ]
@@ -256,10 +362,12 @@ def test_tables_hold_the_numbers_of_the_adapters(studied: Store, rendered: Path)
 
 def test_pairs_are_of_one_seed_or_of_one_function(rendered: Path) -> None:
     table = pd.read_csv(rendered / "routing_similarity.csv")
-    counts = table.groupby(["method", "between"]).size()
-    for method in ("queryable", "instruction_queryable"):
-        assert counts[method].to_dict() == {"blocks": 4, "functions": 2, "seeds": 2}
-    between = table[table["between"] == "functions"]
+    counts = table.groupby(["method", "adapter", "between"]).size()
+    for method, adapter in product(
+        ("queryable", "instruction_queryable"), table["adapter"].unique()
+    ):
+        assert counts[method, adapter].to_dict() == {"blocks": 4, "functions": 2, "seeds": 2}
+    between = table[(table["between"] == "functions") & (table["adapter"] == "trained")]
     assert set(between["first"]) == {"drop_wave"}
     assert set(between["second"]) == {"matyas"}
     assert sorted(between["seed"]) == [0, 0, 1, 1]

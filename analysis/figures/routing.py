@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 from matplotlib.colors import ListedColormap
@@ -19,6 +20,7 @@ _COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#332288"),
 )
 _OTHER = "#c8c8c8"
+_LINE = 27  # letters of a label that fit beside the colour bar
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def routing_figure(function: str, maps: Sequence[Map]) -> Figure:
     for row, own in zip(axes, maps, strict=True):
         levels = levels_between(float(own.target.min()), float(own.target.max()))
         contours = draw(row[0], own.target, levels)
-        row[0].set_title(own.label, loc="left")
+        row[0].set_title(fill(own.label, _LINE, break_long_words=False), loc="left")
         add_colourbar(contours, [row[0]], "target (standardised)")
         counts = Counter(own.atoms.ravel().tolist())
         order = [atom for atom, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]

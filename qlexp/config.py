@@ -80,7 +80,9 @@ class ShiftConfig(Checked):
 
     def _take_places(self) -> None:
         try:
-            places = [(float(strength), float(rotation)) for strength, rotation in self.places or ()]
+            places = [
+                (float(strength), float(rotation)) for strength, rotation in self.places or ()
+            ]
         except (TypeError, ValueError):
             places = []
         if len(places) < 2:

@@ -7,11 +7,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import NullLocator
 
-from analysis.figures.rows import cells_of, line_of, look_of, rows_of
-from analysis.names import function_order, function_title, row_label
+from analysis.figures.contours import Array
+from analysis.figures.layout import add_legend, add_remarks, text_width, wrapped
+from analysis.figures.rows import RowName, cells_of, labels_of, line_of, look_of, rows_of
+from analysis.figures.ticks import log_ticks
+from analysis.names import function_order, function_title
 from analysis.overrides import joined, number_in
+
+_PANEL_WIDTH = 2.1  # inches
+_PANEL_HEIGHT = 2.0
+_LINE = 0.16  # of text
+_MARKER_SIZE = 4.5  # points
+_DODGE = 0.6  # of the distance of two categories, over which the lines are spread
 
 
 def ablation_figure(
@@ -33,24 +42,24 @@ def ablation_figure(
         for row, kind in enumerate(("geometric_mean", "ratio")):
             panel = panels[row, column]
             place = _x_axis(panel, axes[axis])
+            shifts = _shifts(points, axis, axes[axis], names)
             for name in names:
-                own, look = cells_of(part, name), look_of(name, names)
-                _draw(panel, own, axis, axes[axis], kind, place, look)
+                look = look_of(name, names) | {"markevery": None, "markersize": _MARKER_SIZE}
+                _draw_level(panel, cells_of(part, name), axis, kind, look)
+                _draw_points(panel, cells_of(part, name), axis, kind, place, shifts[name], look)
             panel.set_yscale("log")
-            if kind == "ratio":  # near 1, where powers of ten are poor ticks
-                panel.yaxis.set(
-                    major_locator=MaxNLocator(5),
-                    major_formatter=ScalarFormatter(),
-                    minor_locator=NullLocator(),
-                )
+            log_ticks(panel.yaxis)
         panels[0, column].set_title(function_title(function))
         panels[1, column].axhline(1.0, color="#b0b0b0", linewidth=0.8, zorder=0)
         panels[1, column].set_xlabel(axis)
-        _count(panels[0, column], part, axis)
+        add_remarks(panels[0, column], _remarks(part, axis, names), _PANEL_WIDTH)
     panels[0, 0].set_ylabel(f"{loss.replace('_', ' ')} (MSE{_unit(loss)})")
-    panels[1, 0].set_ylabel(ratio)
+    panels[1, 0].set_ylabel(wrapped(ratio, _PANEL_HEIGHT))
     handles = [line_of(name, names) for name in names]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+    for name, handle in zip(names, handles, strict=True):
+        if is_categorical(axes[axis]) and _has_setting(points, name, axis):
+            handle.set_linestyle("none")
+    add_legend(figure, handles)
     return figure
 
 
@@ -80,74 +89,124 @@ def is_geometric(values: Sequence[float]) -> bool:
     return bool(factors.std() / factors.mean() < steps.std() / steps.mean())
 
 
+def is_categorical(values: Sequence[str]) -> bool:
+    """Whether a value of the setting is no number."""
+    return any(number_in(value) is None for value in values)
+
+
 def _x_axis(panel: Axes, values: Sequence[str]) -> dict[str, float]:
     """Scales the x axis to the setting's values; where each of them lies."""
-    numbers = [number_in(value) for value in values]
-    known = [number for number in numbers if number is not None]
-    place = dict(zip(values, map(float, range(len(values))), strict=True))  # a categorical axis
-    if len(known) == len(values):
+    known = [number for value in values if (number := number_in(value)) is not None]
+    if is_categorical(values):
+        place = dict(zip(values, map(float, range(len(values))), strict=True))
+        panel.set_xlim(-0.5, len(values) - 0.5)
+    else:
         place = dict(zip(values, known, strict=True))
         if is_geometric(known) and min(known) > 0:
             panel.set_xscale("log")
         elif is_geometric(known):
             smallest = min(number for number in known if number > 0)
             panel.set_xscale("symlog", linthresh=smallest, linscale=0.5)
-    else:
-        panel.set_xlim(-0.5, len(values) - 0.5)
-    panel.set_xticks(list(place.values()), list(place))
     panel.xaxis.set_minor_locator(NullLocator())
+    inches = _inches(panel, place)
+    widths = np.array([text_width(value) for value in place])
+    upright = not (np.diff(inches) > (widths[1:] + widths[:-1]) / 2 + 0.06).all()
+    panel.set_xticks(list(place.values()), _apart(list(place), inches) if upright else list(place))
+    panel.tick_params("x", rotation=90 * upright)
     return place
 
 
-def _draw(
-    panel: Axes,
-    own: pd.DataFrame,
-    axis: str,
-    values: Sequence[str],
-    kind: str,
-    place: dict[str, float],
-    look: dict[str, Any],
-) -> None:
-    low, high = ("low", "high") if kind == "geometric_mean" else ("ratio_low", "ratio_high")
-    level = own[own[axis] == ""]  # the method does not have this setting
-    for point in level.to_dict("records"):
+def _inches(panel: Axes, place: dict[str, float]) -> Array:
+    """Where the values will lie in the panel, from an arbitrary origin."""
+    scaled = panel.transScale.transform([(x, 1.0) for x in place.values()])[:, 0]
+    whole = len(place) if is_categorical(list(place)) else 1.1 * np.ptp(scaled)
+    inches: Array = scaled / whole * _PANEL_WIDTH if whole else scaled
+    return inches
+
+
+def _apart(values: Sequence[str], inches: Array) -> list[str]:
+    """The values as upright labels, without those that would meet the one before."""
+    labels, last = [], -np.inf
+    for value, place in zip(values, inches, strict=True):
+        free = place - last > _LINE
+        labels.append(value if free else "")
+        last = place if free else last
+    return labels
+
+
+def _shifts(
+    points: pd.DataFrame, axis: str, values: Sequence[str], names: Sequence[RowName]
+) -> dict[RowName, float]:
+    """How far each line stands from a value's place: 0 unless the axis is categorical."""
+    shifts = dict.fromkeys(names, 0.0)
+    if is_categorical(values):
+        lines = [name for name in names if _has_setting(points, name, axis)]
+        for index, name in enumerate(lines):
+            shifts[name] = _DODGE * ((index + 0.5) / len(lines) - 0.5)
+    return shifts
+
+
+def _has_setting(points: pd.DataFrame, name: RowName, axis: str) -> bool:
+    return bool((cells_of(points, name)[axis] != "").any())
+
+
+def _limits(kind: str) -> tuple[str, str]:
+    return ("low", "high") if kind == "geometric_mean" else ("ratio_low", "ratio_high")
+
+
+def _draw_level(panel: Axes, own: pd.DataFrame, axis: str, kind: str, look: dict[str, Any]) -> None:
+    """A line across the panel for a method that does not have the setting."""
+    low, high = _limits(kind)
+    for point in own[own[axis] == ""].to_dict("records"):
         if np.isfinite(point[kind]):
             panel.axhline(point[kind], **look)
             if np.isfinite(point[low]):
                 panel.axhspan(point[low], point[high], color=look["color"], alpha=0.12, lw=0)
-    by_value = own[own[axis] != ""].set_index(axis).reindex([v for v in values if v in place])
+
+
+def _draw_points(
+    panel: Axes,
+    own: pd.DataFrame,
+    axis: str,
+    kind: str,
+    place: dict[str, float],
+    shift: float,
+    look: dict[str, Any],
+) -> None:
+    """A point and an interval a value, joined by a line where the values are numbers."""
+    low, high = _limits(kind)
+    by_value = own[own[axis] != ""].set_index(axis).reindex(list(place))
     if by_value[kind].isna().all():
         return
-    x = np.array([place[value] for value in by_value.index])
+    x = np.array(list(place.values())) + shift
     y = by_value[kind].to_numpy(float)
     shown = np.where(np.isfinite(y), y, np.nan)
     spread = np.stack([shown - by_value[low].to_numpy(float), by_value[high] - shown])
-    bars = panel.errorbar(x, shown, spread, marker="o", markersize=3, capsize=2, **look)
-    if any(number_in(value) is None for value in values):
+    bars = panel.errorbar(x, shown, spread, capsize=2, **look)
+    if is_categorical(list(place)):
         bars.lines[0].set_linestyle("none")
     lost = np.isposinf(y)
     if lost.any():
-        top = panel.get_xaxis_transform()
         panel.plot(
             x[lost],
             np.ones(lost.sum()),
             color=look["color"],
             marker="x",
             linestyle="none",
-            transform=top,
+            transform=panel.get_xaxis_transform(),
             clip_on=False,
         )
 
 
-def _count(panel: Axes, part: pd.DataFrame, axis: str) -> None:
+def _remarks(part: pd.DataFrame, axis: str, names: Sequence[RowName]) -> list[str]:
     """Names the points of a panel that lack seeds."""
-    remarks = []
+    remarks, labels = [], labels_of(names)
     for point in part.to_dict("records"):
-        where = f"{row_label(point['method'], point['variant'])} at {point[axis] or 'any value'}"
+        label = labels[point["method"], point["variant"]]
+        where = f"{label} at {point[axis] or 'any value'}"
         seeds = point["seeds"] + point["missing"] + point["failed"]
         for status in ("infinite", "missing", "failed"):
             if point[status]:
                 word = "diverged" if status == "infinite" else status
                 remarks.append(f"{where}: {point[status]}/{seeds} {word}")
-    text = "\n".join(remarks)
-    panel.text(0.98, 0.97, text, transform=panel.transAxes, ha="right", va="top", fontsize=6)
+    return remarks

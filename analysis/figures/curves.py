@@ -11,12 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.cells import variants
-from analysis.figures.rows import RowName, cells_of, line_of, look_of, rows_of
+from analysis.figures.layout import add_legend, add_remarks
+from analysis.figures.rows import RowName, cells_of, labels_of, line_of, look_of, rows_of
+from analysis.figures.ticks import log_ticks
 from analysis.load import finished, load_curves
-from analysis.names import function_order, function_title, row_label
+from analysis.names import function_order, function_title
 from qlexp.store import Store
 
 COLUMNS = 3
+_REMARK_WIDTH = 2.2  # inches
 
 
 def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
@@ -50,7 +53,7 @@ def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
     noise = sorted(_noise_variances(frame))
     if noise:
         handles.append(Line2D([], [], **_NOISE_LINE, label="variance of the noise"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+    add_legend(figure, handles)
     return figure
 
 
@@ -64,7 +67,8 @@ def _noise_variances(frame: pd.DataFrame) -> set[float]:
 
 def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[RowName]) -> None:
     axis.set_yscale("log")
-    remarks = []
+    log_ticks(axis.yaxis)
+    remarks, labels = [], labels_of(rows)
     for row in rows:
         own = cells_of(cells, row)
         if own.empty:
@@ -82,7 +86,7 @@ def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[Ro
             axis.axhline(final, **look)
         counts = own["status"].value_counts()
         remarks += [
-            f"{row_label(*row)}: {counts[status]}/{len(own)} {status}"
+            f"{labels[row]}: {counts[status]}/{len(own)} {status}"
             for status in ("diverged", "failed", "missing")
             if status in counts
         ]
@@ -90,9 +94,7 @@ def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[Ro
     for variance in _noise_variances(cells):
         axis.axhline(variance, **_NOISE_LINE)
     axis.set_ylim(shown)  # the noise is not worth decades of empty panel
-    axis.text(
-        0.98, 0.97, "\n".join(remarks), transform=axis.transAxes, ha="right", va="top", fontsize=6
-    )
+    add_remarks(axis, remarks, _REMARK_WIDTH)
 
 
 def _losses(store: Store, runs: pd.DataFrame) -> pd.DataFrame:

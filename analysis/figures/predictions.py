@@ -15,13 +15,16 @@ from analysis.figures.contours import (
     levels_around_zero,
     levels_between,
 )
+from analysis.figures.layout import add_title, extra_height, wrapped
+from analysis.figures.rows import labels_of
 from analysis.figures.targets import target_title
-from analysis.names import REFERENCES, function_title, row_label
+from analysis.names import REFERENCES, function_title
 from qlexp.targets import Problem
 from qlexp.training import predict
 
 SIDE = 121
 ERROR_SHARE = 0.99  # of the adapters' errors that the colours cover
+_PANEL_WIDTH = 1.9  # inches
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,23 @@ def predictions_figure(function: str, seed: int, predictions: list[Prediction]) 
 
     Every row has its own target: a study may sweep the shift.
     """
-    figure = Figure(figsize=(7.2, 2.15 * len(predictions) + 0.3), layout="constrained")
-    figure.suptitle(f"{function_title(function)}, seed {seed}")
+    rows = [(prediction.method, prediction.variant) for prediction in predictions]
+    labels = labels_of(rows)
+    titles = [
+        [wrapped(f"{labels[row]}: {kind}", _PANEL_WIDTH) for kind in ("prediction", "error")]
+        for row in rows
+    ]
+    height = 2.15 + extra_height([title for title, _ in titles])
+    figure = Figure(figsize=(7.2, height * len(predictions) + 0.3), layout="constrained")
+    add_title(figure, f"{function_title(function)}, seed {seed}")
     axes = figure.subplots(len(predictions), 3, squeeze=False)
     targets = [prediction.target() for prediction in predictions]
     known = np.concatenate([target for target in targets if target is not None])
     levels = levels_between(float(known.min()), float(known.max()))
     error_levels = levels_around_zero(_errors(predictions), ERROR_SHARE)
-    for row, prediction, target in zip(axes, predictions, targets, strict=True):
-        name = row_label(prediction.method, prediction.variant)
-        row[1].set_title(f"{name}: prediction")
-        row[2].set_title(f"{name}: error")
+    for row, own, prediction, target in zip(axes, titles, predictions, targets, strict=True):
+        for axis, title in zip(row[1:], own, strict=True):
+            axis.set_title(title)
         if prediction.problem is None or target is None:
             label_square(row[0])
         else:

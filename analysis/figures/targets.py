@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures.contours import add_colourbar, draw, grid, levels_around_zero, levels_between
+from analysis.figures.layout import extra_height, wrapped
 from analysis.load import finished
 from analysis.names import function_order, function_title
 from analysis.overrides import joined, settings_of, swept
@@ -16,6 +17,7 @@ from qlexp.store import Store
 from qlexp.targets import Problem
 
 SIDE = 141
+_PANEL_WIDTH = 2.0  # inches
 _MOVES = ("shift", "data.noise")  # settings that make another problem of a function
 
 
@@ -52,10 +54,12 @@ def target_title(problem: Problem) -> str:
 def targets_figure(problems: Mapping[str, Drawn]) -> Figure:
     """Clean source, target and difference of every function, on the standardised scale."""
     points = grid(SIDE)
-    figure = Figure(figsize=(7.2, 2.15 * len(problems)), layout="constrained")
-    axes = figure.subplots(len(problems), 3, squeeze=False)
     functions = sorted(problems, key=function_order)
-    for row, function in zip(axes, functions, strict=True):
+    titles = [_middle_title(problems[function]) for function in functions]
+    height = 2.15 * len(problems) + sum(extra_height([title]) for title in titles)
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    axes = figure.subplots(len(problems), 3, squeeze=False)
+    for row, function, title in zip(axes, functions, titles, strict=True):
         drawn = problems[function]
         source, target = drawn.problem.source(points), drawn.problem.target(points)
         low = float(min(source.min(), target.min()))
@@ -66,8 +70,13 @@ def targets_figure(problems: Mapping[str, Drawn]) -> Figure:
         change = target - source
         changes = draw(row[2], change, levels_around_zero([change]), diverging=True)
         row[0].set_title(f"{function_title(function)}: source")
-        row[1].set_title("\n".join(filter(None, (target_title(drawn.problem), drawn.setting))))
+        row[1].set_title(title)
         row[2].set_title("target − source")
         add_colourbar(values, list(row[:2]), "value (standardised)")
         add_colourbar(changes, [row[2]], "change (standardised)")
     return figure
+
+
+def _middle_title(drawn: Drawn) -> str:
+    lines = filter(None, (target_title(drawn.problem), drawn.setting))
+    return "\n".join(wrapped(line, _PANEL_WIDTH) for line in lines)

@@ -8,25 +8,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from analysis.figures.rows import cells_of, look_of, rows_of
-from analysis.names import FROZEN, row_label
+from analysis.figures.rows import cells_of, labels_of, line_of, look_of, rows_of
+from analysis.figures.ticks import log_ticks
+from analysis.names import FROZEN
 from analysis.statistics.pairs import BASELINE
 from analysis.statistics.ranks import cliques
 from analysis.style import extra_width, method_colour
 
 _ROW_HEIGHT = 0.24  # inches
+_WITH_BAND = (BASELINE, "queryable", "instruction_queryable")  # in a profile
 
 
 def iqm_figure(table: pd.DataFrame) -> Figure:
     """Interquartile means with their intervals; `table` holds one block of `aggregates.iqm`."""
     baseline = "LoRA's" if table["baseline"].iloc[0] == BASELINE else f"the {FROZEN} backbone's"
     figure, axis = _rows_figure(table)
-    _draw_intervals(axis, table, np.exp(table[["iqm", "low", "high"]].to_numpy(float)))
     axis.set_xscale("log")
-    for ticks in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
-        ticks(ScalarFormatter())
+    _draw_intervals(axis, table, np.exp(table[["iqm", "low", "high"]].to_numpy(float)))
+    log_ticks(axis.xaxis)
     axis.axvline(1.0, color="#b0b0b0", linewidth=0.8, zorder=0)
     axis.set_xlabel(f"loss over {baseline} (interquartile mean, 95 % interval)")
     return figure
@@ -43,23 +44,32 @@ def improvement_figure(table: pd.DataFrame) -> Figure:
 
 
 def profile_figure(table: pd.DataFrame) -> Figure:
-    """Performance profiles with bands; `table` holds one block of `aggregates.profiles`."""
-    extra = extra_width(_labels(table))
-    figure = Figure(figsize=(5.0 + extra, 3.4), layout="constrained")
-    axis = figure.subplots()
+    """Performance profiles; `table` holds one block of `aggregates.profiles`.
+
+    Only LoRA and the queryable adapters have a band: those of all rows would hide each other.
+    """
     rows = rows_of(table)
+    banded = [row for row in rows if row[0] in _WITH_BAND]
+    labels = list(labels_of(rows).values())
+    size = (6.5 + extra_width(labels), max(3.4, 0.9 + 0.17 * len(rows)))
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
     for row in rows:
         own, look = cells_of(table, row), look_of(row, rows)
         factors = own["factor"]
-        axis.plot(factors, own["share"], label=row_label(*row), drawstyle="steps-post", **look)
-        band: dict[str, Any] = {"step": "post", "color": look["color"], "alpha": 0.1, "lw": 0}
-        axis.fill_between(factors, own["low"], own["high"], **band)
+        width = 1.6 if row in banded else 0.9
+        axis.plot(factors, own["share"], drawstyle="steps-post", linewidth=width, **look)
+        if row in banded:
+            band: dict[str, Any] = {"step": "post", "color": look["color"], "alpha": 0.15, "lw": 0}
+            axis.fill_between(factors, own["low"], own["high"], **band)
     axis.set_xlim(table["factor"].min(), table["factor"].max())
     axis.set_ylim(-0.02, 1.02)
     axis.yaxis.set_major_formatter(PercentFormatter(1.0))
     axis.set_xlabel("loss over the cell's lowest loss (factor)")
     axis.set_ylabel("share of (function, seed) cells within it")
-    figure.legend(loc="outside right upper")
+    some = "" if len(banded) == len(rows) else "bands: LoRA and the\nqueryable adapters only"
+    handles = [line_of(row, rows) for row in rows]
+    figure.legend(handles=handles, loc="outside right upper", title=some, title_fontsize="small")
     return figure
 
 
@@ -119,13 +129,15 @@ def _draw_ranks(axis: Axes, table: pd.DataFrame, ranks: Sequence[float], bottom:
     """Leads the better half of the rows to labels on the left, the others to the right."""
     left, right = axis.get_xlim()
     half = math.ceil(len(ranks) / 2)
-    for i, (row, rank) in enumerate(zip(table.itertuples(), ranks, strict=True)):
+    for i, (method, label, rank) in enumerate(
+        zip(table["method"], _labels(table), ranks, strict=True)
+    ):
         on_left = i < half
         height = bottom - 0.5 - (i if on_left else len(ranks) - 1 - i)
         edge = left if on_left else right
-        axis.plot([rank, rank, edge], [0, height, height], color=method_colour(row.method), lw=1.0)
+        axis.plot([rank, rank, edge], [0, height, height], color=method_colour(method), lw=1.0)
         axis.annotate(
-            f"{row_label(row.method, row.variant)} {rank:.2f}",
+            f"{label} {rank:.2f}",
             (edge, height),
             xytext=(-3 if on_left else 3, 0),
             textcoords="offset points",
@@ -148,15 +160,19 @@ def _rows_figure(table: pd.DataFrame) -> tuple[Figure, Axes]:
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
-    return [row_label(row.method, row.variant) for row in table.itertuples()]
+    rows = list(zip(table["method"], table["variant"], strict=True))
+    labels = labels_of(rows)
+    return [labels[row] for row in rows]
 
 
 def _draw_intervals(axis: Axes, table: pd.DataFrame, limits: np.ndarray) -> None:
-    """A point and a bar a row; a value that is not finite stands as text at the edge."""
+    """A point and a bar a row; a value that the axis cannot show stands as text at its edge."""
+    ratios = axis.get_xscale() == "log"
     for i, (method, (value, low, high)) in enumerate(zip(table["method"], limits, strict=True)):
         colour = method_colour(method)
-        if not math.isfinite(value):
-            axis.text(0.99, i, f"{value:g}", transform=axis.get_yaxis_transform(), ha="right")
+        if not math.isfinite(value) or (ratios and value == 0):
+            place, side = (0.01, "left") if value == 0 else (0.99, "right")
+            axis.text(place, i, f"{value:g}", transform=axis.get_yaxis_transform(), ha=side)
             continue
         axis.plot([value], [i], "o", color=colour, markersize=4.5)
         if math.isfinite(low) and math.isfinite(high):

@@ -1,6 +1,7 @@
 """Times a forward pass under every method: `python -m analysis.inference`.
 
-    results/inference/inference.{md,csv,tex}  latency, throughput, products and parameters
+    results/inference/inference.{md,csv,tex}  latency, throughput, FLOPs and parameters
+    results/inference/inference_rounds.csv    seconds of every round
     results/inference/inference.svg           times over LoRA's
 
 After the paper's Table 5: every method at the same backbone, rank, batch and length, as trained and
@@ -19,19 +20,20 @@ from pathlib import Path
 import torch
 
 from analysis.cli import bare_parser, exit_code, writing
-from analysis.inference.claims import claims_grid
+from analysis.inference.claims import claims_grid, joint_level, rivals_of
 from analysis.inference.figure import ratios_figure
-from analysis.inference.measure import MODES, Measurement, configs_of, measure
-from analysis.inference.report import Measured, cost_grid, long_table
+from analysis.inference.measure import MODES, REFERENCE, configs_of, measure
+from analysis.inference.memory import check_memory
+from analysis.inference.notes import setting_notes
+from analysis.inference.report import Measured, cost_grid, long_table, rounds_table
 from analysis.names import method_order
 from analysis.outputs import write_csv, write_latex, write_markdown
-from analysis.ratios import FEWEST_ROUNDS
+from analysis.ratios import fewest_rounds
 from analysis.render import markdown
 from analysis.style import figure_style, save_svg
-from qlexp.backbone import COORDINATES
 from qlexp.compilation import compiler_error
-from qlexp.config import BackboneConfig
-from qlexp.environment import commit, device_name, keep_freed_memory, versions
+from qlexp.config import Config
+from qlexp.environment import keep_freed_memory
 from qlexp.errors import UsageError, unknown_name
 from qlexp.main import choices
 
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--rank", type=int, default=4, help="of methods that have one (%(default)s)"
     )
     command.add_argument("--batch", type=int, default=256, help="points, throughput (%(default)s)")
-    command.add_argument("--repeats", type=int, default=20, help="rounds (%(default)s)")
+    command.add_argument("--repeats", type=int, default=30, help="rounds (%(default)s)")
     command.add_argument("--eager", action="store_true", help="leave the compiled passes out")
     options = command.parse_args(arguments)
     return exit_code(lambda: _run(options))
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     _check(options)
     devices = _devices(options.device)
-    methods = options.methods.split(",") if options.methods else choices("method")
+    methods = _methods(options.methods)
     for kind, names in (("method", methods), ("backbone", options.backbone)):
         for name in names:
             if name not in choices(kind):
@@ -68,6 +70,8 @@ def _run(options: argparse.Namespace) -> None:
         backbone: configs_of(sorted(methods, key=method_order), backbone, options.rank)
         for backbone in dict.fromkeys(options.backbone)
     }
+    _check_rounds(options.repeats, next(iter(sized.values())))
+    check_memory(sized, options.batch, devices)
     modes = MODES[:1] if options.eager else MODES
     if "compiled" in modes:
         _check_compiler(devices)
@@ -93,15 +97,34 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    if options.repeats < FEWEST_ROUNDS:
-        raise UsageError(
-            f"--repeats {options.repeats} is too few for a 95 % interval of a median: take at "
-            f"least {FEWEST_ROUNDS}."
-        )
     if options.batch < 2:
         raise UsageError(
             f"--batch {options.batch}: throughput wants at least 2 points; batch 1, the latency, "
             "is always measured."
+        )
+
+
+def _methods(listed: str | None) -> list[str]:
+    """Those of a list with commas; all where there is no list."""
+    if listed is None:
+        return choices("method")
+    if not listed.strip():
+        raise UsageError(
+            "--methods names none: list some of conf/method, such as dora,hyra, or leave the "
+            "option out for all."
+        )
+    return [name.strip() for name in listed.split(",")]
+
+
+def _check_rounds(repeats: int, configs: Sequence[Config]) -> None:
+    """Enough for the widest interval that a claim needs."""
+    readings = {config.method.name: config.method.kind.reading for config in configs}
+    rivals = len(rivals_of(readings, readings.__getitem__))
+    level = joint_level(rivals)
+    if repeats < fewest_rounds(level):
+        raise UsageError(
+            f"--repeats {repeats} is too few for intervals of {level:.2%}, which comparing "
+            f"{REFERENCE} with {rivals} others takes: take at least {fewest_rounds(level)}."
         )
 
 
@@ -122,52 +145,13 @@ def _devices(name: str | None) -> list[torch.device]:
     return [torch.device(device) for device in there if name in (None, device)]
 
 
-def setting_notes(
-    measured: Measured,
-    shapes: dict[str, BackboneConfig],
-    devices: Sequence[torch.device],
-    rank: int,
-    repeats: int,
-) -> list[str]:
-    """What a reader needs to read the numbers."""
-    networks = [
-        f"{name} (depth {shape.depth}, width {shape.width}, "
-        f"{_backbone_flops(measured.rows, name):,} FLOPs a point)"
-        for name, shape in shapes.items()
-    ]
-    return [
-        f"Backbones: {', '.join(networks)}. A point has {COORDINATES} tokens, one a coordinate: "
-        "the length has no other value in this model.",
-        f"Rank {rank} for every method that has one; vera keeps the rank of its YAML. One lane, "
-        "float32, no gradients; trained weights moved from their start by noise.",
-        f"Times are medians over {repeats} rounds in which all methods take turns in a new order; "
-        "over lora: median over the rounds of the ratio to lora, unmerged, in the same round, "
-        "backbone, device, mode and batch, with its 95 % interval. Merged models are all the bare "
-        "network, so their ratios differ by chance alone.",
-        "FLOPs added: two for each multiplication and addition of the matrix products, the bare "
-        "network's taken off. Elementwise work (softmax, top-k, gates, R A h) counts nothing. "
-        "Methods that make their factors anew in every pass pay for it once a batch.",
-        "A method marked style is known by its paper's idea and not by a checked formula.",
-        f"Devices: {'; '.join(f'{d.type} {device_name(d)}' for d in devices)}. Versions: "
-        + ", ".join(f"{name} {version}" for name, version in versions().items())
-        + f"; commit {commit() or 'unknown'}.",
-    ]
-
-
-def _backbone_flops(rows: Sequence[Measurement], backbone: str) -> int:
-    return next(
-        row.backbone_flops
-        for row in rows
-        if row.setting.backbone == backbone and row.setting.batch == 1
-    )
-
-
 def write(measured: Measured, notes: Sequence[str], folder: Path) -> None:
     """Every file of the command."""
     grids = (cost_grid(measured, notes), claims_grid(measured))
     write_markdown(folder / "inference.md", *grids)
     write_latex(folder / "inference.tex", *grids)
     write_csv(folder / "inference.csv", long_table(measured))
+    write_csv(folder / "inference_rounds.csv", rounds_table(measured))
     with figure_style():
         save_svg(ratios_figure(measured), folder / "inference.svg")
 

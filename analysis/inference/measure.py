@@ -37,7 +37,7 @@ class Measurement:
     """A method in a setting, as it was trained or merged into the backbone.
 
     Attributes:
-        flops: products of a pass over the batch; None where the method cannot be merged.
+        flops: of a pass over the batch; None where the method cannot be merged.
         backbone_flops: the same without an adapter.
         seconds: of a pass, a value a round; empty where the method cannot be merged.
     """
@@ -53,8 +53,20 @@ class Measurement:
 
     @property
     def adapter_flops(self) -> int | None:
-        """Products that the method adds to the backbone's."""
+        """What the method adds to the backbone's in a pass."""
         return None if self.flops is None else self.flops - self.backbone_flops
+
+    @property
+    def point_flops(self) -> float | None:
+        """The same for each point of the batch."""
+        added = self.adapter_flops
+        return None if added is None else added / self.setting.batch
+
+    @property
+    def share(self) -> float | None:
+        """The same over the backbone's."""
+        added = self.adapter_flops
+        return None if added is None else added / self.backbone_flops
 
 
 def measure(

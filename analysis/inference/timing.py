@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.utils.benchmark import Timer
 
-TURN = 0.02  # seconds that a turn of the reference should last at least
+TURN = 0.1  # seconds that a turn of the reference should last at least
 
 
 def in_turns(
@@ -25,7 +25,8 @@ def in_turns(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():  # compiles, where there is something to compile
         call()
-    number = max(1, math.ceil(TURN / timers[reference].timeit(3).mean))
+    quickest = min(timers[reference].timeit(3).mean for _ in range(5))  # a slow spell hits a few
+    number = max(1, math.ceil(TURN / quickest))
     for repeat in range(repeats):
         for name in random.Random(repeat).sample(list(timers), len(timers)):
             seconds[name].append(timers[name].timeit(number).mean)

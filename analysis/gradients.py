@@ -1,6 +1,7 @@
 """Renders the flow of gradients over depth: `python -m analysis.gradients --study quick`.
 
-    results/<study>/gradients.{md,csv}              size, evenness over depth, shares of the thirds
+    results/<study>/gradients.{md,csv}              size, evenness over depth, shares of the thirds;
+                                                    size and evenness beside LoRA's
     results/<study>/gradients_layers.csv            the profile over depth, one row a layer
     results/<study>/gradients_<budget>.svg          heat map, layer by update, a panel a method
     results/<study>/gradients_depth_<budget>.svg    the profile over depth, a line a method
@@ -13,9 +14,14 @@ is counted apart.
 
 *Evenness* is the normalised entropy of the layers' shares of the squared norm: with
 p_l = g_l² / sum_j g_j², it is -sum_l p_l ln p_l / ln depth, 1 where all layers have the same norm
-and 0 where one has it all; a run's number is its mean over the recorded updates. Intervals are
-those of `analysis.statistics.intervals`, for new seeds on the same functions. A study with missing
-or failed cells is refused unless `--allow-missing` is given.
+and 0 where one has it all; a run's number is its mean over the recorded updates at which a layer
+has a gradient. Runs of a method and of LoRA that share function, seed and frozen network are
+compared in pairs: by the ratio of their mean norms and the difference of their evenness.
+
+Means are over functions of the means over seeds. Intervals are those of
+`analysis.statistics.intervals`, for new seeds on the same functions; of evenness and of shares on
+the logit (`analysis.flow.Interval.within_unit`), of ratios on the logarithm. Diverged runs are left
+out and named. A study with missing or failed cells is refused unless `--allow-missing` is given.
 """
 
 import argparse
@@ -30,16 +36,20 @@ from analysis.cells import variants
 from analysis.cli import exit_code, parser, read_study, writing
 from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.flow import SCALES, THIRDS, Interval, Row, load_rows
+from analysis.flow_pairs import Pairs, beside_lora
 from analysis.load import finished, seed_list
-from analysis.names import budget_order, budget_title
+from analysis.names import budget_order, budget_title, row_label
 from analysis.notes import flags, number, setting_notes
 from analysis.outputs import Picture, write_csv, write_markdown, write_pictures
-from analysis.render import Grid, Section, Text
+from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.statistics.pairs import BASELINE
 from analysis.style import figure_style
 from qlexp.errors import UsageError
 from qlexp.store import Store
 
 Blocks = dict[str, list[Row]]  # by budget
+
+ALL = "all"  # in the column `function`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +66,8 @@ def _run(options: argparse.Namespace) -> None:
     with figure_style(), writing(Path(options.out) / options.study) as folder:
         write_csv(folder / "gradients.csv", method_cells(blocks))
         write_csv(folder / "gradients_layers.csv", layer_cells(blocks))
-        write_markdown(folder / "gradients.md", gradient_grid(blocks, frame, options.study))
+        grids = [gradient_grid(blocks, frame, options.study), *pair_grids(blocks, options.study)]
+        write_markdown(folder / "gradients.md", *grids)
         write_pictures(folder, pictures(blocks, options.study))
     print(f"{sum(map(len, blocks.values()))} rows -> {folder}")
 
@@ -74,31 +85,42 @@ def load_blocks(store: Store, frame: pd.DataFrame) -> Blocks:
 def pictures(blocks: Blocks, study: str) -> Iterator[Picture]:
     """The heat maps and the profiles of every budget."""
     for budget, rows in blocks.items():
-        title = f"{budget_title(budget)}, study {study}"
+        title, networks = f"{budget_title(budget)}, study {study}", _networks(rows)
         yield Picture(
             f"gradients_{budget}",
             f"Gradient norm by layer and update. {budget_title(budget)}. Mean over functions and "
-            "seeds; grey where it is 0 or not finite.",
+            "seeds; grey where it is 0.",
             flow_figure(rows, title),
         )
         yield Picture(
             f"gradients_depth_{budget}",
             f"Gradient norm by layer, mean over updates. {budget_title(budget)}. Right: over the "
-            "root of the layer's trainable parameters. Bands: 95 % intervals over seeds.",
-            depth_figure(rows, title),
+            "root of the layer's trainable parameters. Bands: 95 % intervals over seeds."
+            + (f" Layers are counted from the first in {networks} alike." if networks else ""),
+            depth_figure(rows, f"{title}, {networks}" if networks else title),
         )
+
+
+def _networks(rows: list[Row]) -> str:
+    """`networks of 8 and 32 layers` where the depth is not the same in all."""
+    depths = sorted({row.depth for row in rows})
+    return f"networks of {' and '.join(map(str, depths))} layers" if len(depths) > 1 else ""
 
 
 def has_depth(blocks: Blocks) -> bool:
     """Whether there are networks, all of two layers or more."""
-    depths = [flow.norms.shape[1] for rows in blocks.values() for row in rows for flow in row.flows]
-    return min(depths, default=0) > 1
+    return min(_depths(blocks), default=0) > 1
+
+
+def _depths(blocks: Blocks) -> list[int]:
+    return sorted({row.depth for rows in blocks.values() for row in rows})
 
 
 def _refuse_what_has_no_depth(blocks: Blocks, study: str) -> None:
     if not blocks:
         raise UsageError(
-            f"Study '{study}' has no run with gradients in a layer: it needs a method that trains."
+            f"Study '{study}' has no run with gradients in a layer that did not diverge: it needs "
+            "a method that trains."
         )
     if not has_depth(blocks):
         raise UsageError(
@@ -109,7 +131,7 @@ def _refuse_what_has_no_depth(blocks: Blocks, study: str) -> None:
 
 def gradient_grid(blocks: Blocks, frame: pd.DataFrame, study: str) -> Grid:
     """Methods by what is said of their gradients, a section a budget."""
-    headers = ["method", *SCALES.values(), "evenness", "evenness / √parameters"]
+    headers = ["method", "runs", *SCALES.values(), "evenness", "evenness / √parameters"]
     headers += [f"{third} third" for third in THIRDS] + ["outside layers"]
     sections = [
         Section(budget_title(budget), [_texts(row) for row in rows])
@@ -121,45 +143,83 @@ def gradient_grid(blocks: Blocks, frame: pd.DataFrame, study: str) -> Grid:
 
 def _texts(row: Row) -> list[Text]:
     numbers = [row.size(scale) for scale in SCALES] + [row.evenness(scale) for scale in SCALES]
-    parts = [number(share) for share in row.thirds().mean]
-    texts = [row.label, *(_interval_text(value, row) for value in numbers), *parts]
-    return [Text(text) for text in [*texts, number(row.elsewhere_share)]]
+    parts = [number(share) for share in (*row.thirds().mean, row.elsewhere_share)]
+    runs, diverged = len(row.flows), row.diverged.total()
+    count = f"{runs} of {runs + diverged}" if diverged else str(runs)
+    return [Text(text) for text in [row.label, count, *map(_interval_text, numbers), *parts]]
 
 
-def _interval_text(value: Interval, row: Row) -> str:
+def _interval_text(value: Interval) -> str:
     mean, low, high = (float(part) for part in (value.mean, value.low, value.high))
-    if not np.isfinite(mean):
-        return f"not finite ({row.infinite}/{len(row.flows)})"
-    return number(mean) + (f" [{number(low)}, {number(high)}]" if np.isfinite(low) else "")
+    if np.isnan(mean):
+        return NO_CELL
+    return number(mean) + ("" if np.isnan(low) else f" [{number(low)}, {number(high)}]")
+
+
+def pair_grids(blocks: Blocks, study: str) -> list[Grid]:
+    """Methods beside LoRA, a section a budget; no grid where nothing can be paired."""
+    headers = ["method", "pairs", *(f"{title}: ratio" for title in SCALES.values())]
+    headers += ["evenness: difference", "evenness / √parameters: difference"]
+    found = {
+        budget: [(row, pairs) for row in rows if (pairs := beside_lora(row, rows)).runs]
+        for budget, rows in blocks.items()
+    }
+    sections = [
+        Section(budget_title(budget), [_pair_texts(*own) for own in rows])
+        for budget, rows in found.items()
+        if rows
+    ]
+    notes = [
+        f"Runs of a method and of {BASELINE} on the same function, seed and frozen network, in "
+        "pairs without diverged runs. Ratio: the method's mean norm over LoRA's, a geometric mean; "
+        "1 is as large. Difference: its evenness minus LoRA's; above 0 is more even. Means over "
+        "functions of the means over seeds; in brackets 95 % intervals (Welch's t over pairs, of "
+        "ratios on their logarithm) for new seeds on the same functions; none where a function has "
+        "one pair."
+    ]
+    caption = f"Gradients beside LoRA's, study {study}"
+    return [Grid("gradients_pairs", caption, headers, sections, notes)] if sections else []
+
+
+def _pair_texts(row: Row, pairs: Pairs) -> list[Text]:
+    numbers = [pairs.ratio(scale) for scale in SCALES]
+    numbers += [pairs.difference(scale) for scale in SCALES]
+    return [Text(text) for text in [row.label, str(len(pairs.runs)), *map(_interval_text, numbers)]]
 
 
 def _notes(blocks: Blocks, frame: pd.DataFrame) -> list[str]:
     notes = [
-        f"Means over functions, {seed_list(frame['seed'])} and the recorded updates of a run; in "
-        "brackets 95 % intervals (Welch's t) for new seeds on the same functions; none where a "
+        f"Means over functions of the means over {seed_list(frame['seed'])} and the recorded "
+        "updates of a run; in brackets 95 % intervals (Welch's t; of evenness on its logit, so "
+        "that they stay between 0 and 1) for new seeds on the same functions; none where a "
         "function has one seed.",
         "Gradient norm: of a layer's trainable tensors together, before clipping. It depends on "
         "how a method is parametrised and on its number of parameters; √parameters is the root of "
         "the layer's trainable parameters.",
         "Evenness: -sum p ln p / ln depth, p a layer's share of the squared norm of all layers: 1 "
         "where all are equal, 0 where one has it all. Thirds: the sums of p over the first, middle "
-        f"and last layers, {_third_sizes(blocks)} of them. Outside layers: the share of the whole "
-        "squared norm that belongs to no layer, such as a shared bank's.",
+        f"and last layers, {_third_sizes(blocks)} of them. Updates at which no layer has a "
+        "gradient have neither. Outside layers: the share of the whole squared norm that belongs "
+        "to no layer, such as a shared bank's.",
     ]
-    infinite = [
-        f"{row.label} ({budget}) {row.infinite} of {len(row.flows)} runs"
-        for budget, rows in blocks.items()
-        for row in rows
-        if row.infinite
+    return [*notes, *_left_out(frame), *flags(frame), *setting_notes(frame)]
+
+
+def _left_out(frame: pd.DataFrame) -> list[str]:
+    """A note that names the runs that diverged, or none."""
+    cells = frame.assign(variant=variants(frame))
+    cells = cells[cells["status"] == "diverged"]
+    listed = [
+        f"{row_label(method, variant)} on {function} ({budget}), {seed_list(group['seed'])}"
+        for (budget, function, method, variant), group in cells.groupby(
+            ["budget", "function", "method", "variant"], sort=False
+        )
     ]
-    if infinite:
-        notes.append(f"Gradients that are not finite: {'; '.join(infinite)}.")
-    return [*notes, *flags(frame), *setting_notes(frame)]
+    return [f"Diverged and left out: {'; '.join(listed)}."] if listed else []
 
 
 def _third_sizes(blocks: Blocks) -> str:
-    depths = {flow.norms.shape[1] for rows in blocks.values() for row in rows for flow in row.flows}
-    parts = (np.array_split(np.arange(depth), len(THIRDS)) for depth in sorted(depths))
+    parts = (np.array_split(np.arange(depth), len(THIRDS)) for depth in _depths(blocks))
     return " or ".join("/".join(str(len(third)) for third in sizes) for sizes in parts)
 
 
@@ -172,7 +232,7 @@ def method_cells(blocks: Blocks) -> pd.DataFrame:
             "overrides": row.name[1],
             "function": function,
             "runs": len(part.flows),
-            "not_finite": part.infinite,
+            "diverged": part.diverged.total(),
             **{
                 f"{what}{suffix}": value
                 for scale in SCALES
@@ -188,9 +248,28 @@ def method_cells(blocks: Blocks) -> pd.DataFrame:
                 for index, third in enumerate(THIRDS)
             },
             "outside_layers_share": part.elsewhere_share,
+            **_pair_columns(pairs if function == ALL else pairs.only(function)),
         }
-        for budget, row, function, part in _parts(blocks)
+        for budget, rows in blocks.items()
+        for row in rows
+        for pairs in [beside_lora(row, rows)]
+        for function, part in _parts(row)
     )
+
+
+def _pair_columns(pairs: Pairs) -> dict[str, float | np.ndarray]:
+    return {
+        "pairs": len(pairs.runs),
+        **{
+            f"{what}{suffix}": value
+            for scale in SCALES
+            for what, found in (
+                (f"{scale}_over_lora", pairs.ratio(scale)),
+                (f"evenness_{scale}_minus_lora", pairs.difference(scale)),
+            )
+            for suffix, value in _columns(found).items()
+        },
+    }
 
 
 def layer_cells(blocks: Blocks) -> pd.DataFrame:
@@ -209,17 +288,17 @@ def layer_cells(blocks: Blocks) -> pd.DataFrame:
                 for suffix, value in _columns(part.profile(scale)).items()
             },
         }
-        for budget, row, function, part in _parts(blocks)
-        for layer in range(part.flows[0].norms.shape[1])
+        for budget, rows in blocks.items()
+        for row in rows
+        for function, part in _parts(row)
+        for layer in range(part.depth)
     )
 
 
-def _parts(blocks: Blocks) -> Iterator[tuple[str, Row, str, Row]]:
-    for budget, rows in blocks.items():
-        for row in rows:
-            for function in dict.fromkeys(flow.function for flow in row.flows):
-                yield budget, row, function, row.only(function)
-            yield budget, row, "all", row
+def _parts(row: Row) -> Iterator[tuple[str, Row]]:
+    """The row on each function, and on all of them."""
+    yield from ((function, row.only(function)) for function in row.functions)
+    yield ALL, row
 
 
 def _columns(value: Interval) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,18 @@ from matplotlib.colors import LogNorm
 
 from analysis import gradients
 from analysis.figures.gradients import depth_figure, flow_figure
-from analysis.flow import Flow, Row, evenness, layer_parameters, load_rows, shares, thirds
+from analysis.flow import (
+    Flow,
+    Interval,
+    Row,
+    evenness,
+    interval_over_functions,
+    layer_parameters,
+    load_rows,
+    shares,
+    thirds,
+)
+from analysis.flow_pairs import beside_lora
 from analysis.load import finished, load_study
 from qlexp.execute import stored_config
 from qlexp.store import Store, read_curves, read_tensors
@@ -23,10 +35,16 @@ from qlexp.store import Store, read_curves, read_tensors
 NORMS = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=12).map(np.array)
 
 
-def flow(norms: np.ndarray, function: str = "levy", seed: int = 0, **more: np.ndarray) -> Flow:
-    steps = np.arange(len(norms))
-    elsewhere = more.get("elsewhere", np.zeros((len(norms), 0)))
-    return Flow(function, seed, steps, norms, elsewhere, np.full(norms.shape[1], 4.0))
+def flow(
+    norms: np.ndarray,
+    function: str = "levy",
+    seed: int = 0,
+    backbone: str = "",
+    elsewhere: np.ndarray | None = None,
+) -> Flow:
+    outside = np.zeros((len(norms), 0)) if elsewhere is None else elsewhere
+    steps, parameters = np.arange(len(norms)), np.full(norms.shape[1], 4.0)
+    return Flow(function, seed, backbone, steps, norms, outside, parameters)
 
 
 @pytest.mark.parametrize("layers", [2, 8, 32])
@@ -43,7 +61,7 @@ def test_evenness_is_its_formula(norms: np.ndarray) -> None:
     parts = [g**2 / whole for g in norms]
     expected = -sum(p * math.log(p) for p in parts if p > 0) / math.log(len(norms))
     assert evenness(norms) == pytest.approx(expected, abs=1e-12)
-    assert -1e-12 <= evenness(norms) <= 1 + 1e-12
+    assert 0 <= evenness(norms) <= 1
     assert evenness(1000 * norms[::-1]) == pytest.approx(float(evenness(norms)), abs=1e-9)
     assert thirds(norms).sum() == pytest.approx(1)
     assert thirds(norms)[0] == pytest.approx(sum(parts[: math.ceil(len(parts) / 3)]))
@@ -55,7 +73,30 @@ def test_shares_of_nothing_are_unknown(row: list[float]) -> None:
     np.testing.assert_allclose(shares(norms)[0], [9 / 25, 16 / 25])
     assert np.isnan(shares(norms)[1]).all()
     assert np.isnan(evenness(norms)[1])
-    assert np.isnan(flow(norms, elsewhere=np.zeros((2, 1))).elsewhere_share)
+
+
+def test_a_picture_of_several_depths_says_so() -> None:
+    shallow, deep = (
+        Row((name, ""), [flow(np.ones((2, layers)), seed=seed) for seed in range(2)])
+        for name, layers in (("lora", 2), ("queryable", 5))
+    )
+    _, mixed = gradients.pictures({"equal_rank": [shallow, deep]}, "x")
+    assert "networks of 2 and 5 layers" in mixed.caption
+    assert "networks of 2 and 5 layers" in " ".join(mixed.figure.get_suptitle().split())
+    _, alike = gradients.pictures({"equal_rank": [shallow]}, "x")
+    assert "networks" not in alike.caption + alike.figure.get_suptitle()
+
+
+def test_updates_without_a_gradient_have_no_evenness_and_no_shares() -> None:
+    still = np.zeros(2)
+    known = flow(np.array([still, [3.0, 4.0], still]), elsewhere=np.array([[2.0], [5.0], [0.0]]))
+    alone = flow(known.norms[1:2], elsewhere=known.elsewhere[1:2])
+    assert known.evenness("norm") == alone.evenness("norm") > 0
+    assert known.thirds().tolist() == alone.thirds().tolist()
+    assert known.elsewhere_share == pytest.approx((1 + 1 / 2) / 2)
+    assert known.size("norm") == pytest.approx(7 / 6)
+    never = flow(np.zeros((2, 2)))
+    assert np.isnan([never.evenness("norm"), never.elsewhere_share, *never.thirds()]).all()
 
 
 def row_of(samples: list[np.ndarray]) -> Row:
@@ -94,6 +135,105 @@ def test_intervals_of_equal_seeds_one_seed_and_no_number() -> None:
     assert np.isnan(gap.mean).tolist() == [True, False]
 
 
+PARTS = st.integers(0, 10**6).map(lambda part: part / 10**6)
+SHARES = st.lists(st.lists(PARTS, min_size=2, max_size=5).map(np.array), min_size=1, max_size=4)
+
+
+@given(SHARES)
+def test_intervals_of_shares_stay_between_0_and_1(groups: list[np.ndarray]) -> None:
+    plain = interval_over_functions(groups)
+    found = plain.within_unit()
+    assert found.mean == plain.mean
+    assert 0 <= found.low <= found.mean + 1e-12
+    assert found.mean - 1e-12 <= found.high <= 1
+    mirrored = interval_over_functions([1 - group for group in groups]).within_unit()
+    assert mirrored.high == pytest.approx(1 - found.low, abs=1e-6)
+
+
+def test_the_interval_of_evenness_is_that_of_its_logit() -> None:
+    values = np.array([0.95, 0.99, 0.82])
+    half = scipy.stats.t.ppf(0.975, 2) * values.std(ddof=1) / math.sqrt(3)
+    m = values.mean()
+    assert m + half > 1
+    found = interval_over_functions([values]).within_unit()
+    odds = [m / (1 - m) * math.exp(sign * half / (m * (1 - m))) for sign in (-1, 1)]
+    np.testing.assert_allclose((found.low, found.high), [o / (1 + o) for o in odds])
+    narrow = interval_over_functions([0.5 + 1e-3 * values])
+    moved = narrow.within_unit()
+    np.testing.assert_allclose((moved.low, moved.high), (narrow.low, narrow.high), atol=1e-8)
+    single = interval_over_functions([values[:1]]).within_unit()
+    assert single.mean == 0.95
+    assert np.isnan([single.low, single.high]).all()
+    same = interval_over_functions([np.full(3, 0.25)]).within_unit()
+    assert same == Interval(*np.full(3, 0.25))
+    row = row_of([np.array([[1.0, 1.0, 1.0], [1.0, 0.6, 0.2]])])
+    assert row.evenness("norm").high <= 1
+
+
+def test_every_mean_is_over_functions_first() -> None:
+    """Three seeds of norm 1 on one function weigh as much as one seed of norm 9 on another."""
+    flows = [flow(np.ones((1, 2)), "levy", seed, elsewhere=np.zeros((1, 1))) for seed in range(3)]
+    flows.append(flow(np.full((1, 2), 9.0), "matyas", elsewhere=np.full((1, 1), 9.0)))
+    row = Row(("lora", ""), flows)
+    assert row.size("norm").mean == row.profile("norm").mean[0] == 5
+    assert row.heat().tolist() == [[5, 5]]
+    assert row.elsewhere_share == pytest.approx((0 + 1 / 3) / 2)
+
+
+def rows_in_pairs(draw: np.random.Generator) -> tuple[Row, Row]:
+    """LoRA and a method that follows it, on two functions, with runs that have no partner."""
+    lora, own = [], []
+    for function, seeds in (("levy", 3), ("matyas", 4)):
+        for seed in range(seeds):
+            norms = draw.uniform(1.0, 9.0, (2, 4))
+            lora.append(flow(norms, function, seed, f"{function} {seed}"))
+            norms = 2 * norms * draw.uniform(0.9, 1.1, (2, 4))
+            own.append(flow(norms, function, seed, f"{function} {seed}"))
+    other = flow(np.ones((2, 4)), "levy", 0, "another")
+    return Row(("lora", ""), lora[:-1]), Row(("queryable", ""), [other, *reversed(own)])
+
+
+def test_pairs_with_lora_are_those_of_plain_loops() -> None:
+    lora, own = rows_in_pairs(np.random.default_rng(3))
+    pairs = beside_lora(own, [lora, own])
+    logs: dict[str, list[float]] = {"levy": [], "matyas": []}
+    evener: dict[str, list[float]] = {"levy": [], "matyas": []}
+    for one in own.flows:
+        for other in lora.flows:
+            if one.backbone == other.backbone:  # which names function and seed
+                logs[one.function].append(math.log(one.norms.mean() / other.norms.mean()))
+                means = [np.mean([evenness(norms) for norms in f.norms]) for f in (one, other)]
+                evener[one.function].append(means[0] - means[1])
+    assert [len(values) for values in logs.values()] == [3, 3]
+    assert len(pairs.runs) == 6
+    for values, found, power in (
+        (logs, pairs.ratio("norm"), np.exp),
+        (evener, pairs.difference("norm"), np.array),
+    ):
+        one, other = (np.array(part) for part in values.values())
+        welch = scipy.stats.ttest_ind(one, -other, equal_var=False).confidence_interval(0.95)
+        expected = [(one.mean() + other.mean()) / 2, welch.low / 2, welch.high / 2]
+        np.testing.assert_allclose((found.mean, found.low, found.high), power(expected))
+    assert pairs.ratio("rms").mean == pytest.approx(float(pairs.ratio("norm").mean))
+    alone = pairs.only("levy")
+    assert alone.ratio("norm").mean == pytest.approx(math.exp(np.mean(logs["levy"])))
+
+
+def test_lora_is_taken_of_the_same_variant_or_is_the_only_one() -> None:
+    def row(method: str, variant: str, backbone: str = "") -> Row:
+        return Row((method, variant), [flow(np.ones((1, 2)), backbone=backbone)])
+
+    alone, own, deep = row("lora", ""), row("queryable", "x=1"), row("lora", "x=1")
+    assert beside_lora(own, [own, alone]).runs == [(own.flows[0], alone.flows[0])]
+    assert beside_lora(own, [alone, deep, own]).runs[0][1] is deep.flows[0]
+    assert not beside_lora(row("queryable", "x=2"), [alone, deep, own]).runs
+    assert not beside_lora(row("queryable", "", "other"), [alone]).runs
+    assert not beside_lora(alone, [alone, own]).runs
+    assert not beside_lora(own, [own]).runs
+    unknown = beside_lora(own, [own]).ratio("norm")
+    assert np.isnan([unknown.mean, unknown.low, unknown.high]).all()
+
+
 def test_a_row_counts_what_lies_outside_the_layers() -> None:
     norms, elsewhere = np.array([[3.0, 0.0], [1.0, 1.0]]), np.array([[4.0], [math.sqrt(2)]])
     row = Row(("lora", ""), [flow(norms, elsewhere=elsewhere)])
@@ -111,6 +251,7 @@ def rows_of_study(store: Store) -> dict[str, Row]:
 def test_rows_are_those_of_plain_loops(studied: Store) -> None:
     rows = rows_of_study(studied)
     assert list(rows) == ["lora", "queryable", "instruction_queryable"]
+    loras = rows["lora"]
     for label, row in rows.items():
         names = [c.run_id for c in studied.study("tiny") if c.method == label]
         tables = [read_curves(studied.run_folder(name)) for name in names]
@@ -119,6 +260,7 @@ def test_rows_are_those_of_plain_loops(studied: Store) -> None:
             means = [norm.mean() for norm in norms]
             assert row.profile("norm").mean[layer] == pytest.approx(np.mean(means))
             np.testing.assert_allclose(row.heat()[:, layer], np.mean(norms, axis=0))
+        assert {flow.backbone for flow in row.flows} == {flow.backbone for flow in loras.flows}
         outside = row.flows[0].elsewhere.shape[1]
         assert outside == (0 if label == "lora" else 1)
 
@@ -156,9 +298,23 @@ def test_the_command_writes_its_files_the_same_again(studied: Store, tmp_path: P
     assert table.loc[("lora", "all"), "evenness_norm"] == pytest.approx(np.mean(by_function))
     assert (table["norm_low"] <= table["norm"]).all()
     assert (table["norm"] <= table["norm_high"]).all()
+    assert table.loc["lora", "pairs"].tolist() == [0, 0, 0]
+    assert table.loc["lora", "norm_over_lora"].isna().all()
+    assert table.loc["queryable", "pairs"].tolist() == [2, 2, 4]
+    gaps = table.loc["queryable", "evenness_norm"] - table.loc["lora", "evenness_norm"]
+    np.testing.assert_allclose(table.loc["queryable", "evenness_norm_minus_lora"], gaps, atol=1e-12)
+    ratios = table.loc["queryable", "norm_over_lora"]
+    assert ratios["all"] == pytest.approx(math.sqrt(ratios["drop_wave"] * ratios["matyas"]))
     layers = pd.read_csv(folder / "gradients_layers.csv")
     np.testing.assert_allclose(layers["norm"] / np.sqrt(layers["parameters"]), layers["rms"])
-    assert "frozen |" not in (folder / "gradients.md").read_text()
+    text = (folder / "gradients.md").read_text()
+    assert "frozen |" not in text
+    assert "Diverged" not in text
+    beside = text[text.index("# Gradients beside LoRA's") :]
+    assert [line.split(" | ")[:2] for line in beside.splitlines() if " | 4 | " in line] == [
+        ["| queryable", "4"],
+        ["| instruction\\_queryable", "4"],
+    ]
 
 
 def test_figures_have_axes_with_names_and_one_scale(studied: Store) -> None:
@@ -180,22 +336,75 @@ def test_figures_have_axes_with_names_and_one_scale(studied: Store) -> None:
     np.testing.assert_allclose(depth.axes[0].lines[0].get_ydata(), rows[0].profile("norm").mean)
 
 
-def test_a_gradient_that_is_not_finite_is_told(studied: Store, tmp_path: Path) -> None:
+def test_diverged_runs_are_left_out_named_and_counted(tmp_path: Path) -> None:
+    cells = [
+        [f"method={method}", f"function={function}", f"trainer.loss_ceiling={ceiling}"]
+        for method, function, ceiling in (
+            ("lora", "matyas", 10),
+            ("lora", "levy", 1e-9),
+            ("queryable", "matyas", 10),
+            ("queryable", "levy", 10),
+        )
+    ]
+    store = compute_study(tmp_path / "store", "tiny", cells, (0, 1))
+    assert command(store, tmp_path) == 0
+    text = (tmp_path / "tiny" / "gradients.md").read_text()
+    assert "Diverged and left out: lora on levy (equal\\_rank), seeds 0, 1." in text
+    assert "| lora | 2 of 4 |" in text
+    assert "| queryable | 4 |" in text
+    table = pd.read_csv(tmp_path / "tiny" / "gradients.csv").set_index(["method", "function"])
+    assert table.loc[("lora", "all"), ["runs", "diverged"]].tolist() == [2, 2]
+    assert table.loc[("lora", "matyas"), ["runs", "diverged"]].tolist() == [2, 0]
+    assert table.loc[("lora", "all"), "norm"] == table.loc[("lora", "matyas"), "norm"]
+    assert table.loc[("queryable", "all"), ["runs", "pairs"]].tolist() == [4, 2]
+
+
+def test_a_study_of_diverged_runs_alone_is_refused(tmp_path: Path, capsys) -> None:
+    store = compute_study(tmp_path, "tiny", [["method=lora", "trainer.loss_ceiling=1e-9"]])
+    assert command(store, tmp_path) == 2
+    assert "no run with gradients in a layer that did not diverge" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("depths", [(2, 4), (4, 2)])
+def test_a_row_of_two_depths_is_refused(tmp_path: Path, capsys, depths: tuple[int, int]) -> None:
+    """Also where both have as many parameters, which then lie in other layers."""
+    functions = ("drop_wave", "matyas")
+    cells = [
+        [
+            *("method=lora", f"method.rank={8 // depth}"),
+            *(f"function={function}", f"backbone.depth={depth}"),
+        ]
+        for function, depth in zip(functions, depths, strict=True)
+    ]
+    store = compute_study(tmp_path, "tiny", cells)
+    assert command(store, tmp_path) == 2
+    message = capsys.readouterr().err
+    assert "The runs of lora have gradients in 2 and 4 layers" in message
+    assert message.count("\n") == 1
+
+
+def test_layers_that_begin_without_a_gradient_are_known_later(tmp_path: Path) -> None:
+    store = compute_study(tmp_path, "tiny", [["method=lily", "trainer.adapt.epochs=2"]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row = rows_of_study(store)["lily"]
+        assert not row.heat()[0].any()
+        assert 0 < row.evenness("rms").mean < 1
+    assert row.evenness("rms").mean == evenness(row.flows[0].scaled("rms")[1:]).mean()
+
+
+def test_gradients_where_nothing_is_trained_are_refused(
+    studied: Store, tmp_path: Path, capsys
+) -> None:
     copy = Store(shutil.copytree(studied.root, tmp_path / "store"))
     identity = next(c.run_id for c in copy.study("tiny") if c.method == "lora")
     path = copy.run_folder(identity) / "curves.parquet"
     curves = pd.read_parquet(path)
-    curves.loc[3, "gradient_norm.layer_2"] = math.inf
-    curves.to_parquet(path, index=False)
-    assert command(copy, tmp_path) == 0
-    text = (tmp_path / "tiny" / "gradients.md").read_text()
-    assert "| lora | not finite (1/4) |" in text
-    assert "Gradients that are not finite: lora (equal\\_rank) 1 of 4 runs." in text
-    table = pd.read_csv(tmp_path / "tiny" / "gradients.csv").set_index(["method", "function"])
-    assert table["not_finite"].to_dict()["lora", "all"] == 1
-    row = rows_of_study(copy)["lora"]
-    mesh = flow_figure([row], "title").axes[0].collections[0].get_array()
-    assert np.argwhere(np.ma.getmaskarray(mesh)).tolist() == [[2, 3]]
+    curves.assign(**{"gradient_norm.layer_4": 0.5}).to_parquet(path, index=False)
+    assert command(copy, tmp_path) == 2
+    message = capsys.readouterr().err
+    assert f"The curves of run {identity} have gradients of layer_4" in message
+    assert message.count("\n") == 1
 
 
 def test_what_has_no_gradients_over_depth_is_refused(

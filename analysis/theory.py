@@ -197,10 +197,9 @@ def route_grid(routes: pd.DataFrame, study: str) -> Grid:
         part, rows = routes[routes["budget"] == budget], []
         for (method, variant), row in _groups(part, ["method", "variant"]):
             for strength, own in row.groupby("strength", dropna=False):
-                label = NO_CELL if math.isnan(strength) else f"{strength:g}"
                 texts = [
                     row_label(method, variant),
-                    label + (" (trained)" if own["trained"].all() else ""),
+                    _strength_text(strength, own["trained"].all()),
                     number(own["support"].mean()),
                     str(own["largest_support"].max()),
                     f"{own['largest_sum_error'].max():.1e}",
@@ -227,6 +226,12 @@ def route_grid(routes: pd.DataFrame, study: str) -> Grid:
     ]
     caption = f"Routing and λ, study {study}"
     return Grid("routing", caption, headers + [titles[name] for name in prior], sections, notes)
+
+
+def _strength_text(strength: float, trained: bool) -> str:
+    if math.isnan(strength):
+        return NO_CELL
+    return f"{strength:g} (trained)" if trained else f"{strength:g}"
 
 
 def training_grid(training: pd.DataFrame, notes: Sequence[str], study: str) -> Grid:

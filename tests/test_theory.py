@@ -247,7 +247,8 @@ def test_lambda_is_shown_for_methods_that_have_it(rendered: Path) -> None:
     text = (rendered / "theory.md").read_text()
     assert "whose norm exceeds the bound: 0 of 128" in text
     assert "| instruction\\_queryable | 1 (trained) | 4.00 | 4 |" in text
-    assert "| queryable | – (trained) |" in text
+    assert "| queryable | – |" in text
+    assert "– (trained)" not in text
 
 
 def test_figures_have_axes_with_names(rendered: Path) -> None:

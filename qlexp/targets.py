@@ -85,12 +85,6 @@ def rotate(values: Array, x1: Array, degrees: float) -> Array:
     return math.cos(phi) * values + math.sin(phi) * x1
 
 
-def unrotate(values: Array, x1: Array, degrees: float) -> Array:
-    """The inverse of `rotate`."""
-    phi = math.radians(degrees)
-    return (values - math.sin(phi) * x1) / math.cos(phi)
-
-
 def make_problem(
     function: FunctionConfig, shift: ShiftConfig, data: DataConfig, seed: int
 ) -> Problem:

@@ -4,11 +4,12 @@ import math
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise, product
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -25,15 +26,15 @@ from analysis.notes import spread
 from analysis.render import Grid, Section, Text
 from analysis.report import __main__ as report
 from analysis.report import chapters
-from analysis.report.page import numeric_columns, sort_number
-from analysis.report.svg import inline_svg
+from analysis.report.page import headings, numeric_columns, sort_number
+from analysis.report.svg import contrast, inline_svg
 from analysis.style import figure_style
 from qlexp.store import Store, write_folder
 
 STUDY = "made_up"
 NASTY = "<b>&\"'{{ x }}</script>"  # a method's name that wants to be markup
 METHODS = ("frozen", "lora", NASTY, "queryable", "full")
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
 
 def make_store(root: Path) -> Store:
@@ -160,6 +161,14 @@ class Tree(HTMLParser):
             if name == tag
         ]
 
+    def ids_of(self, tag: str) -> dict[str, str]:
+        """The texts of the elements of a tag by their ids."""
+        return {
+            attributes["id"]: text
+            for (name, attributes, _), text in zip(self.elements, self.texts, strict=True)
+            if name == tag
+        }
+
     def rows(self) -> list[list[str]]:
         """The texts of every row of every table."""
         rows: list[list[str]] = []
@@ -225,27 +234,81 @@ def test_landmarks_and_headings(tree: Tree) -> None:
 
 
 def test_tables_can_be_read_aloud(tree: Tree) -> None:
-    tags = [tag for tag, _, _ in tree.elements]
-    assert tags.count("table") == tags.count("caption") >= 5
-    assert all(text.strip() for text in tree.text_of("caption"))
     scopes = {"thead": "col", "tbody": ("row", "rowgroup")}
+    names = tree.ids_of("h3")
+    tables = tree.attributes("table")
+    assert len(tables) >= 5
+    assert all(names[table["aria-labelledby"]].strip() for table in tables)
     for tag, attributes, around in tree.elements:
         if tag == "th":
             assert attributes["scope"] in scopes["thead" if "thead" in around else "tbody"]
         if tag == "table":
             assert around[-1] == "div"
-    regions = [a for a in tree.attributes("div") if "scroll" in a.get("class", "")]
-    assert all(a["tabindex"] == "0" and a["role"] == "region" for a in regions)
+    boxes = [a for a in tree.attributes("div") if "scroll" in a.get("class", "")]
+    assert all(a["tabindex"] == "0" and a["role"] == "group" for a in boxes)
+    assert {box["aria-labelledby"] for box in boxes} <= set(names)
+
+
+def test_every_table_and_figure_has_a_heading_of_its_own(tree: Tree) -> None:
+    named = [a["aria-labelledby"] for tag in ("table", "svg") for a in tree.attributes(tag)]
+    headings = tree.ids_of("h3")
+    assert sorted(named) == sorted(headings)
+    assert len(set(headings.values())) == len(headings)
+
+
+def test_the_long_table_of_settings_is_folded(tree: Tree) -> None:
+    folded = [a["id"] for tag, a, around in tree.elements if tag == "h3" and "summary" in around]
+    assert folded == ["table-fields"]
 
 
 def test_figures_have_names(tree: Tree) -> None:
     figures = tree.attributes("svg")
     assert len(figures) == len(tree.text_of("figcaption")) > 3
-    titles = [text for text in tree.text_of("title")[1:] if text]
-    assert titles == tree.text_of("figcaption")
+    assert len(tree.text_of("title")) == 1  # of the page: an own one would repeat the heading
     for attributes in figures:
         assert attributes["role"] == "img"
         assert attributes["aria-labelledby"].endswith("-title")
+
+
+@pytest.mark.parametrize(
+    ("captions", "wanted"),
+    [
+        (
+            ["loss against rate: means. Bands: 95 %."],
+            [("Loss against rate", "Means. Bands: 95 %.")],
+        ),
+        (["One sentence."], [("One sentence", "")]),
+        (
+            ["Curves. A. Lines.", "Curves. B. Lines."],
+            [("Curves. A", "Lines."), ("Curves. B", "Lines.")],
+        ),
+    ],
+)
+def test_a_heading_is_the_shortest_of_its_own(
+    captions: list[str], wanted: list[tuple[str, str]]
+) -> None:
+    assert [headings(captions)[caption] for caption in captions] == wanted
+
+
+@pytest.mark.parametrize(
+    ("colour", "adapts"),
+    [("#b52a00", True), ("black", True), ("#404040", True), ("#8a1f8a", False), ("#332288", False)],
+)
+def test_a_figure_is_dark_where_its_colours_can_be_seen_there(colour: str, adapts: bool) -> None:
+    with figure_style():
+        figure = Figure()
+        figure.subplots().plot([0, 1], [0, 1], color=colour)
+        svg = inline_svg(figure, "name")
+    assert ('class="adapts"' in svg) == adapts
+    assert "#000000" not in svg
+    assert "#ffffff" not in svg
+    assert (colour in svg) == (colour not in ("black", "#404040"))
+
+
+def test_contrast_is_that_of_the_guidelines() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=5e-3)  # WebAIM's checker
+    assert contrast("#ffffff", "#0000ff") == pytest.approx(8.59, abs=5e-3)
 
 
 def test_texts_are_escaped(folder: Path) -> None:
@@ -479,7 +542,7 @@ def _drawn(name: str) -> str:
     axis = figure.subplots()
     axis.plot([0, 1], [0, 1], "o-")
     axis.text(0, 0, "<b>")
-    return inline_svg(figure, name, "a & b")
+    return inline_svg(figure, name)
 
 
 # The page as a browser sees it
@@ -579,20 +642,155 @@ def test_the_first_tab_leads_past_the_navigation(page: Page) -> None:
     assert page.evaluate("document.activeElement.id") == "main"
 
 
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+def resize(page: Page, size: Mapping[str, int]) -> None:
+    """Another viewport, and what the page makes of it in the frames that follow."""
+    page.set_viewport_size({"width": size["width"], "height": size["height"]})
+    frame = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    page.evaluate(f"{frame}.then(() => {frame})")
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [375, 1280])
-def test_it_fits_any_width_and_is_not_blank(page: Page, width: int, scheme: str) -> None:
+def test_nothing_sticks_out_of_the_viewport(
+    page: Page, size: Mapping[str, int], scheme: Literal["light", "dark"]
+) -> None:
     page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 800})
-    wide = page.evaluate("document.documentElement.scrollWidth")
-    assert wide == width
-    if width == 375:
-        inner = "(node) => node.scrollWidth > node.clientWidth"
-        assert page.locator(".scroll").first.evaluate(inner)
-    assert len(page.screenshot()) > 20_000
-    colours = page.evaluate(
-        "[document.body, document.querySelector('.paper')].map((node) => "
-        "getComputedStyle(node).backgroundColor)"
+    resize(page, size)
+    out = page.evaluate(
+        """[...document.querySelectorAll("body *:not(.skip)")]
+            .filter((node) => !node.parentElement.closest("[tabindex='0'], svg"))
+            .filter((node) => node.getBoundingClientRect().right > innerWidth + 1)
+            .map((node) => node.outerHTML.slice(0, 80))"""
     )
-    assert colours[1] == "rgb(255, 255, 255)"
-    assert (sum(map(int, re.findall(r"\d+", colours[0]))) < 200) == (scheme == "dark")
+    assert out == []
+    assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK])
+def test_tab_reaches_what_overflows_and_no_other_box(page: Page, size: Mapping[str, int]) -> None:
+    page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    resize(page, size)
+    boxes = page.evaluate(
+        """[...document.querySelectorAll(".scroll, pre")].map((box) => {
+            const wide = box.scrollWidth > box.clientWidth + 1;
+            const tall = box.scrollHeight > box.clientHeight + 1;
+            return [box.localName, box.tabIndex === 0, wide || (tall && box.matches("pre"))];
+        })"""
+    )
+    assert [name for name, reached, overflows in boxes if reached != overflows] == []
+    assert any(reached for name, reached, _ in boxes if name == "div") == (size is PHONE)
+
+
+def test_names_stay_while_a_table_is_scrolled(page: Page) -> None:
+    resize(page, {"width": 390, "height": 300})
+    box = page.locator(".scroll[tabindex]").first
+    box.scroll_into_view_if_needed()
+    left, top, method, row, seen = box.evaluate(
+        """(box) => {
+            box.scrollTo(150, 60);
+            const { left, top } = box.getBoundingClientRect();
+            const corner = box.querySelector("thead th").getBoundingClientRect();
+            const row = [...box.querySelectorAll("[scope=row]")].at(-1).getBoundingClientRect();
+            const seen = document.elementFromPoint(corner.left + 20, corner.top + 15);
+            const at = [corner.left - left, corner.top - top];
+            return [box.scrollLeft, box.scrollTop, at, row.left - left, seen.textContent];
+        }"""
+    )
+    assert left > 50
+    assert top == 60
+    assert method == pytest.approx([0, 0], abs=1)
+    assert row == pytest.approx(0, abs=1)
+    assert seen == "method"
+
+
+def test_prose_is_a_card_a_row_on_a_phone(page: Page) -> None:
+    cells = page.locator("table.cards td:not([data-gap])")
+    labels = """(cells) => cells.map((cell) => {
+        const table = cell.closest("table");
+        const { left, right } = cell.getBoundingClientRect();
+        return [
+            getComputedStyle(cell, "::before").content,
+            table.tHead.rows[0].cells[cell.cellIndex].textContent,
+            left >= 0 && right <= innerWidth,
+        ];
+    })"""
+    assert {content for content, _, _ in cells.evaluate_all(labels)} == {"none"}
+    resize(page, PHONE)
+    found = cells.evaluate_all(labels)
+    assert len(found) > 10
+    assert all(content == f'"{header}"' and inside for content, header, inside in found)
+    assert page.locator("table.cards thead button").first.is_visible()
+
+
+def test_a_figure_is_whole_on_a_phone_and_can_be_enlarged(page: Page) -> None:
+    resize(page, PHONE)
+    widths = """(panel) => {
+        const figure = panel.querySelector("svg");
+        const drawn = figure.getBoundingClientRect().width;
+        return [drawn, figure.width.baseVal.value, panel.clientWidth];
+    }"""
+    panel = page.locator(".paper").first
+    drawn, natural, room = panel.evaluate(widths)
+    assert drawn < room < natural
+    panel.locator("xpath=..").get_by_role("button", name="Enlarge").click()
+    assert panel.evaluate(widths)[0] == pytest.approx(natural, abs=1)
+    assert panel.get_attribute("tabindex") == "0"
+    panel.click()
+    assert panel.evaluate(widths)[0] == pytest.approx(drawn, abs=1)
+    panel.click(position={"x": room - 20, "y": 40})  # what was tapped comes to the middle
+    assert panel.evaluate("(panel) => panel.scrollLeft") > 50
+    assert panel.evaluate(widths)[0] == pytest.approx(natural, abs=1)
+    resize(page, DESK)
+    assert panel.evaluate(widths)[0] == pytest.approx(natural, abs=1)
+    assert not panel.locator("xpath=..").get_by_role("button").is_visible()
+
+
+# Every colour of a text or a figure that is shown, with the background that it lies on.
+COLOURS = """() => {
+    const ground = (node) => {
+        const own = getComputedStyle(node).backgroundColor;
+        return own === "rgba(0, 0, 0, 0)" && node.parentElement ? ground(node.parentElement) : own;
+    };
+    const texts = [...document.querySelectorAll("h1, h2, h3, p, li, td, th, dt, dd, summary, a")]
+        .filter((node) => node.checkVisibility() && !node.matches(".skip, .unseen"))
+        .map((node) => ["text", getComputedStyle(node).color, ground(node)]);
+    const marks = [...document.querySelectorAll(".paper")].flatMap((panel) =>
+        [...panel.querySelectorAll("g path, g use, text")]
+            .filter((node) => !node.closest("clipPath, defs"))
+            .flatMap((node) => {
+                const { stroke, fill } = getComputedStyle(node);
+                const kind = node.matches("text") ? "text" : "mark";
+                if (kind === "mark" && !panel.querySelector(".adapts")) return [];
+                return [[kind, stroke, ground(panel)], [kind, fill, ground(panel)]];
+            })
+            .filter(([, colour, behind]) => colour.startsWith("rgb(") && colour !== behind)
+    );
+    return [...texts, ...marks];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_and_figures_can_be_told_from_what_they_lie_on(
+    page: Page, scheme: Literal["light", "dark"]
+) -> None:
+    page.emulate_media(color_scheme=scheme)
+    found = {tuple(entry) for entry in page.evaluate(COLOURS)}
+    assert len(found) > 8
+    for kind, colour, behind in found:
+        least = {"text": 4.5, "mark": 3.0 if scheme == "dark" else 1.0}[kind]
+        assert contrast(_hex(colour), _hex(behind)) >= least, (kind, colour, behind)
+    grounds = page.locator(".paper").evaluate_all(
+        "(panels) => panels.map((panel) => getComputedStyle(panel).backgroundColor)"
+    )
+    body = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert set(grounds) <= {body, "rgb(255, 255, 255)"}
+    assert (body in grounds) == (scheme == "dark")
+    assert (contrast(_hex(body), "#ffffff") > 10) == (scheme == "dark")
+
+
+def _hex(colour: str) -> str:
+    red, green, blue = map(int, re.findall(r"\d+", colour)[:3])
+    return f"#{red:02x}{green:02x}{blue:02x}"

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from analysis.load import incomplete
 from analysis.names import function_order, function_title, method_order
 from analysis.render import NO_CELL, Grid, Text, latex
 from analysis.report.chapters import Chapter, Study
-from analysis.report.svg import inline_svg
+from analysis.report.svg import DARK_PAGE, inline_svg
 
+FOLDED = ("fields",)  # labels of the tables that are shown on request
+_LONG = 60  # characters; a table with a longer text is prose
+_BREAK = re.compile(r"(?<=[_=/])(?=\w)|(?<=[a-z]\.)(?=[a-z])")
 _NUMBER = re.compile(r"([-+]?(?:[\d,]*\.?\d+(?:e[-+]?\d+)?|inf))(?![\w.])")
 _GAPS = ("", NO_CELL, "unknown")
 
@@ -29,6 +33,7 @@ def page(study: Study, chapters: Sequence[Chapter]) -> str:
             chapters=chapters,
             common=[common_notes(chapter.grids) for chapter in chapters],
             told=[paragraph for chapter in chapters for paragraph in chapter.text],
+            headings=headings([own.caption for chapter in chapters for own in chapter.pictures]),
         )
     )
 
@@ -41,8 +46,19 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": sort_number, "latex": latex, "numeric": numeric_columns}
-    environment.globals["inline_svg"] = inline_svg
+    environment.filters |= {
+        "number": sort_number,
+        "latex": latex,
+        "numeric": numeric_columns,
+        "prose": is_prose,
+        "breakable": breakable,
+    }
+    environment.globals |= {
+        "inline_svg": inline_svg,
+        "dark_page": DARK_PAGE,
+        "folded": FOLDED,
+        "no_cell": NO_CELL,
+    }
     return environment
 
 
@@ -74,6 +90,38 @@ def common_notes(grids: Sequence[Grid]) -> list[str]:
     if len(grids) < 2:
         return []
     return [note for note in grids[0].notes if all(note in grid.notes for grid in grids)]
+
+
+def headings(captions: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Each caption as a heading, its fewest parts that no other begins with, and the rest."""
+    parts = {caption: re.split(r"(?<=[.:]) ", caption) for caption in captions}
+
+    def count(own: list[str]) -> int:
+        others = [other for other in parts.values() if other != own]
+        return next(
+            (n for n in range(1, len(own)) if all(o[:n] != own[:n] for o in others)), len(own)
+        )
+
+    return {
+        caption: (_sentence(own[: count(own)]).rstrip(".:"), _sentence(own[count(own) :]))
+        for caption, own in parts.items()
+    }
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    text = " ".join(parts)
+    return text[:1].upper() + text[1:]
+
+
+def breakable(text: str) -> Markup:
+    """`text` with the places where a narrow column may break a name of code."""
+    return Markup("<wbr>").join(_BREAK.split(text))
+
+
+def is_prose(grid: Grid) -> bool:
+    """Whether some cell of a table of several columns is to be read as sentences are."""
+    texts = (cell.text for section in grid.sections for row in section.rows for cell in row)
+    return len(grid.headers) > 2 and max(map(len, texts), default=0) > _LONG
 
 
 def sort_number(text: Text) -> float | None:

@@ -26,9 +26,14 @@ function sort(rows, column, direction) {
     .map(({ row }) => row);
 }
 
-for (const table of document.querySelectorAll("table")) {
+function titleOf(element) {
+  return document.getElementById(element.getAttribute("aria-labelledby")).textContent;
+}
+
+function makeSortable(table) {
   const headers = [...table.tHead.rows[0].cells];
   const rendered = [...table.tBodies].map((body) => [body, [...body.querySelectorAll("tr:not(.title)")]]);
+  if (rendered.every(([, rows]) => rows.length < 2)) return;
   headers.forEach((header, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -43,8 +48,60 @@ for (const table of document.querySelectorAll("table")) {
       }
       document.querySelector("[role=status]").textContent =
         direction === "none"
-          ? `${table.caption.textContent}: in the order of the study`
-          : `${table.caption.textContent}: sorted by ${button.textContent}, ${direction}`;
+          ? `${titleOf(table)}: in the order of the study`
+          : `${titleOf(table)}: sorted by ${button.textContent}, ${direction}`;
     });
   });
 }
+
+// A figure wider than its box is shown whole; a button or a tap shows it in its own size, which
+// scrolls.
+
+function makeZoomable(panel) {
+  const figure = panel.querySelector("svg");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "zoom";
+  button.setAttribute("aria-describedby", panel.getAttribute("aria-labelledby"));
+  panel.after(button);
+  panel.classList.add("fit");
+
+  const show = (fit, at = 0) => {
+    panel.classList.toggle("fit", fit);
+    button.textContent = fit ? "Enlarge" : "Fit to width";
+    update(panel);
+    panel.scrollLeft = at * panel.scrollWidth - panel.clientWidth / 2;
+  };
+  button.addEventListener("click", () => show(!panel.classList.contains("fit")));
+  panel.addEventListener("click", (event) => {
+    if (button.hidden || !getSelection().isCollapsed) return;
+    const box = figure.getBoundingClientRect();
+    show(!panel.classList.contains("fit"), (event.clientX - box.left) / box.width);
+  });
+  onResize(panel.parentElement, () => {
+    const shrunk = figure.getBoundingClientRect().width < figure.width.baseVal.value - 1;
+    button.hidden = !(shrunk || overflows(panel));
+    panel.classList.toggle("zoomable", !button.hidden);
+  });
+  show(true);
+}
+
+// Only what overflows can be reached by Tab, to be scrolled by the arrow keys.
+
+function overflows(box) {
+  const tall = box.matches("pre") && box.scrollHeight > box.clientHeight + 1;
+  return tall || box.scrollWidth > box.clientWidth + 1;
+}
+
+function update(box) {
+  if (overflows(box)) box.tabIndex = 0;
+  else box.removeAttribute("tabindex");
+}
+
+function onResize(element, action) {
+  new ResizeObserver(() => requestAnimationFrame(action)).observe(element);
+}
+
+document.querySelectorAll("table").forEach(makeSortable);
+document.querySelectorAll(".paper").forEach(makeZoomable);
+for (const box of document.querySelectorAll("[tabindex='0']")) onResize(box, () => update(box));

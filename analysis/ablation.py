@@ -2,6 +2,8 @@
 
     results/<study>/ablation.svg            loss and paired ratio against the setting, by function
     results/<study>/ablation.{md,csv,tex}   the same numbers, one row a method, setting and function
+    results/<study>/ablation_effects.*      each value of a setting over its first, averaged over
+                                            the other settings (`analysis.effects`); same formats
 
 `--loss` names another loss than the test loss; its files then begin with `ablation_<loss>`.
 
@@ -30,6 +32,7 @@ from scipy import stats
 
 from analysis.cells import off_budget
 from analysis.cli import exit_code, parser, read_study, writing
+from analysis.effects import effects, effects_grid
 from analysis.figures.ablation import ablation_figure
 from analysis.load import LOSSES, finished
 from analysis.names import (
@@ -40,9 +43,17 @@ from analysis.names import (
     method_order,
     row_label,
 )
-from analysis.notes import OFF_BUDGET, OFF_BUDGET_NOTE, column_marks, flags, number, setting_notes
+from analysis.notes import (
+    OFF_BUDGET,
+    OFF_BUDGET_NOTE,
+    column_marks,
+    flags,
+    interval_text,
+    setting_notes,
+    unchecked,
+)
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
-from analysis.overrides import joined, order, settings_of, swept
+from analysis.overrides import joined, order, swept, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.style import figure_style
 from qlexp.errors import UsageError, unknown_name
@@ -72,15 +83,32 @@ def _run(options: argparse.Namespace) -> None:
     axes = swept_axes(frame, options.study, options.axis)
     if finished(frame).empty:
         raise UsageError(f"Study '{options.study}' has no finished run to draw.")
-    cells = with_loss(frame, options.loss)
+    tables = ablation_tables(frame, axes, options.loss, options.study)
+    points = tables[0][1]
     with figure_style(), writing(Path(options.out) / options.study) as folder:
-        points = estimates(cells, axes)
-        grid = ablation_grid(frame, points, axes, options.loss, options.study)
-        write_csv(folder / f"{grid.label}.csv", points)
-        write_table(folder, grid)
+        for grid, table in tables:
+            write_csv(folder / f"{grid.label}.csv", table)
+            write_table(folder, grid)
         shown = [options.axis] if options.axis else list(axes)
         for path in write_pictures(folder, pictures(points, axes, options.loss, shown)):
             print(path)
+
+
+def ablation_tables(
+    frame: pd.DataFrame, axes: dict[str, list[str]], loss: str, study: str
+) -> list[tuple[Grid, pd.DataFrame]]:
+    """The losses, and the effects where values can be compared, each as a grid and a long table.
+
+    Raises:
+        UsageError: the study's runs do not have that loss.
+    """
+    cells = with_loss(frame, loss)
+    points, changes = estimates(cells, axes), effects(cells, list(axes))
+    tables = [(ablation_grid(frame, points, axes, loss, study), points)]
+    if not changes.empty:
+        label = f"{stem(loss)}_effects"
+        tables.append((effects_grid(frame, changes, list(axes), loss, label, study), changes))
+    return tables
 
 
 def pictures(
@@ -142,11 +170,7 @@ def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
     `ratio_high` against `baseline`, and the counts. What one seed that is not finite makes unknown
     is inf (the means) or NaN (intervals and ratios).
     """
-    parsed = cells["overrides"].map(settings_of)
-    cells = cells.assign(
-        **{axis: [own.get(axis, "") for own in parsed] for axis in axes},
-        variant=[joined(_constant(own, axes)) for own in parsed],
-    )
+    cells = with_settings(cells, axes)
     keys = ["budget", "method", "variant", *axes, "function"]
     paired = BASELINE in set(cells["method"])
     rows = []
@@ -158,10 +182,6 @@ def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
     points = pd.DataFrame(rows)
     ranks = sorted(points.index, key=lambda i: _row_order(points.loc[i], axes))
     return points.loc[ranks].reset_index(drop=True)
-
-
-def _constant(own: dict[str, str], axes: dict[str, list[str]]) -> dict[str, str]:
-    return {key: value for key, value in own.items() if key not in axes}
 
 
 def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]:
@@ -273,8 +293,8 @@ def ablation_grid(
     ratio = _ratio_label(points)
     notes = [
         f"{loss}: geometric mean over seeds [{LEVEL:.0%} interval, Student's t on the log loss]; "
-        f"ratio: {ratio}, paired by seed, with the interval of the log ratios. The CSV has the "
-        "arithmetic means too.",
+        f"ratio: {ratio}, paired by seed, with the interval of the log ratios; no correction for "
+        "the number of intervals. The CSV has the arithmetic means too.",
     ]
     if points["infinite"].any():
         notes.append("inf (k/n): k of n seeds diverged, so there is no mean and no ratio.")
@@ -282,7 +302,7 @@ def ablation_grid(
         notes.append(OFF_BUDGET_NOTE)
     if points["reading"].any():
         notes.append(STYLE_NOTE)
-    notes += [*flags(frame), *setting_notes(frame)]
+    notes += [*flags(frame), *unchecked(frame), *setting_notes(frame)]
     caption = f"{loss.replace('_', ' ').capitalize()} by {', '.join(axes)}, study {study}"
     return Grid(stem(loss), caption, headers, sections, notes)
 
@@ -297,18 +317,10 @@ def _texts(point: pd.Series) -> list[str]:
     if infinite:
         text = f"inf ({infinite}/{seeds})"
     else:
-        text = _interval(point["geometric_mean"], point["low"], point["high"]) if seeds else ""
+        text = interval_text(point["geometric_mean"], point["low"], point["high"]) if seeds else ""
     gaps = [f"{point[word]} {word}" for word in ("missing", "failed") if point[word]]
     text = ", ".join([text] * bool(text) + gaps) or NO_CELL
-    return [text, _interval(point["ratio"], point["ratio_low"], point["ratio_high"])]
-
-
-def _interval(middle: float, low: float, high: float) -> str:
-    if math.isnan(middle):
-        return NO_CELL
-    if math.isnan(low):
-        return number(middle)
-    return f"{number(middle)} [{number(low)}, {number(high)}]"
+    return [text, interval_text(point["ratio"], point["ratio_low"], point["ratio_high"])]
 
 
 if __name__ == "__main__":

@@ -25,11 +25,16 @@ def conditions(frame: pd.DataFrame, backbones: bool = True) -> pd.Series:
     return frame["overrides"].map(lambda text: _condition(text, backbones))
 
 
+def is_shared(setting: str) -> bool:
+    """Whether a setting changes what all methods of a cell share."""
+    return _SHARED.match(setting) is not None
+
+
 def _condition(overrides: str, backbones: bool) -> str:
     own = {
         key: value
         for key, value in sorted(settings_of(overrides).items())
-        if _SHARED.match(key) and (backbones or not _BACKBONE.match(key))
+        if is_shared(key) and (backbones or not _BACKBONE.match(key))
     }
     return joined(own)
 

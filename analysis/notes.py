@@ -24,6 +24,7 @@ from analysis.names import (
     function_title,
     method_order,
 )
+from analysis.render import NO_CELL
 from qlexp.store import FINISHED
 
 NOT_LEARNABLE = "‡"
@@ -33,11 +34,23 @@ OFF_BUDGET_NOTE = (
     f"{OFF_BUDGET} Trainable parameters more than {COUNT_TOLERANCE:.0%} from LoRA's at the "
     "reference rank."
 )
+UNCHECKED = (
+    f"No run of {UNRESTRICTED} fine-tuning: whether the functions can be learnt was not checked."
+)
 
 
 def number(value: float, digits: int = 3) -> str:
     """`digits` significant digits, trailing zeros kept."""
     return f"{value:#.{digits}g}".rstrip(".") if math.isfinite(value) else f"{value:g}"
+
+
+def interval_text(value: float, low: float, high: float) -> str:
+    """`0.970 [0.910, 1.02]`; the value alone where there is no interval."""
+    if math.isnan(value):
+        return NO_CELL
+    if math.isnan(low):
+        return number(value)
+    return f"{number(value)} [{number(low)}, {number(high)}]"
 
 
 def spread(values: list[float]) -> str:
@@ -147,6 +160,11 @@ def flags(frame: pd.DataFrame) -> list[str]:
     if gaps:
         notes.append(f"Gaps: {'; '.join(gaps)}.")
     return notes
+
+
+def unchecked(frame: pd.DataFrame) -> list[str]:
+    """That functions may not be learnable, where full fine-tuning has no run to tell."""
+    return [] if UNRESTRICTED in set(finished(frame)["method"]) else [UNCHECKED]
 
 
 def shift_notes(frame: pd.DataFrame) -> list[str]:

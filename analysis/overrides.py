@@ -1,6 +1,7 @@
 """The settings in which the cells of a study differ, read from their overrides."""
 
 import math
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -26,6 +27,17 @@ def swept(frame: pd.DataFrame) -> dict[str, list[str]]:
         for key, value in settings_of(text).items():
             found.setdefault(key, set()).add(value)
     return {key: sorted(values, key=order) for key, values in found.items() if len(values) > 1}
+
+
+def with_settings(cells: pd.DataFrame, axes: Iterable[str]) -> pd.DataFrame:
+    """`cells` with a column a swept setting and one of the other overrides, `variant`, as texts.
+
+    A setting is "" where a cell's method lacks it.
+    """
+    parsed = cells["overrides"].map(settings_of)
+    columns = {axis: [own.get(axis, "") for own in parsed] for axis in axes}
+    rest = ({key: value for key, value in own.items() if key not in columns} for own in parsed)
+    return cells.assign(**columns, variant=[joined(own) for own in rest])
 
 
 def number_in(value: str) -> float | None:

@@ -179,7 +179,8 @@ def test_files_are_written_and_the_same_again(store: Store, tmp_path: Path) -> N
     for place in ("a", "b"):
         assert command(store, tmp_path / place) == 0
     names = sorted(path.name for path in (tmp_path / "a" / "blocks").iterdir())
-    assert names == ["ablation.csv", "ablation.md", "ablation.svg", "ablation.tex"]
+    tables = [f"ablation{end}.{kind}" for end in ("", "_effects") for kind in ("csv", "md", "tex")]
+    assert names == sorted(["ablation.svg", *tables])
     for name in names:
         first, again = ((tmp_path / place / "blocks" / name).read_bytes() for place in "ab")
         assert first == again
@@ -187,7 +188,8 @@ def test_files_are_written_and_the_same_again(store: Store, tmp_path: Path) -> N
     rows = markdown_rows(tmp_path / "a" / "blocks" / "ablation.md")[""]
     assert [row["method.block\\_size"] for row in rows] == ["–", *SIZES]
     assert rows[3]["Drop-Wave"] == "inf (1/3)"
-    assert (tmp_path / "a" / "blocks" / "ablation.tex").read_text().isascii()
+    for name in ("ablation.tex", "ablation_effects.tex"):
+        assert (tmp_path / "a" / "blocks" / name).read_text().isascii()
 
 
 def test_several_settings_have_a_figure_each(crossed: Store, tmp_path: Path) -> None:

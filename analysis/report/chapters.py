@@ -89,14 +89,15 @@ def statistics(study: Study) -> Chapter | None:
 
 
 def swept_settings(study: Study) -> Chapter | None:
-    """The test loss against every setting that the study sweeps."""
+    """The test loss against every setting that the study sweeps, and what each value changes."""
     axes, frame = swept(study.frame), study.frame
     if not axes or finished(frame).empty:
         return None
-    points = ablation.estimates(ablation.with_loss(frame, ablation.LOSS), axes)
+    tables = ablation.ablation_tables(frame, axes, ablation.LOSS, study.name)
+    points = tables[0][1]
     return Chapter(
         "Ablation",
-        grids=[ablation.ablation_grid(frame, points, axes, ablation.LOSS, study.name)],
+        grids=[grid for grid, _ in tables],
         pictures=list(ablation.pictures(points, axes, ablation.LOSS, axes)),
     )
 

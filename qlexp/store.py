@@ -210,7 +210,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def read_curves(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
     """The recorded curves of a run, one row a recorded update; of `columns` those that it has."""
-    with ParquetFile(folder / "curves.parquet") as file:  # threads cost more than such a file
+    # threads, of which prefetching is one, cost more than such a file
+    with ParquetFile(folder / "curves.parquet", pre_buffer=False) as file:
         return file.read(columns, use_threads=False).to_pandas(use_threads=False)
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,7 @@ COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
 OFF_BUDGET = "†"
 
 
-Count = TypeVar("Count", int, pd.Series)
-
-
-def off_budget(count: Count, reference: Count) -> Any:
+def off_budget(count: pd.Series, reference: pd.Series) -> pd.Series:
     """Whether trainable parameters lie further than `COUNT_TOLERANCE` from LoRA's, elementwise.
 
     Where either is missing they do not.
@@ -100,7 +97,8 @@ class Row:
     estimates: dict[str, Estimate]  # by function; a function that was not asked for is absent
     trainable: tuple[int, ...]  # the counts that occur, ascending
     reference: tuple[int, ...]  # LoRA's at the reference rank
-    reading: bool = False  # whether the method's formula is partly a reading of its paper
+    off_budget: bool  # whether a cell's count lies further than `COUNT_TOLERANCE` from LoRA's
+    reading: bool  # whether the method's formula is partly a reading of its paper
 
     @property
     def label(self) -> str:
@@ -114,13 +112,6 @@ class Row:
     @property
     def is_reference(self) -> bool:
         return self.method in REFERENCES
-
-    @property
-    def off_budget(self) -> bool:
-        """Whether a count lies further than `COUNT_TOLERANCE` from LoRA's."""
-        return not self.is_reference and any(
-            off_budget(own, wanted) for own in self.trainable for wanted in self.reference
-        )
 
 
 @dataclass(frozen=True)
@@ -177,13 +168,15 @@ def _rows(part: pd.DataFrame, loss: str) -> list[Row]:
         estimates = {
             function: _estimate(cells, loss) for function, cells in group.groupby("function")
         }
+        counts, reference = group["trainable_parameters"], group["reference_parameters"]
         rows.append(
             Row(
                 method,
                 variant,
                 estimates,
-                _counts(group["trainable_parameters"]),
-                _counts(group["reference_parameters"]),
+                _counts(counts),
+                _counts(reference),
+                method not in REFERENCES and bool(off_budget(counts, reference).any()),
                 bool(_column(group, "reading").eq(True).any()),
             )
         )

@@ -59,6 +59,8 @@ def budget_title(budget: str) -> str:
     """`equal_rank`, `rank_8` -> "Equal rank"; `lora_r4` -> "Equal count: LoRA's at rank 4"."""
     if _is_rank(budget):
         return "Equal rank"
+    if budget == "tuned":
+        return "Tuned size"
     match = re.fullmatch(r"lora_r(\d+)", budget)
     return f"Equal count: LoRA's at rank {match[1]}" if match else budget
 

@@ -46,7 +46,7 @@ from analysis.notes import (
 )
 from analysis.outputs import write_csv, write_table
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.tuning import EDGE, LEARNING_RATE, UNTUNED, Tuning, add_option, tune
+from analysis.tuning import EDGE, UNTUNED, Tuning, add_option, tune
 
 _PLACE = re.compile(r"config\.(store|study|tracking)\b")
 TABLES = (
@@ -70,13 +70,11 @@ def _run(options: argparse.Namespace) -> None:
     print(f"{len(frame)} cells -> {folder}")
 
 
-def render(
-    frame: pd.DataFrame, study: str, out: Path, tuned: Sequence[str] = (LEARNING_RATE,)
-) -> Path:
+def render(frame: pd.DataFrame, study: str, out: Path, tuned: Sequence[str] | None = None) -> Path:
     """Writes every table of a loaded study to `out/study`, which is returned.
 
-    Raises:
-        UsageError: methods have unequal numbers of trials of the settings `tuned`.
+    Args:
+        tuned: see `analysis.tuning.tune`, which raises errors.
     """
     trials, (frame, tuning) = frame, tune(frame, tuned)
     with writing(out / study) as folder:

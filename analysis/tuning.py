@@ -5,24 +5,32 @@ each budget, row and function the trial with the smallest validation loss, avera
 kept; the test set has no part in it. A trial with a seed that diverged or has a gap has no such
 mean: it is kept only where every trial has one, and then the one with the fewest such seeds. Of
 equal trials the first in the grid's order is kept. Unequal tuning is a known way to a false ranking
-(arXiv 2602.04998), so methods with unequal numbers of trials are refused.
+(arXiv 2602.04998), so methods with unequal numbers of trials are refused; trials that are the same
+runs, such as ranks of a method without one, count once.
+
+Where the size itself is tuned, each row's count is held against that of the LoRA which was kept on
+the same function, since that is what its loss stands beside.
 """
 
+import math
 from argparse import ArgumentParser
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import variants
+from analysis.cells import OFF_BUDGET, variants
+from analysis.conditions import is_shared
 from analysis.load import finished
 from analysis.names import FROZEN, function_title, row_label
 from analysis.overrides import joined, number_in, order, settings_of, swept
-from qlexp.errors import UsageError
+from analysis.statistics.pairs import BASELINE
+from qlexp.errors import UsageError, unknown_name
 
 LEARNING_RATE = "trainer.adapt.learning_rate"
 EDGE = "¶"
+_ROW = ["budget", "method", "overrides", "function"]  # of which the best trial is kept
 _Key = tuple[str, ...]
 
 
@@ -44,6 +52,7 @@ class Tuning:
 
     grid: dict[str, list[str]] = field(default_factory=dict)  # by setting
     choices: list[Choice] = field(default_factory=list)
+    sized: tuple[str, ...] = ()  # budgets in which the size is among what was tuned
 
     def at_edge(self, budget: str, label: str, function: str) -> bool:
         """Whether a cell of a table was tuned up to the edge of its grid."""
@@ -89,6 +98,11 @@ class Tuning:
                 f"{EDGE} The best trial lies on the edge of the grid, so a wider one may find a "
                 f"better: {'; '.join(dict.fromkeys(cells))}."
             )
+        if self.sized:
+            notes.append(
+                f"Sizes were tuned in {', '.join(self.sized)}: there {OFF_BUDGET} holds a row "
+                "against the LoRA kept on the same function."
+            )
         return notes
 
 
@@ -110,47 +124,89 @@ def add_option(command: ArgumentParser) -> None:
         "--tune",
         nargs="*",
         metavar="SETTING",
-        default=[LEARNING_RATE],
         help="settings whose values are trials, the best one by validation loss being shown "
-        f"({LEARNING_RATE}); none: every trial is a row",
+        f"({LEARNING_RATE}, where it is swept); none: every trial is a row",
     )
 
 
 def tune(
-    frame: pd.DataFrame, settings: Collection[str] = (LEARNING_RATE,)
+    frame: pd.DataFrame, settings: Collection[str] | None = None
 ) -> tuple[pd.DataFrame, Tuning]:
     """The cells of the kept trials, their tuned settings taken out of `overrides`, and the choice.
 
     Args:
-        settings: the overrides whose values are trials. Where the study sweeps none of them, the
-            frame comes back as it is.
+        settings: the overrides whose values are trials; none: the frame comes back as it is. None:
+            the learning rate, where the study sweeps it.
 
     Raises:
-        UsageError: methods have unequal numbers of trials. The frozen backbone, which trains
-            nothing, needs none.
+        UsageError: a setting is not swept, or all methods share it, or methods have unequal numbers
+            of trials. The frozen backbone, which trains nothing, needs none.
     """
-    grid = {key: values for key, values in swept(frame).items() if key in settings}
+    grid = _grid(swept(frame), settings)
     if not grid:
         return frame, UNTUNED
     parsed = frame["overrides"].map(settings_of)
     frame = frame.assign(
-        overrides=[joined({k: v for k, v in own.items() if k not in grid}) for own in parsed],
-        trial=[joined({k: v for k, v in own.items() if k in grid}) for own in parsed],
+        overrides=[joined({k: v for k, v in own.items() if k not in grid}) for own in parsed]
     )
-    parts = list(frame.groupby(["budget", "method", "overrides", "function"], sort=False))
+    trial = [joined({k: v for k, v in own.items() if k in grid}) for own in parsed]
+    parts = list(frame.assign(trial=trial).groupby(_ROW, sort=False))
     _require_equal_numbers(parts)
     best = {key: _best(cells) for key, cells in parts}
-    tuned = pd.concat([cells[cells["trial"] == best[key]] for key, cells in parts]).sort_index()
-    tuned = tuned.drop(columns="trial")
+    kept = [cells.index[cells["trial"] == best[key]] for key, cells in parts]
+    sized = dict.fromkeys(
+        key[0] for key, cells in parts if cells["reference_parameters"].nunique() > 1
+    )
+    tuned = _beside_lora(frame.loc[sorted(np.concatenate(kept))], sized)
     labels = {
         (cell.budget, cell.method, cell.overrides): row_label(cell.method, cell.variant)
         for cell in tuned.assign(variant=variants(tuned)).itertuples()
     }
-    choices = [
-        _choice(key[0], labels[key[:3]], key[3], cells["trial"].unique(), best[key])
-        for key, cells in parts
+    choices = [_choice(key[0], labels[key[:3]], key[3], cells, best[key]) for key, cells in parts]
+    return tuned, Tuning(grid, choices, tuple(sized))
+
+
+def _grid(axes: Mapping[str, list[str]], settings: Collection[str] | None) -> dict[str, list[str]]:
+    """The `axes` that are trials; `settings` as `tune` takes them."""
+    if settings is None:
+        return {key: values for key, values in axes.items() if key == LEARNING_RATE}
+    choices = [key for key in axes if not is_shared(key)]
+    for name in settings:
+        if is_shared(name):
+            raise UsageError(
+                f"'{name}' is no trial, since all methods share it, and another value is another "
+                "comparison: leave it out of --tune."
+            )
+        if not choices:
+            raise UsageError(f"The study sweeps nothing to tune: leave '{name}' out of --tune.")
+        if name not in choices:
+            raise unknown_name("swept setting", name, choices)
+    return {key: values for key, values in axes.items() if key in settings}
+
+
+def _beside_lora(kept: pd.DataFrame, budgets: Collection[str]) -> pd.DataFrame:
+    """`kept` with the count of LoRA's kept trial for reference, in the blocks of `budgets`.
+
+    It is LoRA's of the same function and other overrides, or its only one on the function; a cell
+    without either, or without a reference, stays as it is.
+    """
+    counts: dict[_Key, dict[str, float]] = {}
+    lora = kept[(kept["method"] == BASELINE) & kept["budget"].isin(budgets)]
+    for cell in lora.dropna(subset="trainable_parameters").itertuples():
+        own = counts.setdefault((cell.budget, cell.function), {})
+        own[cell.overrides] = cell.trainable_parameters
+    names = ("budget", "function", "overrides", "reference_parameters")
+    references = [
+        _reference(counts.get((budget, function), {}), overrides, old)
+        for budget, function, overrides, old in zip(*(kept[n] for n in names), strict=True)
     ]
-    return tuned, Tuning(grid, choices)
+    return kept.assign(reference_parameters=references)
+
+
+def _reference(counts: Mapping[str, float], overrides: str, old: float) -> float:
+    """The count of the LoRA to stand beside, from those on one function by their overrides."""
+    alone = next(iter(counts.values())) if len(counts) == 1 else old
+    return old if math.isnan(old) else counts.get(overrides, alone)
 
 
 def _require_equal_numbers(parts: Sequence[tuple[_Key, pd.DataFrame]]) -> None:
@@ -158,13 +214,18 @@ def _require_equal_numbers(parts: Sequence[tuple[_Key, pd.DataFrame]]) -> None:
     for (budget, method, overrides, function), cells in parts:
         if method != FROZEN:
             place = f"{row_label(method, overrides)} on {function} ({budget})"
-            counts.setdefault(cells["trial"].nunique(), []).append(place)
+            counts.setdefault(_different(cells), []).append(place)
     if len(counts) > 1:
         found = "; ".join(f"{n} for {places[0]}" for n, places in sorted(counts.items()))
         raise UsageError(
-            f"The numbers of trials differ: {found}. Give every method equally many, or pass "
-            "--tune with no setting to print all trials."
+            f"The numbers of trials differ, the same runs counted once: {found}. Give every method "
+            "equally many, or pass --tune with no setting to print all trials."
         )
+
+
+def _different(cells: pd.DataFrame) -> int:
+    """How many of a row's trials on one function are different runs."""
+    return len({frozenset(runs) for _, runs in cells.groupby("trial")["run_id"]})
 
 
 def trial_losses(cells: pd.DataFrame) -> pd.DataFrame:
@@ -188,12 +249,12 @@ def _best(cells: pd.DataFrame) -> str:
     return str(losses.sort_values(["not_finite", "loss"], kind="stable").index[0])
 
 
-def _choice(budget: str, label: str, function: str, trials: Sequence[str], best: str) -> Choice:
-    parsed, chosen = [settings_of(trial) for trial in trials], settings_of(best)
+def _choice(budget: str, label: str, function: str, cells: pd.DataFrame, best: str) -> Choice:
+    parsed, chosen = [settings_of(trial) for trial in cells["trial"].unique()], settings_of(best)
     edges = []
     for name, value in chosen.items():
         found = (number_in(trial[name]) for trial in parsed if name in trial)
         numbers = {number for number in found if number is not None}
         if len(numbers) > 1 and number_in(value) in (min(numbers), max(numbers)):
             edges.append(name)
-    return Choice(budget, label, function, chosen, len(trials), tuple(edges))
+    return Choice(budget, label, function, chosen, _different(cells), tuple(edges))

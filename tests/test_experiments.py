@@ -1,6 +1,7 @@
 """The studies of conf/experiment: what they ask for, before anything is composed or computed."""
 
 from collections import Counter
+from collections.abc import Callable
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -13,8 +14,9 @@ from hydra.core.plugins import Plugins
 
 from analysis.cells import COUNT_TOLERANCE
 from analysis.load import load_study
+from analysis.names import FROZEN
 from qlexp.budget import reference_count, trainable_count
-from qlexp.config import Config
+from qlexp.config import Config, run_id
 from qlexp.main import CONF
 from qlexp.store import Store
 
@@ -34,10 +36,14 @@ AXES = {
     "samples": {"data.adapt"},
     "switches": {"method.gated", "method.depth_summary", "method.routing"},
     "tuned": {"trainer.adapt.learning_rate"},
+    "tuned_rank": {"trainer.adapt.learning_rate", "budget.rank"},
     "instructions": {"instruction", "instruction.control"},
     "deep_narrow": {"backbone"},
 }  # what each ablation sweeps besides `GROUPS`
-OFF_BUDGET = {"atoms": {("queryable", 128)}}  # method and atoms of the rows to be marked
+OFF_BUDGET = {
+    "atoms": {("queryable", 19_040)},
+    "tuned_rank": {("dora", 6400), ("dora", 14_592)},
+}  # method and count of the rows to be marked: 128 atoms; DoRA's magnitudes beside small factors
 
 
 @pytest.fixture
@@ -64,7 +70,7 @@ def jobs(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("name", MINUTES)
 def test_a_study_has_a_few_hundred_runs_and_all_seeds_alike(name: str, jobs: Any) -> None:
     asked = jobs(f"experiment={name}")
-    assert 10 < len(asked) <= 324
+    assert 10 < len(asked) <= (720 if name == "tuned" else 324)
     assert len({tuple(sorted(job.items())) for job in asked}) == len(asked)
     assert {job["seed"] for job in asked} == {"0", "1", "2"}
     assert any(job["method"] == "lora" for job in asked)
@@ -125,23 +131,44 @@ def test_one_line_runs_a_reference_beside(qlexp: Command, store: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["atoms", "rank", "deep_narrow"])
+@pytest.fixture
+def planned(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Config]]:
+    """`planned(study)`: its configs on one function and seed, none of which is run."""
+
+    def call(name: str) -> list[Config]:
+        found: list[Config] = []
+
+        def note(configs: list[Config], *_: object) -> list[dict[str, Any]]:
+            found.extend(configs)
+            return [{"status": "done", "validation_loss": 0.0} for _ in configs]
+
+        monkeypatch.setattr("qlexp.sweep.execute", note)
+        assert qlexp(f"experiment={name}", "function=matyas", "seed=0", "device=cpu").code == 0
+        return found
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["atoms", "rank", "deep_narrow", "tuned_rank"])
 def test_rows_off_the_budget_are_the_intended_ones(
-    name: str, qlexp: Command, monkeypatch: pytest.MonkeyPatch
+    name: str, planned: Callable[[str], list[Config]]
 ) -> None:
-    planned: list[Config] = []
-
-    def note(configs: list[Config], *_: object) -> list[dict[str, Any]]:
-        planned.extend(configs)
-        return [{"status": "done", "validation_loss": 0.0} for _ in configs]
-
-    monkeypatch.setattr("qlexp.sweep.execute", note)
-    outcome = qlexp(f"experiment={name}", "function=matyas", "seed=0", "device=cpu")
-    assert outcome.code == 0
     marked = set()
-    for config in planned:
+    for config in planned(name):
         own, wanted = trainable_count(config), reference_count(config)
-        assert wanted is not None
-        if abs(own - wanted) > COUNT_TOLERANCE * wanted:
-            marked.add((config.method.name, config.method.config.atoms))
+        if wanted is None:
+            assert config.method.name == FROZEN
+        elif abs(own - wanted) > COUNT_TOLERANCE * wanted:
+            marked.add((config.method.name, own))
     assert marked == OFF_BUDGET.get(name, set())
+
+
+@pytest.mark.parametrize(("name", "trials"), [("tuned", 5), ("tuned_rank", 12)])
+def test_every_method_has_as_many_different_trials(
+    name: str, trials: int, planned: Callable[[str], list[Config]]
+) -> None:
+    runs: dict[str, set[str]] = {}
+    for config in planned(name):
+        runs.setdefault(config.method.name, set()).add(run_id(config))
+    assert len(runs.pop(FROZEN)) == 1
+    assert {len(own) for own in runs.values()} == {trials}

@@ -1,6 +1,8 @@
 """Tuning: the best trial by validation, equally many for all, and a mark at the grid's edge."""
 
 import math
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +12,10 @@ from hypothesis import strategies as st
 from made_up import cell_of, markdown_rows, summary_of, write_run
 
 from analysis import stats, tables
+from analysis.cells import build_blocks
+from analysis.claims.__main__ import main as claims
 from analysis.load import LOSSES, load_study
+from analysis.report.__main__ import main as report
 from analysis.tuning import LEARNING_RATE, tune
 from qlexp.errors import UsageError
 from qlexp.store import Store
@@ -64,6 +69,9 @@ def test_the_kept_trial_is_the_argmin_of_the_mean_validation_loss(losses: list[f
             "function": "levy",
             "overrides": [f"{LEARNING_RATE}={rate}" for rate, _ in cells],
             "seed": [seed for _, seed in cells],
+            "run_id": [f"{rate}-{seed}" for rate, seed in cells],
+            "trainable_parameters": 1000,
+            "reference_parameters": 1000,
             "status": ["done" if math.isfinite(loss) else "diverged" for loss in losses],
             "validation_loss": losses,
         }
@@ -186,3 +194,125 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
     tuned, tuning = tune(frame)
     assert tuned is frame
     assert tuning.notes() == []
+
+
+@pytest.mark.parametrize("command", [tables.main, stats.main, claims, report])
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("trainer.adapt.learnin_rate", f"Did you mean '{LEARNING_RATE}'?"),
+        ("data.noise", "'data.noise' is no trial"),
+    ],
+)
+def test_what_was_never_tuned_is_refused(
+    tmp_path: Path, capsys, command: Callable, setting: str, text: str
+) -> None:
+    fill(Store(tmp_path), by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3)))
+    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert command([*arguments, "--tune", LEARNING_RATE, setting]) == 2
+    message = capsys.readouterr().err
+    assert text in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "setting", ["data.noise", "shift.strength", "backbone", "trainer.pretrain.epochs"]
+)
+def test_a_condition_is_no_trial_even_where_it_is_swept(tmp_path: Path, setting: str) -> None:
+    frame = fill(Store(tmp_path), by_rate(lora=(0.1, 0.2, 0.3)))
+    frame["overrides"] = frame["overrides"].str.replace(LEARNING_RATE, setting)
+    with pytest.raises(UsageError, match=f"'{setting}' is no trial"):
+        tune(frame, [setting])
+
+
+def test_a_rate_that_is_not_swept_is_refused_where_it_is_named(tmp_path: Path) -> None:
+    frame = fill(Store(tmp_path), {("lora", "1e-3", 0): 0.1})
+    with pytest.raises(UsageError, match="sweeps nothing to tune"):
+        tune(frame, [LEARNING_RATE])
+
+
+RANKS = (2, 4, 8)
+SIZE = {"lora": 100, "queryable": 102, "dora": 130}  # parameters a rank
+
+
+def sized(losses: dict[tuple[str, str, int], float]) -> pd.DataFrame:
+    """A study that sweeps the rank; by function, method and rank the validation loss."""
+    rows = [
+        {
+            "budget": "tuned",
+            "function": function,
+            "method": method,
+            "overrides": f"budget.rank={rank}",
+            "seed": 0,
+            "run_id": f"{function}-{method}-{rank}",
+            "status": "done",
+            "error": None,
+            "validation_loss": loss,
+            "test_loss": 1.0,
+            "trainable_parameters": rank * SIZE[method],
+            "reference_parameters": rank * SIZE["lora"],
+        }
+        for (function, method, rank), loss in losses.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=18, max_size=18))
+def test_a_tuned_size_is_held_against_the_lora_beside_it(losses: list[float]) -> None:
+    places = list(product(("levy", "matyas"), SIZE, RANKS))
+    tuned, tuning = tune(sized(dict(zip(places, losses, strict=True))), ["budget.rank"])
+    for cell in tuned.itertuples():
+        (lora,) = (
+            other.trainable_parameters
+            for other in tuned.itertuples()
+            if (other.method, other.function) == ("lora", cell.function)
+        )
+        assert cell.reference_parameters == lora
+    assert "Sizes were tuned in tuned" in tuning.notes()[-1]
+
+
+def test_a_row_is_marked_where_it_is_larger_than_the_lora_beside_it() -> None:
+    """LoRA and queryable keep rank 2 on levy; on matyas LoRA keeps 8, and queryable `other`."""
+    for other, marked in ((8, False), (4, True)):
+        kept = {("lora", "levy"): 2, ("queryable", "levy"): 2}
+        kept |= {("lora", "matyas"): 8, ("queryable", "matyas"): other}
+        losses = {(f, m, rank): abs(rank - best) for (m, f), best in kept.items() for rank in RANKS}
+        tuned, _ = tune(sized(losses), ["budget.rank"])
+        (block,) = build_blocks(tuned, "test_loss")
+        assert {row.method: row.off_budget for row in block.rows} == {
+            "lora": False,
+            "queryable": marked,
+        }
+
+
+def test_sizes_without_a_lora_to_stand_beside_keep_their_reference() -> None:
+    losses = {("levy", "queryable", rank): 1.0 / rank for rank in RANKS}
+    tuned, _ = tune(sized(losses), ["budget.rank"])
+    assert tuned["reference_parameters"].tolist() == [800]
+
+
+def test_a_tuned_rate_leaves_the_reference_alone(tmp_path: Path) -> None:
+    frame = fill(Store(tmp_path), by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3)))
+    own = frame["method"].map({"lora": 500, "queryable": 1000})
+    tuned, tuning = tune(frame.assign(reference_parameters=own))
+    assert tuned["reference_parameters"].tolist() == [500, 1000]
+    assert not any("Sizes" in note for note in tuning.notes())
+
+
+def test_the_same_run_is_one_trial() -> None:
+    losses = {("levy", method, rank): 1.0 / rank for method in SIZE for rank in RANKS}
+    frame = sized(losses)
+    blind = frame["method"] == "dora"
+    frame.loc[blind, "run_id"] = "one"
+    with pytest.raises(UsageError, match=r"1 for dora on levy .*; 3 for lora on levy"):
+        tune(frame, ["budget.rank"])
+    frozen = frame.replace({"method": {"dora": "frozen"}})
+    _, tuning = tune(frozen, ["budget.rank"])
+    assert {choice.label: choice.trials for choice in tuning.choices} == {
+        "frozen": 1,
+        "lora": 3,
+        "queryable": 3,
+    }
+    assert "Tuned: 3 trials for every method" in tuning.notes()[0]

@@ -24,7 +24,7 @@ from analysis.render import Grid, Section, Text
 from analysis.statistics.pairs import paired
 from analysis.tables import backbone_grid, loss_tables
 from analysis.trained import done_cells
-from analysis.tuning import LEARNING_RATE, Tuning, tune
+from analysis.tuning import Tuning, tune
 from qlexp.errors import UsageError
 from qlexp.store import Store
 
@@ -38,14 +38,14 @@ class Study:
     name: str
     store: Store
     frame: pd.DataFrame
-    tuned: Sequence[str] = (LEARNING_RATE,)
+    tuned: Sequence[str] | None = None
 
     @cached_property
     def kept(self) -> tuple[pd.DataFrame, Tuning]:
         """The cells of the best trials, and how they were chosen.
 
         Raises:
-            UsageError: methods have unequal numbers of trials.
+            UsageError: see `analysis.tuning.tune`.
         """
         return tune(self.frame, self.tuned)
 

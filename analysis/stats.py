@@ -28,40 +28,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.cells import OFF_BUDGET, not_learnable
 from analysis.cli import exit_code, parser, read_study, writing
 from analysis.conditions import require_one
 from analysis.load import LOSSES
 from analysis.names import (
-    STYLE,
-    STYLE_NOTE,
-    UNRESTRICTED,
-    budget_order,
     budget_title,
     function_order,
     function_title,
-    row_label,
 )
-from analysis.notes import OFF_BUDGET_NOTE, flags, number
+from analysis.notes import interval_text, number
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.aggregates import by_function, improvement, iqm, profiles
+from analysis.statistics.aggregates import blocks_of, by_function, improvement, iqm, profiles
 from analysis.statistics.figures import (
     improvement_figure,
     iqm_figure,
     profile_figure,
     ranks_figure,
 )
-from analysis.statistics.intervals import RESAMPLES
-from analysis.statistics.pairs import BASELINE, paired, unpaired
-from analysis.statistics.ranks import ALPHA, against_baseline, average_ranks
+from analysis.statistics.notes import label_of, notes_of
+from analysis.statistics.pairs import BASELINE, paired
+from analysis.statistics.ranks import ALPHA, against_baseline, average_ranks, decidable
 from analysis.style import figure_style
-from analysis.tuning import LEARNING_RATE, Tuning, add_option, tune
+from analysis.tuning import Tuning, add_option, tune
 from qlexp.errors import UsageError
 
 DEFAULT = "test_loss"
 CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
-FEW = 4  # functions, below which a bootstrap interval is too narrow
 KEY = ["budget", "method", "variant"]
 
 
@@ -87,13 +80,16 @@ def render(
     study: str,
     out: Path,
     loss: str = DEFAULT,
-    tuned: Sequence[str] = (LEARNING_RATE,),
+    tuned: Sequence[str] | None = None,
 ) -> Path:
     """Writes the statistics of a loaded study to `out/study`, which is returned.
 
+    Args:
+        tuned: see `analysis.tuning.tune`, which raises more errors than these.
+
     Raises:
-        UsageError: no adapter has a finished run on a function that can be learnt, or methods have
-            unequal numbers of trials of the settings `tuned`, or the study has several conditions.
+        UsageError: no adapter has a finished run on a function that can be learnt, or the study has
+            several conditions.
     """
     require_one(frame, study)
     frame, tuning = tune(frame, tuned)
@@ -179,7 +175,7 @@ def compare(
     """
     chances = improvement(cells)
     table = summary(cells, chances)
-    notes = [*tuning.notes(), *_notes(frame, cells, table, loss)]
+    notes = [*tuning.notes(), *notes_of(frame, cells, table, loss)]
     return Comparison(loss, table, by_function(cells), chances, profiles(cells), notes)
 
 
@@ -195,7 +191,7 @@ def summary(cells: pd.DataFrame, chances: pd.DataFrame) -> pd.DataFrame:
     for part in (_over_baseline(chances), tests, ranks):
         if not part.empty:
             table = table.merge(part, on=KEY, how="left", validate="one_to_one")
-    wanted = ("improvement", "p", "p_holm", "rank", "better", "worse", "tied")
+    wanted = ("improvement", "p", "p_holm", "smallest_p", "rank", "better", "worse", "tied")
     return table.assign(**{name: math.nan for name in wanted if name not in table})
 
 
@@ -216,7 +212,7 @@ def _over_baseline(chances: pd.DataFrame) -> pd.DataFrame:
 
 
 def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[str]) -> Grid:
-    """Methods by statistics, a section a budget."""
+    """Methods by statistics, a section a budget; p (Holm) stands where it can decide something."""
     headers = [
         "method",
         "diverged",
@@ -228,26 +224,36 @@ def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[
         "average rank",
     ]
     sections = [
-        Section(budget_title(budget), [_summary_texts(row) for row in part.to_dict("records")])
-        for budget, part in _blocks(table)
+        Section(
+            budget_title(budget),
+            [_summary_texts(row, decidable(part)) for row in part.to_dict("records")],
+        )
+        for budget, part in blocks_of(table)
     ]
     return Grid(label, caption, headers, sections, notes)
 
 
-def _summary_texts(row: dict) -> list[Text]:
+def _summary_texts(row: dict, decided: bool) -> list[Text]:
     tested = not math.isnan(row["p"])
+    corrected = decided and not math.isnan(row["p_holm"])
     texts = [
-        _label(row),
-        f"{row['diverged']}/{row['cells']}",
+        label_of(row),
+        _diverged_text(row),
         "1" if _is_baseline(row) else ratio_text(row["iqm"], row["low"], row["high"]),
         interval_text(*(row.get(f"improvement{end}", math.nan) for end in ("", "_low", "_high"))),
         f"{row['better']:.0f}/{row['worse']:.0f}/{row['tied']:.0f}" if tested else NO_CELL,
         number(row["p"], 2) if tested else NO_CELL,
-        number(row["p_holm"], 2) if tested else NO_CELL,
+        number(row["p_holm"], 2) if corrected else NO_CELL,
         NO_CELL if math.isnan(row["rank"]) else f"{row['rank']:.2f}",
     ]
-    significant = tested and row["p_holm"] < ALPHA
+    significant = corrected and row["p_holm"] < ALPHA
     return [Text(text, bold=significant and i == 6) for i, text in enumerate(texts)]
+
+
+def _diverged_text(row: dict) -> str:
+    """`1/27`, or `1/27, 3 inf` where a run that did not diverge has an infinite loss as well."""
+    more = f", {row['infinite']} inf" if row["infinite"] > row["diverged"] else ""
+    return f"{row['diverged']}/{row['cells']}{more}"
 
 
 def function_grid(table: pd.DataFrame, functions: pd.DataFrame, caption: str, label: str) -> Grid:
@@ -258,12 +264,12 @@ def function_grid(table: pd.DataFrame, functions: pd.DataFrame, caption: str, la
         for row in functions.to_dict("records")
     }
     sections = []
-    for budget, part in _blocks(table):
+    for budget, part in blocks_of(table):
         rows = []
         for row in part.to_dict("records"):
             place = (budget, row["method"], row["variant"])
             own = [known.get((*place, name)) for name in names]
-            rows.append([Text(_label(row)), *(Text(_function_text(row, cell)) for cell in own)])
+            rows.append([Text(label_of(row)), *(Text(_function_text(row, cell)) for cell in own)])
         sections.append(Section(budget_title(budget), rows))
     note = (
         "Geometric mean over seeds of the loss over the baseline's (LoRA's; the frozen backbone's "
@@ -284,117 +290,17 @@ def _is_baseline(row: dict) -> bool:
     return bool(row["method"] == row["baseline"])
 
 
-def _blocks(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    return sorted(table.groupby("budget"), key=lambda item: budget_order(item[0]))
-
-
-def _label(row: dict) -> str:
-    label = row_label(row["method"], row["variant"]) + STYLE * bool(row["reading"])
-    return label + OFF_BUDGET * bool(row["off_budget"])
-
-
 def ratio_text(value: float, low: float, high: float) -> str:
     """`0.970 [0.910, 1.02]` from logs."""
     with np.errstate(over="ignore"):
         return interval_text(*(float(np.exp(end)) for end in (value, low, high)))
 
 
-def interval_text(value: float, low: float, high: float) -> str:
-    """`0.970 [0.910, 1.02]`; the value alone where there is no interval."""
-    if math.isnan(value):
-        return NO_CELL
-    if math.isnan(low) or math.isnan(high):
-        return number(value)
-    return f"{number(value)} [{number(low)}, {number(high)}]"
-
-
-def _notes(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: str) -> list[str]:
-    fallback = sorted(
-        set(table.loc[table["baseline"] != BASELINE, "budget"]), key=budget_order
-    )  # blocks
-    notes = [
-        f"Loss ratio: {loss} over LoRA's on the same function and seed; the interquartile mean of "
-        "its logarithm over all functions and seeds. Below 1 is better than LoRA.",
-        "P: the share of seeds on which the row's loss is below LoRA's, ties half, averaged over "
-        "functions.",
-        f"In brackets 95 % intervals for new seeds on the same functions: {RESAMPLES:,} bootstrap "
-        "samples of n - 1 of n seeds within each function; none where a function has one seed. "
-        "An interval without width says that all seeds agree, not that the value is certain.",
-        *_narrow_note(table),
-        _test_note(table),
-        _rank_note(table),
-        "Diverged runs have loss inf: they come last in ranks and pairs, tie with each other, and "
-        "make an interquartile mean inf where they reach into the middle half.",
-    ]
-    if fallback:
-        notes.append(
-            f"No LoRA to stand beside in {', '.join(fallback)}: there the loss ratio is the loss "
-            "over the frozen backbone's, and nothing is tested."
-        )
-    if table["reading"].any():
-        notes.append(STYLE_NOTE)
-    if table["off_budget"].any():
-        notes.append(OFF_BUDGET_NOTE)
-    unlearnt = sorted(not_learnable(frame), key=function_order)
-    if unlearnt:
-        listed = ", ".join(map(function_title, unlearnt))
-        notes.append(f"Left out with all seeds, since {UNRESTRICTED} could not learn it: {listed}.")
-    alone = unpaired(cells)
-    if alone:
-        notes.append(f"Without LoRA's run, so not normalised: {'; '.join(alone)}.")
-    return [*notes, *flags(frame)]
-
-
-def _narrow_note(table: pd.DataFrame) -> list[str]:
-    functions = int(table["functions"].max())
-    if functions >= FEW:
-        return []
-    return [
-        f"With {functions} function{'s' * (functions > 1)} they are narrower than they say: in "
-        "simulations, those of one function covered 73 % with 3 seeds and 92 % with 5, those of "
-        "two functions 76 to 93 %."
-    ]
-
-
-def _test_note(table: pd.DataFrame) -> str:
-    text = (
-        "p: Wilcoxon's signed-rank test over functions, two-sided and exact, on each function's "
-        "mean log ratio; Holm's correction within the block; bold below 0.05."
-    )
-    if "smallest_p" not in table or table["smallest_p"].isna().all():
-        return text
-    parts = []
-    for budget, part in _blocks(table[table["p"].notna()]):
-        smallest, tests = part["smallest_p"].min(), len(part)
-        parts.append(
-            f"{number(smallest, 2)} in {budget}, {number(min(1.0, tests * smallest), 2)} after the "
-            f"correction for {tests} test{'s' * (tests > 1)}"
-        )
-    return f"{text} The smallest p that so many functions allow: {'; '.join(parts)}."
-
-
-def _rank_note(table: pd.DataFrame) -> str:
-    text = (
-        "Average rank over functions (1 is the lowest loss), on cells that all adapters of the "
-        "block have finished."
-    )
-    if "friedman_p" not in table:
-        return text
-    parts = [
-        f"{budget} p {number(first['friedman_p'], 2)}, critical difference (Nemenyi, 5 %) "
-        f"{number(first['critical_difference'])} for {first['rows']:.0f} rows and "
-        f"{first['ranked_functions']:.0f} functions"
-        for budget, part in _blocks(table[table["friedman_p"].notna()])
-        for first in [part.iloc[0]]
-    ]
-    return f"{text} Friedman's test: {'; '.join(parts)}." if parts else text
-
-
 def _figures(
     table: pd.DataFrame, chances: pd.DataFrame, shares: pd.DataFrame
 ) -> Iterator[tuple[str, str, Figure]]:
     """Kind, budget and figure."""
-    for budget, block in _blocks(table):
+    for budget, block in blocks_of(table):
         yield "iqm", budget, iqm_figure(block)
         against = block[block["improvement"].notna()]
         if not against.empty:

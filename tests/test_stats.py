@@ -1,8 +1,10 @@
 """Statistics against plain loops and scipy, and the coverage of their intervals by simulation."""
 
+import io
 import itertools
 import math
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from made_up import STUDY, cell_of, summary_of, write_run
 from scipy import stats as scipy_stats
 
 from analysis import stats
+from analysis.render import NO_CELL
 from analysis.statistics.aggregates import (
     by_function,
     improvement,
@@ -21,7 +24,7 @@ from analysis.statistics.aggregates import (
     iqm,
     profiles,
 )
-from analysis.statistics.figures import ranks_figure
+from analysis.statistics.figures import iqm_figure, ranks_figure
 from analysis.statistics.intervals import (
     bootstrap_of_mean,
     contrast,
@@ -34,10 +37,13 @@ from analysis.statistics.ranks import (
     average_ranks,
     cliques,
     critical_difference,
+    decidable,
     function_ranks,
     holm,
     signed_rank_p,
 )
+from analysis.tuning import LEARNING_RATE, UNTUNED, tune
+from qlexp.functions import FUNCTIONS as NINE
 from qlexp.store import Store, write_folder
 
 FUNCTIONS = ("drop_wave", "matyas", "ackley", "levy", "griewank")
@@ -47,14 +53,22 @@ SEEDS = (0, 1, 2)
 VALUES = st.floats(-100, 100) | st.sampled_from([math.inf, -math.inf])
 
 
-def long_table(seed: int = 0, infinite: float = 0.1, ties: bool = False) -> pd.DataFrame:
-    """Random losses in two budgets, some runs diverged; with `ties` the losses are coarse."""
+def long_table(
+    seed: int = 0,
+    infinite: float = 0.1,
+    ties: bool = False,
+    functions: Sequence[str] = FUNCTIONS,
+) -> pd.DataFrame:
+    """Random losses in two budgets; with `ties` they are coarse.
+
+    Some are infinite: with seed 0 they lie above the ceiling, with the others the run diverged.
+    """
     draw, rows = np.random.default_rng(seed), []
     for budget, function, method, number in itertools.product(
-        ("equal_rank", "lora_r4"), FUNCTIONS, METHODS, SEEDS
+        ("equal_rank", "lora_r4"), functions, METHODS, SEEDS
     ):
         loss = float(draw.integers(1, 4) / 8 if ties else draw.lognormal(-3, 1))
-        diverged = method in ADAPTERS and draw.random() < infinite
+        lost = method in ADAPTERS and draw.random() < infinite
         rows.append(
             {
                 "budget": budget,
@@ -63,10 +77,11 @@ def long_table(seed: int = 0, infinite: float = 0.1, ties: bool = False) -> pd.D
                 "overrides": "",
                 "seed": number,
                 "run_id": f"{budget}-{function}-{method}-{number}",
-                "status": "diverged" if diverged else "done",
+                "status": "diverged" if lost and number else "done",
                 "error": None,
                 "frozen_loss": 2.0,
-                "test_loss": math.inf if diverged else loss,
+                "pretrain_r2": 0.9,
+                "test_loss": math.inf if lost else loss,
                 "test_r2": 0.9,
                 "reading": False,
                 "trainable_parameters": 1000,
@@ -79,6 +94,12 @@ def long_table(seed: int = 0, infinite: float = 0.1, ties: bool = False) -> pd.D
 def losses_of(frame: pd.DataFrame, budget: str, method: str) -> dict[tuple[str, int], float]:
     own = frame[(frame["budget"] == budget) & (frame["method"] == method)]
     return {(c.function, c.seed): c.test_loss for c in own.itertuples() if c.status != "missing"}
+
+
+def diverged_of(frame: pd.DataFrame, budget: str, method: str) -> list[str]:
+    """The function of each run that diverged."""
+    own = frame[(frame["budget"] == budget) & (frame["method"] == method)]
+    return [cell.function for cell in own.itertuples() if cell.status == "diverged"]
 
 
 def plain_ratio(loss: float, base: float) -> float:
@@ -232,7 +253,8 @@ def test_iqm_of_every_row(frame: pd.DataFrame) -> None:
         ratios = sorted(plain_ratio(losses[cell], base[cell]) for cell in losses)
         cut = len(ratios) // 4
         assert own.iqm == pytest.approx(plain_mean(ratios[cut : len(ratios) - cut]))
-        assert own.diverged == sum(map(math.isinf, losses.values()))
+        assert own.infinite == sum(map(math.isinf, losses.values()))
+        assert own.diverged == len(diverged_of(frame, own.budget, own.method))
         assert own.low <= own.iqm <= own.high
 
 
@@ -242,6 +264,8 @@ def test_by_function_agrees_with_scipy(frame: pd.DataFrame) -> None:
         pairs = [(losses[own.function, seed], base[own.function, seed]) for seed in SEEDS]
         ratios = [plain_ratio(*pair) for pair in pairs]
         assert own.mean == pytest.approx(plain_mean(ratios))
+        assert own.infinite == sum(math.isinf(loss) for loss, _ in pairs)
+        assert own.diverged == diverged_of(frame, own.budget, own.method).count(own.function)
         if np.isfinite(ratios).all() and np.ptp(ratios):
             limits = scipy_stats.ttest_1samp(ratios, 0.0).confidence_interval(0.95)
             assert (own.low, own.high) == pytest.approx(tuple(limits))
@@ -363,6 +387,32 @@ def test_tests_against_lora(frame: pd.DataFrame) -> None:
         assert sorted(block["p_holm"]) == pytest.approx(
             [min(1.0, 2 * smaller), min(1.0, max(2 * smaller, larger))]
         )
+
+
+def test_a_reading_is_not_among_the_tests(frame: pd.DataFrame) -> None:
+    marked = frame.assign(reading=frame["method"] == "dora")
+    cells, alone = (
+        paired(table, "test_loss") for table in (marked, frame[frame["method"] != "dora"])
+    )
+    table, whole = against_baseline(cells), paired(frame, "test_loss")
+    others = table[table["method"] != "dora"]
+    pd.testing.assert_frame_equal(others.reset_index(drop=True), against_baseline(alone))
+    dora, before = (
+        found[found["method"] == "dora"].drop(columns="p_holm")
+        for found in (table, against_baseline(whole))
+    )
+    pd.testing.assert_frame_equal(dora, before)
+    assert table.loc[table["method"] == "dora", "p_holm"].isna().all()
+    same([improvement(cells), average_ranks(cells)], [improvement(whole), average_ranks(whole)])
+
+
+def test_what_the_most_one_sided_losses_could_decide() -> None:
+    for functions, tests in itertools.product(range(1, 11), range(1, 20)):
+        p = signed_rank_p(np.arange(1.0, functions + 1))
+        corrected = holm([p] * tests)
+        table = pd.DataFrame({"p_holm": corrected, "smallest_p": p})
+        assert decidable(table) == (min(corrected) < 0.05)
+    assert not decidable(table.assign(p_holm=math.nan))
 
 
 def test_ranks_of_every_function(frame: pd.DataFrame) -> None:
@@ -589,6 +639,93 @@ def test_intervals_cover_what_they_say(seeds: int) -> None:
     assert (coverage < 1.0).all()
 
 
+# What is printed
+
+
+def ordered_table(few: Sequence[str] = FUNCTIONS) -> pd.DataFrame:
+    """Queryable is first, dora second, LoRA last; `few` are the second block's functions."""
+    frame = long_table(infinite=0.0, functions=list(NINE))
+    factors = frame["method"].map({"queryable": 1.0, "dora": 2.0}).fillna(4.0)
+    frame = frame.assign(test_loss=factors * (1 + frame["seed"]))
+    return frame[(frame["budget"] == "equal_rank") | frame["function"].isin(few)]
+
+
+def printed(frame: pd.DataFrame) -> tuple[dict[tuple[str, str], dict], list[str], pd.DataFrame]:
+    """The cells of the summary by section and row, its notes, and its long table."""
+    found = stats.compare(frame, paired(frame, "test_loss"), UNTUNED)
+    grid = found.grids("mine")[0]
+    rows = {
+        (section.title, own[0].text): dict(zip(grid.headers, own, strict=True))
+        for section in grid.sections
+        for own in section.rows
+    }
+    return rows, grid.notes, found.summary
+
+
+def note_with(notes: Sequence[str], text: str) -> str:
+    (note,) = (note for note in notes if text in note)
+    return note
+
+
+def test_what_too_few_functions_cannot_decide_is_not_printed() -> None:
+    rows, notes, table = printed(ordered_table())
+    known = rows["Equal rank", "queryable"]["p (Holm)"]
+    assert (known.text, known.bold) == ("0.0078", True)
+    hidden = rows["Equal count: LoRA's at rank 4", "queryable"]["p (Holm)"]
+    assert (hidden.text, hidden.bold) == (NO_CELL, False)
+    assert row(table, budget="lora_r4", method="queryable")["p_holm"] == pytest.approx(0.125)
+    note = note_with(notes, "Wilcoxon")
+    assert note.startswith("In lora_r4 no difference can be significant after the correction")
+    assert "In equal_rank" not in note
+
+
+def test_a_reading_is_printed_without_a_correction() -> None:
+    frame = ordered_table(list(NINE))
+    rows, notes, _ = printed(frame.assign(reading=frame["method"] == "queryable"))
+    for section in ("Equal rank", "Equal count: LoRA's at rank 4"):
+        own = rows[section, "queryable (style)"]
+        assert (own["p"].text, own["p (Holm)"].text) == ("0.0039", NO_CELL)
+        assert own["average rank"].text == "1.00"
+        assert not any(text.bold for text in own.values())
+        assert rows[section, "dora"]["p (Holm)"].text == "0.0039"  # of one test
+    assert "(style) are not among the tests" in note_with(notes, "Wilcoxon")
+
+
+@pytest.mark.parametrize(
+    ("functions", "wanted"), [(("levy", "matyas"), "none"), (tuple(NINE), "queryable")]
+)
+def test_rows_beyond_the_critical_difference_are_named(
+    functions: Sequence[str], wanted: str
+) -> None:
+    """Ranks 1, 2 and 3: two of them differ by 2, and two functions allow no less than 2.34."""
+    _, notes, _ = printed(ordered_table(functions))
+    note = note_with(notes, "Nemenyi")
+    assert note.endswith(f"LoRA's rank: equal_rank queryable; lora_r4 {wanted}.")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("loss", "text"), [(0.0, "0"), (math.inf, "inf")])
+def test_ratios_that_a_logarithmic_axis_cannot_show_are_written(loss: float, text: str) -> None:
+    frame = long_table(infinite=0.0)
+    frame = frame[frame["budget"].eq("lora_r4") & frame["method"].ne("lora")]
+    figure = iqm_figure(iqm(paired(frame.assign(test_loss=loss), "test_loss")))
+    figure.savefig(io.BytesIO())
+    (axis,) = figure.axes
+    assert [found.get_text() for found in axis.texts] == [text, text]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_wide_table_is_read_without_a_warning() -> None:
+    table = long_table()
+    trials = [table.assign(overrides=f"{LEARNING_RATE}={rate}") for rate in (1, 2)]
+    frame = pd.concat(trials, ignore_index=True).assign(validation_loss=1.0)
+    frame["run_id"] += frame["overrides"]
+    values = (1, 1.5, True, None)
+    more = {f"field_{i}": [values[i % 4]] * len(frame) for i in range(400)}
+    wide = pd.DataFrame({name: frame[name].tolist() for name in frame} | more)
+    assert len(paired(tune(wide)[0], "test_loss")) == len(paired(table, "test_loss"))
+
+
 # The command
 
 
@@ -637,9 +774,23 @@ def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -
     assert "| lora | 1/9 | 1 |" in text
     assert "shared\\_lora (style)" in text
     assert "frozen |" not in text
+    assert "was not checked" not in text
     table = pd.read_csv(tmp_path / "a" / STUDY / "stats.csv")
     assert set(table["method"]) == {"lora", "shared_lora", "queryable"}
     assert row(table, budget="lora_r4", method="lora")["diverged"] == 1
+
+
+def test_a_loss_above_the_ceiling_is_no_divergence(store: Store, tmp_path: Path) -> None:
+    summary = summary_of("matyas", "queryable", 0, test_loss=11.0)
+    (store.run_folder(summary["run_id"]) / "summary.json").unlink()
+    write_run(store, summary)
+    assert command(store, tmp_path) == 0
+    text = (tmp_path / STUDY / "stats.md").read_text().replace("\\", "")
+    assert "| queryable | 0/9, 1 inf |" in text
+    assert "| lora | 1/9 | 1 |" in text
+    assert "j have an infinite test_loss" in text
+    own = row(pd.read_csv(tmp_path / STUDY / "stats.csv"), budget="lora_r4", method="queryable")
+    assert (own["diverged"], own["infinite"]) == (0, 1)
 
 
 def test_another_loss_has_files_of_its_own(store: Store, tmp_path: Path) -> None:
@@ -685,6 +836,7 @@ def test_small_studies_have_what_they_can_have(
         methods == ["queryable"]
     )
     assert "nan" not in (folder / "stats.md").read_text()
+    assert "was not checked" in (folder / "stats.md").read_text()
 
 
 def test_a_study_of_references_alone_is_refused(store: Store, tmp_path: Path, capsys) -> None:

@@ -37,9 +37,9 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
 def iqm(cells: pd.DataFrame) -> pd.DataFrame:
     """The interquartile mean of the normalised loss of each row, over all functions and seeds.
 
-    Columns: budget, method, variant, reading, off_budget, baseline, functions, cells, diverged,
-    unpaired, iqm, low, high. `diverged` counts infinite losses; iqm, low and high are logs, NaN
-    without a value.
+    Columns: budget, method, variant, reading, off_budget, baseline, functions, cells, diverged
+    (runs), infinite (losses: theirs and those above the ceiling), unpaired, iqm, low, high (logs,
+    NaN without a value).
     """
     found = []
     for budget, block in blocks_of(cells):
@@ -61,7 +61,7 @@ def iqm(cells: pd.DataFrame) -> pd.DataFrame:
                     "baseline": own["baseline"].iloc[0],
                     "functions": len(values),
                     "cells": len(own),
-                    "diverged": int(np.isinf(own["loss"]).sum()),
+                    **_lost(own),
                     "unpaired": int(own["log_ratio"].isna().sum()),
                     "iqm": float(value),
                     "low": float(low),
@@ -71,10 +71,18 @@ def iqm(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def _lost(cells: pd.DataFrame) -> dict[str, int]:
+    return {
+        "diverged": int((cells["status"] == "diverged").sum()),
+        "infinite": int(np.isinf(cells["loss"]).sum()),
+    }
+
+
 def by_function(cells: pd.DataFrame) -> pd.DataFrame:
     """The mean normalised loss of each row on each function, with its t interval over seeds.
 
-    Columns: budget, method, variant, function, seeds, diverged, mean, low, high (logs).
+    Columns: budget, method, variant, function, seeds, diverged and infinite (as in `iqm`), mean,
+    low, high (logs).
     """
     found = []
     for budget, block in blocks_of(cells):
@@ -89,7 +97,7 @@ def by_function(cells: pd.DataFrame) -> pd.DataFrame:
                         "variant": row[1],
                         "function": function,
                         "seeds": len(part),
-                        "diverged": int(np.isinf(part["loss"]).sum()),
+                        **_lost(part),
                         "mean": interval.value,
                         "low": interval.low,
                         "high": interval.high,
@@ -103,7 +111,7 @@ def improvement(cells: pd.DataFrame) -> pd.DataFrame:
 
     The share of seeds on which X's loss is the lower one, paired by seed (rliable compares all
     pairs of seeds; here X and Y of one seed share backbone and samples), averaged over functions.
-    Two diverged runs are tied. Each pair of rows is compared where both have finished.
+    Two infinite losses are tied. Each pair of rows is compared where both have finished.
 
     Columns: budget, method, variant, other, other_variant, functions, cells, probability, low,
     high.
@@ -169,7 +177,8 @@ def profiles(cells: pd.DataFrame) -> pd.DataFrame:
     """Performance profiles (Dolan and Moré 2002, arXiv cs/0102001).
 
     The share of cells in which a row's loss is at most `factor` times that of the cell's best row,
-    averaged over functions; a diverged run is within no factor. Over the cells that all rows share.
+    averaged over functions; an infinite loss is within no factor. Over the cells that all rows
+    share.
 
     Columns: budget, method, variant, factor, share, low, high.
     """

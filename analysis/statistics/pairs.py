@@ -7,10 +7,11 @@ near 0, and at or below it where full fine-tuning is not the best. Below 0 is be
 -0.01 is about 1 % lower. A block in which a row has no LoRA to stand beside is normalised by
 the frozen backbone's loss instead, which every run's summary holds (`frozen_loss`).
 
-Rules for what is not a finite number: a diverged run has loss inf and comes last. Its normalised
-loss is inf, or -inf where LoRA alone diverged; where both did, or both losses are 0, the two are
-tied at 0. An `extended_mean` is infinite as soon as one of its values is; inf and -inf cancel one
-by one, and where as many are left of each, which is none, the finite values decide.
+Rules for what is not a finite number: a diverged run has loss inf and comes last, and so does one
+whose loss lies above the ceiling. Its normalised loss is inf, or -inf where LoRA's alone is
+infinite; where both are, or both losses are 0, the two are tied at 0. An `extended_mean` is
+infinite as soon as one of its values is; inf and -inf cancel one by one, and where as many are left
+of each, which is none, the finite values decide.
 """
 
 import numpy as np
@@ -35,8 +36,8 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
 
     Columns: budget, method, variant, reading (whether the method's formula is partly a reading),
     off_budget (whether the count lies further than `COUNT_TOLERANCE` from LoRA's), function, seed,
-    run_id, loss (inf where diverged), baseline ("lora" or "frozen", one a budget), log_ratio (NaN
-    where the baseline has no such cell).
+    run_id, status, loss (inf where diverged or above the ceiling), baseline ("lora" or "frozen",
+    one a budget), log_ratio (NaN where the baseline has no such cell).
     """
     frame = frame.assign(variant=variants(frame))
     cells = finished(frame)
@@ -46,9 +47,10 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     reading = cells["reading"].eq(True) if "reading" in cells else False
     off = off_budget(cells["trainable_parameters"], cells["reference_parameters"])
     cells = cells.assign(reading=reading, off_budget=off, loss=cells[loss].astype(float))
+    names = ["budget", *ROW, "reading", "off_budget", *CELL, "run_id", "status", "loss"]
+    cells = cells[[*names, "frozen_loss"]]  # a wide table is slow to join
     parts = [_with_baseline(part) for _, part in cells.groupby("budget", sort=False)]
-    marks, values = ("reading", "off_budget"), ("loss", "baseline", "log_ratio")
-    names = ["budget", *ROW, *marks, *CELL, "run_id", *values]
+    names += ["baseline", "log_ratio"]
     return (pd.concat(parts) if parts else cells.reindex(columns=names))[names]
 
 

@@ -4,7 +4,8 @@ The unit here is the function. Seeds of one function share it: a method that sui
 it with every seed, so (function, seed) cells are no independent evidence for "better on functions
 like these", and a test over them would call chance among nine functions significant. Each function
 therefore gives one number, a mean over its seeds. The price is resolution: with F functions no p
-value is below 2 / 2^F (0.0039 for nine), and Holm multiplies that by the number of methods.
+value is below 2 / 2^F (0.0039 for nine), and Holm multiplies that by the number of tests. So a
+method whose formula is partly a reading, which claims leave out, is not among them.
 """
 
 import math
@@ -25,22 +26,26 @@ ALPHA = 0.05
 def against_baseline(cells: pd.DataFrame) -> pd.DataFrame:
     """Wilcoxon's signed-rank test of each row against LoRA, Holm-corrected within a block.
 
+    A row whose formula is partly a reading has a p of its own, outside of the correction.
+
     On the functions' mean normalised losses. Signed ranks, because one function can hold a tenfold
     difference where the others hold a tenth, and because an infinite difference is then simply the
     largest.
 
     Columns: budget, method, variant, functions, better, worse, tied (functions), mean (of the
-    functions' means, a log), p, p_holm, smallest_p (2 / 2^F). Blocks without LoRA have no rows.
+    functions' means, a log), p, p_holm (NaN for a reading), smallest_p (2 / 2^F). Blocks without
+    LoRA have no rows.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for budget, block in blocks_of(cells[cells["baseline"] == BASELINE]):
-        tested: list[dict[str, Any]] = []
+        family: list[dict[str, Any]] = []
         for row in rows_of(block[block["method"] != BASELINE]):
-            values = groups(cells_of(block, row), "log_ratio")
-            means = np.array([extended_mean(own) for own in values])
+            own = cells_of(block, row)
+            values = groups(own, "log_ratio")
+            means = np.array([extended_mean(seeds) for seeds in values])
             if not len(means):
                 continue
-            tested.append(
+            found.append(
                 {
                     "budget": budget,
                     "method": row[0],
@@ -51,12 +56,25 @@ def against_baseline(cells: pd.DataFrame) -> pd.DataFrame:
                     "tied": int((means == 0).sum()),
                     "mean": float(extended_mean(means)),
                     "p": signed_rank_p(means),
+                    "p_holm": math.nan,
                     "smallest_p": min(1.0, 2.0 ** (1 - len(means))),
                 }
             )
-        corrected = holm([row["p"] for row in tested])
-        found += [{**row, "p_holm": p} for row, p in zip(tested, corrected, strict=True)]
+            if not own["reading"].any():
+                family.append(found[-1])
+        for tested, p in zip(family, holm([one["p"] for one in family]), strict=True):
+            tested["p_holm"] = p
     return pd.DataFrame(found)
+
+
+def decidable(tests: pd.DataFrame) -> bool:
+    """Whether a corrected p of one block can fall below `ALPHA`.
+
+    Args:
+        tests: rows of `against_baseline`.
+    """
+    family = tests[tests["p_holm"].notna()]
+    return bool(len(family) * family["smallest_p"].min() < ALPHA)
 
 
 def signed_rank_p(differences: np.ndarray) -> float:
@@ -87,7 +105,7 @@ def function_ranks(block: pd.DataFrame) -> pd.DataFrame:
     """The rank of each row on each function, 1 the best; a column (method, variant).
 
     Rows are ranked in each cell that all have finished, the ranks averaged over a function's seeds
-    and ranked again. So nothing but the order of losses counts: diverged runs share the last
+    and ranked again. So nothing but the order of losses counts: infinite ones share the last
     ranks of their cell, ties the mean of theirs.
     """
     in_cells = common(block).rank(axis=1)

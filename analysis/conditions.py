@@ -12,7 +12,9 @@ import pandas as pd
 from analysis.overrides import joined, settings_of
 from qlexp.errors import UsageError
 
-_SHARED = re.compile(r"(data|shift|function|backbone|pretrain_optimizer|trainer\.pretrain)\b")
+_SHARED = re.compile(
+    r"(data|shift|function|backbone|(optimizer@)?pretrain_optimizer|trainer\.pretrain)\b|trainer$"
+)
 _BACKBONE = re.compile(r"backbone\b")
 
 

@@ -75,7 +75,7 @@ class Flow:
         return float(_mean_where(whole != 0, _ratio(outside, whole)))
 
     def _mean(self, value: Callable[[Array], Array], scale: str) -> Array:
-        return _mean_where(self.norms.any(1), value(self.scaled(scale)))
+        return _mean_where((self.norms != 0).any(1), value(self.scaled(scale)))
 
 
 def _mean_where(chosen: NDArray[np.bool_], values: Array) -> Array:

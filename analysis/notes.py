@@ -209,6 +209,8 @@ def setting_notes(frame: pd.DataFrame) -> list[str]:
         f"{label} {'/'.join(map(_plain, _distinct(frame, column, gaps=True))) or 'unknown'}"
         for label, column in _SETTINGS
     ]
+    if places := _distinct(frame, "config.shift.places"):
+        settings.insert(-1, f"strength and rotation of each target {'/'.join(places)}")
     steps = [int(count) for count in _distinct(frame, "steps") if count]
     settings.insert(-1, f"adaptation updates {_counts(tuple(steps))}")
     unique = done.drop_duplicates("run_id")

@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,16 +38,16 @@ class Group:
     stage: str  # pretrain or adapt
     configs: tuple[Config, ...]
 
-    @property
+    @cached_property
     def identities(self) -> list[str]:
         """Run ids, or backbone ids in the pretraining stage, lane by lane."""
         return [IDENTITY[self.stage](config) for config in self.configs]
 
-    @property
+    @cached_property
     def store(self) -> Store:
         return Store(self.configs[0].store)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The same for the same lanes in the same order."""
         return hashlib.sha256("/".join([self.stage, *self.identities]).encode()).hexdigest()[:16]

@@ -55,6 +55,8 @@ def test_the_best_row_is_that_of_its_condition(tmp_path: Path) -> None:
         ),
         ("backbone.depth=2; shift=none", False, "shift=none"),
         ("trainer.pretrain.epochs=5; trainer.adapt.epochs=5", True, "trainer.pretrain.epochs=5"),
+        ("optimizer@pretrain_optimizer=soap", True, "optimizer@pretrain_optimizer=soap"),
+        ("trainer=smoke; optimizer=soap", True, "trainer=smoke"),
         ("method.data=1; budget.rank=2; instruction.control=empty; shifty=1", True, ""),
         ("", True, ""),
     ],

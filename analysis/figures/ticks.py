@@ -1,11 +1,11 @@
 """The ticks of logarithmic axes."""
 
 import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullFormatter
-from numpy.typing import NDArray
 
 _FEWEST, _MOST = 3, 6
 _EVEN = MaxNLocator(_MOST - 1, steps=[1, 2, 5, 10], min_n_ticks=_FEWEST)
@@ -16,15 +16,15 @@ class LogTicks(Locator):
     """Three to seven ticks: powers of ten (every second, third... of many); where fewer than three
     are in view, 1 and 3 of a decade, then 1, 2 and 5, then even steps."""
 
-    def __call__(self) -> NDArray[np.float64]:
+    def __call__(self) -> Sequence[float]:
         assert self.axis is not None
         low, high = self.axis.get_view_interval()
         return self.tick_values(low, high)
 
-    def tick_values(self, vmin: float, vmax: float) -> NDArray[np.float64]:
+    def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         low, high = sorted((vmin, vmax))
         if not 0 < low < high < math.inf:
-            return np.array([])
+            return []
         decades = np.arange(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         for leads in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
             ticks = _within(np.outer(10.0**decades, leads).ravel(), low, high)
@@ -33,16 +33,16 @@ class LogTicks(Locator):
         return _within(_EVEN.tick_values(low, high), low, high)
 
 
-def _within(ticks: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+def _within(ticks: Iterable[float], low: float, high: float) -> list[float]:
     slack = 1 + 1e-9
-    return ticks[(ticks >= low / slack) & (ticks <= high * slack)]
+    return [tick for tick in ticks if low / slack <= tick <= high * slack]
 
 
 def number_text(value: float, _: int | None = None) -> str:
     """`0.05`, `300`, and below 0.001 or from 100,000 on `5×10⁻⁴`, without markup."""
     if value == 0 or 1e-3 * (1 - 1e-9) <= abs(value) < 1e5:
         return f"{value:g}"
-    lead, _, exponent = f"{value:e}".partition("e")
+    lead, exponent = f"{value:e}".split("e")
     power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
     return power if float(lead) == 1 else f"{float(lead):g}×{power}"
 

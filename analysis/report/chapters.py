@@ -137,7 +137,10 @@ def gradient_flow(study: Study) -> Chapter | None:
         return None
     return Chapter(
         "Gradient flow",
-        grids=[gradients.gradient_grid(blocks, study.frame, study.name)],
+        grids=[
+            gradients.gradient_grid(blocks, study.frame, study.name),
+            *gradients.pair_grids(blocks, study.name),
+        ],
         pictures=list(gradients.pictures(blocks, study.name)),
     )
 

@@ -19,9 +19,9 @@ has a gradient. Runs of a method and of LoRA that share function, seed and froze
 compared in pairs: by the ratio of their mean norms and the difference of their evenness.
 
 Means are over functions of the means over seeds. Intervals are those of
-`analysis.statistics.intervals`, for new seeds on the same functions; of evenness and of shares on
-the logit (`analysis.flow.Interval.within_unit`), of ratios on the logarithm. Diverged runs are left
-out and named. A study with missing or failed cells is refused unless `--allow-missing` is given.
+`analysis.statistics.intervals`, for new seeds on the same functions; of norms and their ratios on
+the logarithm (`analysis.flow.Interval`), of evenness and of shares on the logit. Diverged runs are
+left out and named. A study with missing or failed cells is refused unless `--allow-missing` is given.
 """
 
 import argparse
@@ -190,9 +190,9 @@ def _pair_texts(row: Row, pairs: Pairs) -> list[Text]:
 def _notes(blocks: Blocks, frame: pd.DataFrame) -> list[str]:
     notes = [
         f"Means over functions of the means over {seed_list(frame['seed'])} and the recorded "
-        "updates of a run; in brackets 95 % intervals (Welch's t; of evenness on its logit, so "
-        "that they stay between 0 and 1) for new seeds on the same functions; none where a "
-        "function has one seed.",
+        "updates of a run; in brackets 95 % intervals (Welch's t; of norms on their logarithm, of "
+        "evenness on its logit) for new seeds on the same functions; none where a function has one "
+        "seed.",
         "Gradient norm: of a layer's trainable tensors together, before clipping. It depends on "
         "how a method is parametrised and on its number of parameters; √parameters is the root of "
         "the layer's trainable parameters.",

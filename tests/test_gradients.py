@@ -112,13 +112,16 @@ def row_of(samples: list[np.ndarray]) -> Row:
 def test_intervals_are_welchs_over_functions() -> None:
     draw = np.random.default_rng(5)
     one, other = (draw.normal(mean, scale, (3, 6)) for mean, scale in ((20.0, 1.0), (30.0, 2.0)))
-    found = row_of([one, other]).profile("norm")
-    np.testing.assert_allclose(found.mean, (one.mean(1) + other.mean(1)) / 2)
+    seeds = interval_over_functions([one.T, other.T])
     welch = scipy.stats.ttest_ind(one, -other, axis=1, equal_var=False).confidence_interval(0.95)
-    np.testing.assert_allclose((found.low, found.high), np.array(welch) / 2)
-    alone = row_of([one]).profile("norm")
+    np.testing.assert_allclose((seeds.low, seeds.high), np.array(welch) / 2)
+    alone = interval_over_functions([one.T])
     student = scipy.stats.ttest_1samp(one, 0.0, axis=1).confidence_interval(0.95)
     np.testing.assert_allclose((alone.low, alone.high), student)
+    profile = row_of([one, other]).profile("norm")
+    np.testing.assert_allclose(profile.mean, (one.mean(1) + other.mean(1)) / 2)
+    wanted = profile.mean * np.exp((seeds.high - seeds.mean) / seeds.mean)
+    np.testing.assert_allclose(profile.high, wanted)
 
 
 def test_intervals_of_equal_seeds_one_seed_and_no_number() -> None:
@@ -127,10 +130,9 @@ def test_intervals_of_equal_seeds_one_seed_and_no_number() -> None:
     single = row_of([np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])]).profile("norm")
     assert single.mean.tolist() == [2.0, 3.0]
     assert np.isnan([single.low, single.high]).all()
-    infinite = row_of([np.array([[1.0, math.inf], [1.0, 2.0]])]).profile("norm")
-    assert infinite.mean.tolist() == [math.inf, 1.5]
     half = scipy.stats.t.ppf(0.975, 1) * 0.5
-    assert infinite.high.tolist() == pytest.approx([math.inf, 1.5 + half])
+    pair = row_of([np.array([[1.0, 2.0]])]).profile("norm")
+    assert pair.high.tolist() == pytest.approx([1.5 * math.exp(half / 1.5)])
     gap = row_of([np.array([[1.0, math.nan], [1.0, 2.0]])]).profile("norm")
     assert np.isnan(gap.mean).tolist() == [True, False]
 
@@ -148,6 +150,25 @@ def test_intervals_of_shares_stay_between_0_and_1(groups: list[np.ndarray]) -> N
     assert found.mean - 1e-12 <= found.high <= 1
     mirrored = interval_over_functions([1 - group for group in groups]).within_unit()
     assert mirrored.high == pytest.approx(1 - found.low, abs=1e-6)
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=3, max_size=6))
+def test_intervals_of_norms_stay_above_0(values: list[float]) -> None:
+    plain = interval_over_functions([np.array(values)])
+    found = plain.above_zero()
+    assert 0 < found.low <= found.mean <= found.high
+    assert math.log(found.high / found.mean) == pytest.approx(
+        (plain.high - plain.mean) / plain.mean, abs=1e-9
+    )
+    assert found.mean / found.low == pytest.approx(found.high / found.mean)
+
+
+def test_an_interval_of_one_seed_has_no_limits_above_0_either() -> None:
+    found = interval_over_functions([np.array([2.0])]).above_zero()
+    assert found.mean == 2.0
+    assert np.isnan([found.low, found.high]).all()
+    none = interval_over_functions([np.zeros(3)]).above_zero()
+    assert (none.low, none.mean, none.high) == (0.0, 0.0, 0.0)
 
 
 def test_the_interval_of_evenness_is_that_of_its_logit() -> None:

@@ -21,7 +21,8 @@ compared in pairs: by the ratio of their mean norms and the difference of their 
 Means are over functions of the means over seeds. Intervals are those of
 `analysis.statistics.intervals`, for new seeds on the same functions; of norms and their ratios on
 the logarithm (`analysis.flow.Interval`), of evenness and of shares on the logit. Diverged runs are
-left out and named. A study with missing or failed cells is refused unless `--allow-missing` is given.
+left out and named. A study with missing or failed cells is refused unless `--allow-missing` is
+given.
 """
 
 import argparse

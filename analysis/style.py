@@ -3,7 +3,8 @@
 A method has one colour in all figures. More than a dozen cannot be told apart by colour alone, so
 each method also belongs to a group, and rows of two groups, or two variants of a method, never have
 both the same dashes and the same marker. Rows that share both have colours that are far apart, for
-the colour-blind too (`tests/test_looks.py`), and every colour has a contrast of 3 on white.
+the colour-blind too (`tests/test_looks.py`), and every colour has a contrast of 3 on white and on
+the report's dark page (where black turns white).
 """
 
 import re
@@ -30,22 +31,22 @@ _COLOURS = (
         "dora": "#c68700",
         "shared_lora": "#08a05a",
         "queryable": "#b52a00",
-        "instruction_queryable": "#8a1f8a",
+        "instruction_queryable": "#904890",
         "full": "#000000",
     },
     {
         "rslora": "#169ce1",
-        "vera": "#0f5c5c",
+        "vera": "#9018fc",
         "vb_lora": "#7d7a1a",
         "lily": "#d95a95",
-        "mix_lora": "#6b3410",
+        "mix_lora": "#905448",
         "moe_lora": "#6a55d0",
     },
     {
-        "doran": "#6b3410",
+        "doran": "#905448",
         "rep_lora": "#6a55d0",
         "hyra": "#169ce1",
-        "text_to_lora": "#0f5c5c",
+        "text_to_lora": "#9018fc",
         "prior_only": "#d95a95",
         "query_only": "#7d7a1a",
     },

@@ -23,8 +23,8 @@ def inline_svg(figure: Figure, name: str) -> str:
     Every id begins with `name`, so that figures of one page do not meet. Metadata, namespaces and
     the style sheet (which would hold for the whole page) are left out. Black is painted in the text
     colour around the figure and white in its `--paper`. The class `adapts` says that all other
-    colours have a contrast of `LEAST_CONTRAST` on `DARK_PAGE`: those of some methods have not, even
-    on black, and their figures keep white paper.
+    colours have a contrast of `LEAST_CONTRAST` on `DARK_PAGE`, as those of methods do; a figure
+    with another, such as a dark end of a colour map, keeps white paper.
     """
     file = StringIO()
     save_svg(figure, file)

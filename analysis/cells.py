@@ -36,6 +36,8 @@ _NEEDED = [
 COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
 OFF_BUDGET = "†"
 
+RowName = tuple[str, str]  # method, variant
+
 
 def off_budget(count: pd.Series, reference: pd.Series) -> pd.Series:
     """Whether trainable parameters lie further than `COUNT_TOLERANCE` from LoRA's, elementwise.
@@ -142,6 +144,17 @@ def build_blocks(frame: pd.DataFrame, loss: str) -> list[Block]:
         (row.method, row.variant): row for block in blocks for row in block.rows if row.is_reference
     }
     return [_with_best(_with_references(block, everywhere)) for block in blocks]
+
+
+def rows_of(frame: pd.DataFrame) -> list[RowName]:
+    """The rows of cells that have the column `variant`, in the order of the tables."""
+    names = set(zip(frame["method"], frame["variant"], strict=True))
+    return sorted(names, key=lambda name: (method_order(name[0]), name[1]))
+
+
+def cells_of(frame: pd.DataFrame, row: RowName) -> pd.DataFrame:
+    """The cells of one row."""
+    return frame[(frame["method"] == row[0]) & (frame["variant"] == row[1])]
 
 
 def variants(frame: pd.DataFrame) -> pd.Series:

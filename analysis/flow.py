@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import entr, expit, logit
 
-from analysis.figures.rows import RowName, cells_of, rows_of
+from analysis.cells import RowName, cells_of, rows_of
 from analysis.load import layer_columns, load_curves
 from analysis.names import row_label
 from analysis.statistics.intervals import NO_INTERVAL, contrast

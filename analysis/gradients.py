@@ -39,10 +39,10 @@ from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.flow import SCALES, THIRDS, Interval, Row, load_rows
 from analysis.flow_pairs import Pairs, beside_lora
 from analysis.load import finished, seed_list
-from analysis.names import budget_order, budget_title, row_label
-from analysis.notes import flags, number, setting_notes
+from analysis.names import budget_order, budget_title
+from analysis.notes import diverged_note, flags, interval_text, number, setting_notes
 from analysis.outputs import Picture, write_csv, write_markdown, write_pictures
-from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render import Grid, Section, Text
 from analysis.statistics.pairs import BASELINE
 from analysis.style import figure_style
 from qlexp.errors import UsageError
@@ -151,10 +151,7 @@ def _texts(row: Row) -> list[Text]:
 
 
 def _interval_text(value: Interval) -> str:
-    mean, low, high = (float(part) for part in (value.mean, value.low, value.high))
-    if np.isnan(mean):
-        return NO_CELL
-    return number(mean) + ("" if np.isnan(low) else f" [{number(low)}, {number(high)}]")
+    return interval_text(float(value.mean), float(value.low), float(value.high))
 
 
 def pair_grids(blocks: Blocks, study: str) -> list[Grid]:
@@ -203,20 +200,7 @@ def _notes(blocks: Blocks, frame: pd.DataFrame) -> list[str]:
         "gradient have neither. Outside layers: the share of the whole squared norm that belongs "
         "to no layer, such as a shared bank's.",
     ]
-    return [*notes, *_left_out(frame), *flags(frame), *setting_notes(frame)]
-
-
-def _left_out(frame: pd.DataFrame) -> list[str]:
-    """A note that names the runs that diverged, or none."""
-    cells = frame.assign(variant=variants(frame))
-    cells = cells[cells["status"] == "diverged"]
-    listed = [
-        f"{row_label(method, variant)} on {function} ({budget}), {seed_list(group['seed'])}"
-        for (budget, function, method, variant), group in cells.groupby(
-            ["budget", "function", "method", "variant"], sort=False
-        )
-    ]
-    return [f"Diverged and left out: {'; '.join(listed)}."] if listed else []
+    return [*notes, *diverged_note(frame), *flags(frame), *setting_notes(frame)]
 
 
 def _third_sizes(blocks: Blocks) -> str:

@@ -12,6 +12,7 @@ from analysis.cells import (
     Estimate,
     backbones,
     not_learnable,
+    variants,
     weak_backbones,
 )
 from analysis.conditions import conditions
@@ -23,6 +24,7 @@ from analysis.names import (
     function_order,
     function_title,
     method_order,
+    row_label,
 )
 from analysis.render import NO_CELL
 from qlexp.store import FINISHED
@@ -165,6 +167,19 @@ def flags(frame: pd.DataFrame) -> list[str]:
 def unchecked(frame: pd.DataFrame) -> list[str]:
     """That functions may not be learnable, where full fine-tuning has no run to tell."""
     return [] if UNRESTRICTED in set(finished(frame)["method"]) else [UNCHECKED]
+
+
+def diverged_note(frame: pd.DataFrame) -> list[str]:
+    """A note that names the runs that diverged where they are left out, or none."""
+    cells = frame.assign(variant=variants(frame))
+    cells = cells[cells["status"] == "diverged"]
+    listed = [
+        f"{row_label(method, variant)} on {function} ({budget}), {seed_list(group['seed'])}"
+        for (budget, function, method, variant), group in cells.groupby(
+            ["budget", "function", "method", "variant"], sort=False
+        )
+    ]
+    return [f"Diverged and left out: {'; '.join(listed)}."] if listed else []
 
 
 def shift_notes(frame: pd.DataFrame) -> list[str]:

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from analysis.cells import variants
-from analysis.figures.rows import cells_of, rows_of
-from analysis.load import finished, seed_list
-from analysis.names import budget_order, row_label
+from analysis.cells import cells_of, rows_of, variants
+from analysis.load import finished
+from analysis.names import budget_order
+from analysis.notes import diverged_note
 from analysis.tasks import target_values
 from qlexp.adapters.queryable import Queryable
 from qlexp.config import Config
@@ -139,15 +139,7 @@ def queryable_cells(frame: pd.DataFrame, study: str) -> pd.DataFrame:
 
 def left_out(frame: pd.DataFrame) -> list[str]:
     """A note that names the queryable runs that diverged, or none."""
-    cells = _queryable(frame.assign(variant=variants(frame)))
-    cells = cells[cells["status"] == "diverged"]
-    listed = [
-        f"{row_label(method, variant)} on {function} ({budget}), {seed_list(group['seed'])}"
-        for (budget, function, method, variant), group in cells.groupby(
-            ["budget", "function", "method", "variant"], sort=False
-        )
-    ]
-    return [f"Diverged and left out: {'; '.join(listed)}."] if listed else []
+    return diverged_note(_queryable(frame))
 
 
 def _queryable(frame: pd.DataFrame) -> pd.DataFrame:

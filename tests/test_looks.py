@@ -21,11 +21,12 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from analysis import style
+from analysis.cells import RowName
 from analysis.figures import gradients
 from analysis.figures.ablation import ablation_figure
 from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.figures.layout import text_width, wrapped
-from analysis.figures.rows import RowName, labels_of, line_of, look_of
+from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import LogTicks, number_text
 from analysis.flow import Interval, Row
 from analysis.report.svg import DARK_PAGE, LEAST_CONTRAST, contrast

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from analysis.cells import RowName, cells_of, rows_of
 from analysis.figures.contours import Array
 from analysis.figures.layout import add_legend, add_remarks, text_width, wrapped
-from analysis.figures.rows import RowName, cells_of, labels_of, line_of, look_of, rows_of
+from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.names import function_order, function_title
 from analysis.overrides import joined, number_in

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis import transfer
+from analysis.cells import cells_of, rows_of
 from analysis.figures.contours import Array
-from analysis.figures.rows import cells_of, rows_of
 from analysis.load import finished
 from analysis.names import function_order, function_title, row_label
 from analysis.statistics.intervals import contrast

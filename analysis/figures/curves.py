@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.cells import variants
+from analysis.cells import RowName, cells_of, rows_of, variants
 from analysis.figures.layout import add_legend, add_remarks
-from analysis.figures.rows import RowName, cells_of, labels_of, line_of, look_of, rows_of
+from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.load import finished, load_curves
 from analysis.names import function_order, function_title

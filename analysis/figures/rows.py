@@ -3,25 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from matplotlib.lines import Line2D
 
+from analysis.cells import RowName
 from analysis.load import SEPARATOR
-from analysis.names import method_order, row_label
+from analysis.names import row_label
 from analysis.style import mark, method_colour, method_group
-
-RowName = tuple[str, str]  # method, variant
-
-
-def rows_of(frame: pd.DataFrame) -> list[RowName]:
-    """The rows of cells that have the column `variant`, in the order of the tables."""
-    names = set(zip(frame["method"], frame["variant"], strict=True))
-    return sorted(names, key=lambda name: (method_order(name[0]), name[1]))
-
-
-def cells_of(frame: pd.DataFrame, row: RowName) -> pd.DataFrame:
-    """The cells of one row."""
-    return frame[(frame["method"] == row[0]) & (frame["variant"] == row[1])]
 
 
 def labels_of(rows: Sequence[RowName]) -> dict[RowName, str]:

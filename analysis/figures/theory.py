@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.rows import RowName, cells_of, line_of, look_of, rows_of
+from analysis.cells import RowName, cells_of, rows_of
+from analysis.figures.rows import line_of, look_of
 from analysis.names import budget_title
 
 BOUND: dict[str, Any] = {"linestyle": (0, (1.0, 1.2)), "linewidth": 1.0}

@@ -12,7 +12,7 @@ from itertools import combinations, permutations
 import numpy as np
 import pandas as pd
 
-from analysis.figures.rows import cells_of, rows_of
+from analysis.cells import cells_of, rows_of
 from analysis.names import budget_order
 from analysis.statistics.intervals import bootstrap_of_mean, contrast, stratified_bootstrap
 from analysis.statistics.pairs import CELL, ROW, common, extended_mean, groups

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from analysis.figures.rows import cells_of, labels_of, line_of, look_of, rows_of
+from analysis.cells import cells_of, rows_of
+from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.names import FROZEN
 from analysis.statistics.pairs import BASELINE

@@ -17,8 +17,7 @@ of each, which is none, the finite values decide.
 import numpy as np
 import pandas as pd
 
-from analysis.cells import not_learnable, off_budget, variants
-from analysis.figures.rows import rows_of
+from analysis.cells import not_learnable, off_budget, rows_of, variants
 from analysis.load import finished
 from analysis.names import FROZEN, REFERENCES, row_label
 

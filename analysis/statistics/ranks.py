@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.figures.rows import cells_of, rows_of
+from analysis.cells import cells_of, rows_of
 from analysis.statistics.aggregates import blocks_of
 from analysis.statistics.pairs import BASELINE, common, extended_mean, groups
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.flow import Array, Flow, Interval, Row, interval_over_functions
-from analysis.statistics.pairs import BASELINE, log_ratio
+from analysis.statistics.pairs import BASELINE, log_ratio, partner_of
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def beside_lora(row: Row, rows: Sequence[Row]) -> Pairs:
 
 def _lora_for(row: Row, rows: Sequence[Row]) -> Row | None:
     known = {other.name[1]: other for other in rows if other.name[0] == BASELINE}
-    alone = next(iter(known.values())) if len(known) == 1 else None
-    return known.get(row.name[1], alone)
+    partner = partner_of(row.name[1], known)
+    return None if partner is None else known[partner]
 
 
 def _place(flow: Flow) -> tuple[str, int, str]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from analysis.cells import (
@@ -53,6 +54,12 @@ def interval_text(value: float, low: float, high: float) -> str:
     if math.isnan(low):
         return number(value)
     return f"{number(value)} [{number(low)}, {number(high)}]"
+
+
+def ratio_text(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """`0.970 [0.910, 1.02]`, as `interval_text`, from logarithms."""
+    with np.errstate(over="ignore"):
+        return interval_text(*(float(np.exp(end)) for end in (value, low, high)))
 
 
 def spread(values: list[float]) -> str:

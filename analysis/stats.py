@@ -24,7 +24,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -36,7 +35,7 @@ from analysis.names import (
     function_order,
     function_title,
 )
-from analysis.notes import interval_text, number
+from analysis.notes import interval_text, number, ratio_text
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.statistics.aggregates import blocks_of, by_function, improvement, iqm, profiles
@@ -288,12 +287,6 @@ def _function_text(row: dict, cell: dict | None) -> str:
 def _is_baseline(row: dict) -> bool:
     """Whether a row is what its block is divided by: its ratio is 1 by definition."""
     return bool(row["method"] == row["baseline"])
-
-
-def ratio_text(value: float, low: float, high: float) -> str:
-    """`0.970 [0.910, 1.02]` from logs."""
-    with np.errstate(over="ignore"):
-        return interval_text(*(float(np.exp(end)) for end in (value, low, high)))
 
 
 def _figures(

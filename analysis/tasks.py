@@ -7,7 +7,7 @@ at the test points of its own task, with the variance of the noise added as in a
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -57,17 +57,11 @@ def limits(problem: Problem, noise: float) -> Limits:
     latest, unknown = np.empty((tasks + 1, tasks)), np.empty(tasks)
     for task in range(tasks):
         x = test.x[test.target == task]
-        targets = np.stack([target_values(problem, turn, x) for turn in range(tasks)])
+        targets = np.stack([problem.target(x, turn) for turn in range(tasks)])
         learnt = np.stack([problem.source(x), *targets])  # (T + 1, n)
         latest[:, task] = np.square(targets[task] - learnt).mean(1)
         unknown[task] = np.square(targets[task] - targets.mean(0)).mean()
     return Limits(latest + noise**2, float(unknown.mean()) + noise**2)
-
-
-def target_values(problem: Problem, turn: int, x: Array) -> Array:
-    """Clean standardised values (n,) of one of the targets served, at scaled points (n, 2)."""
-    own = replace(problem.adapt, shifts=problem.adapt.shifts[turn:])
-    return replace(problem, adapt=own).target(x)
 
 
 def _config_part(run: pd.Series, name: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from analysis.cells import cells_of, rows_of, variants
 from analysis.load import finished
 from analysis.names import budget_order
 from analysis.notes import diverged_note
-from analysis.tasks import target_values
 from qlexp.adapters.queryable import Queryable
 from qlexp.config import Config
 from qlexp.errors import UsageError
@@ -71,7 +70,7 @@ class Trained:
 
     def surface(self, x: Array, target: int) -> Array:
         """A target's clean standardised values (n,) at points x (n, 2)."""
-        return target_values(self.problem, target, x)
+        return self.problem.target(x, target)
 
     def untrained(self, store: Store) -> "Trained":
         """The same run before its first update: the stored backbone, and the adapter as drawn.

@@ -25,7 +25,7 @@ from analysis.conditions import is_shared
 from analysis.load import finished
 from analysis.names import FROZEN, function_title, row_label
 from analysis.overrides import joined, number_in, order, settings_of, swept
-from analysis.statistics.pairs import BASELINE
+from analysis.statistics.pairs import BASELINE, partner_of
 from qlexp.errors import UsageError, unknown_name
 
 LEARNING_RATE = "trainer.adapt.learning_rate"
@@ -205,8 +205,8 @@ def _beside_lora(kept: pd.DataFrame, budgets: Collection[str]) -> pd.DataFrame:
 
 def _reference(counts: Mapping[str, float], overrides: str, old: float) -> float:
     """The count of the LoRA to stand beside, from those on one function by their overrides."""
-    alone = next(iter(counts.values())) if len(counts) == 1 else old
-    return old if math.isnan(old) else counts.get(overrides, alone)
+    partner = partner_of(overrides, counts)
+    return old if partner is None or math.isnan(old) else counts[partner]
 
 
 def _require_equal_numbers(parts: Sequence[tuple[_Key, pd.DataFrame]]) -> None:

@@ -67,12 +67,12 @@ class Problem:
         values = _raw_values(self.function, x, self.source_coefficients)
         return (values - self.mean) / self.deviation
 
-    def target(self, x: Array) -> Array:
-        """The clean standardised target, the first of several, at scaled points: (n, 2) -> (n,)."""
-        first = self.adapt.shifts[0]
-        moved = _shifted(self.function.name, self.source_coefficients, first)
+    def target(self, x: Array, turn: int = 0) -> Array:
+        """The clean standardised target, of several the one at `turn`: points (n, 2) -> (n,)."""
+        shift = self.adapt.shifts[turn]
+        moved = _shifted(self.function.name, self.source_coefficients, shift)
         values = _raw_values(self.function, x, moved)
-        return rotate((values - self.mean) / self.deviation, x[:, 0], first.rotation)
+        return rotate((values - self.mean) / self.deviation, x[:, 0], shift.rotation)
 
     def raw(self, values: Array) -> Array:
         """Standardised values in the function's own units."""

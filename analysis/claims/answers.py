@@ -7,12 +7,11 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out
-from analysis.claims.measures import ratio
 from analysis.claims.paper import CLAIMS
 from analysis.claims.rules import LITTLE, UNDECIDED, Answer, Claim, LackingError, verdict
 from analysis.load import incomplete
 from analysis.names import budget_order, budget_title
-from analysis.notes import unchecked
+from analysis.notes import ratio_text, unchecked
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.statistics.intervals import Interval
 from analysis.tuning import Tuning
@@ -40,8 +39,10 @@ def _answer(claim: Claim, evidence: Evidence) -> Answer:
     runs = tuple(dict.fromkeys(finding.runs))
     found = verdict(claim, finding.effect, finding.part)
     remarks = [finding.remark] if finding.remark else []
-    if finding.part is not None:
-        remarks.append(f"the ratio in that part itself: {_with_limits(finding.part)}")
+    if (part := finding.part) is not None:
+        remarks.append(
+            f"the ratio in that part itself: {ratio_text(part.value, part.low, part.high)}"
+        )
     if finding.effect.low == finding.effect.high and math.isfinite(finding.effect.low):
         remarks.append("all seeds agree, which gives no interval")
     elif math.isnan(finding.effect.low):
@@ -129,13 +130,13 @@ def _not_asked(blocks: Mapping[tuple[str, ...], Sequence[Answer]]) -> list[str]:
 
 def _texts(answer: Answer) -> list[Text]:
     claim, effect = answer.claim, answer.effect
-    half = half_width(effect)
+    low, high = (ratio_text(end) for end in (effect.low, effect.high))
     texts = [
         f"{claim.text} ({claim.source.removeprefix(PAPER)})",
         answer.verdict,
-        ratio(effect.value),
-        NO_CELL if math.isnan(effect.low) else f"{ratio(effect.low)} to {ratio(effect.high)}",
-        NO_CELL if math.isnan(half) else ratio(half),
+        ratio_text(effect.value),
+        NO_CELL if math.isnan(effect.low) else f"{low} to {high}",
+        ratio_text(half_width(effect)),
         f"{1 / claim.smallest:.2f} to {claim.smallest:.2f}"
         if claim.rule == LITTLE
         else f"at least {claim.smallest:.2f}",
@@ -144,12 +145,6 @@ def _texts(answer: Answer) -> list[Text]:
         answer.remark or NO_CELL,
     ]
     return [Text(text, bold=i == 1 and answer.verdict != UNDECIDED) for i, text in enumerate(texts)]
-
-
-def _with_limits(effect: Interval) -> str:
-    if math.isnan(effect.low):
-        return ratio(effect.value)
-    return f"{ratio(effect.value)} [{ratio(effect.low)}, {ratio(effect.high)}]"
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:

@@ -17,7 +17,7 @@ from analysis.cells import off_budget
 from analysis.claims.evidence import LOSS, NETWORK, Evidence
 from analysis.claims.rules import Finding, LackingError
 from analysis.names import function_title
-from analysis.notes import number
+from analysis.notes import number, ratio_text
 from analysis.statistics.intervals import Interval, contrast
 from analysis.statistics.pairs import extended_mean, log_ratio
 
@@ -253,7 +253,7 @@ def _agreement(cells: pd.DataFrame, column: str) -> str:
     means = cells.groupby("function")[column].agg(lambda own: float(extended_mean(own.to_numpy())))
     if len(means) < 2:
         return ""
-    ends = (f"{ratio(means[name])} ({function_title(name)})" for name in _ends(means))
+    ends = (f"{ratio_text(means[name])} ({function_title(name)})" for name in _ends(means))
     above = f"above 1 on {(means > 0).sum()} of {len(means)} functions"
     return f"{above}, {' to '.join(ends)}"
 
@@ -261,12 +261,6 @@ def _agreement(cells: pd.DataFrame, column: str) -> str:
 def _ends(means: pd.Series) -> tuple[str, str]:
     ranked = means.sort_values(kind="stable").index
     return ranked[0], ranked[-1]
-
-
-def ratio(log: float) -> str:
-    """`1.05` from a logarithm."""
-    with np.errstate(over="ignore"):
-        return number(float(np.exp(log)))
 
 
 def _on(pairs: pd.DataFrame, functions: list[str]) -> pd.DataFrame:

@@ -14,6 +14,8 @@ infinite as soon as one of its values is; inf and -inf cancel one by one, and wh
 of each, which is none, the finite values decide.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -56,9 +58,8 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
 def _with_baseline(part: pd.DataFrame) -> pd.DataFrame:
     """The cells of one budget with their baseline and normalised loss."""
     own = part[part["method"] == BASELINE]
-    known = sorted(own["variant"].unique())
-    alone = known[0] if len(known) == 1 else None
-    partner = part["variant"].where(part["variant"].isin(known), alone)
+    known = own["variant"].unique()
+    partner = part["variant"].map(lambda variant: partner_of(variant, known))
     if partner.isna().any():
         return part.assign(
             baseline=FROZEN, log_ratio=log_ratio(part["loss"], part["frozen_loss"].astype(float))
@@ -67,6 +68,13 @@ def _with_baseline(part: pd.DataFrame) -> pd.DataFrame:
     wanted = pd.MultiIndex.from_arrays([partner, part["function"], part["seed"]])
     base = losses.reindex(wanted).to_numpy(float)
     return part.assign(baseline=BASELINE, log_ratio=log_ratio(part["loss"], base))
+
+
+def partner_of(variant: str, known: Collection[str]) -> str | None:
+    """Which of LoRA's `known` rows a row stands beside: that of its variant, or the only one."""
+    if variant in known:
+        return variant
+    return next(iter(known)) if len(known) == 1 else None
 
 
 def log_ratio(loss: pd.Series | np.ndarray, base: pd.Series | np.ndarray) -> np.ndarray:

@@ -102,7 +102,8 @@ def ablation_tables(
     Raises:
         UsageError: the study's runs do not have that loss.
     """
-    cells = with_loss(frame, loss)
+    wide = [name for name in frame if name.startswith(("config.", "versions."))]
+    cells = with_loss(frame.drop(columns=wide), loss)  # a wide table is slow to group
     points, changes = estimates(cells, axes), effects(cells, list(axes))
     tables = [(ablation_grid(frame, points, axes, loss, study), points)]
     if not changes.empty:

@@ -242,7 +242,8 @@ def not_learnable(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
 
     Of targets in sequence each counts as it stood when it was learnt, not as later ones left it.
     """
-    full = frame[frame["method"] == UNRESTRICTED]
+    needed = ["function", "seed", "status", "test_loss", "test_r2", "task_losses"]
+    full = frame.loc[frame["method"] == UNRESTRICTED, [name for name in needed if name in frame]]
     full = full.assign(learnt_r2=[_learnt_r2(run) for run in full.to_dict("records")])
     return _by_function(full[full["learnt_r2"] < 0], "learnt_r2")
 

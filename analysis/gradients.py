@@ -20,7 +20,7 @@ compared in pairs: by the ratio of their mean norms and the difference of their 
 
 Means are over functions of the means over seeds. Intervals are those of
 `analysis.statistics.intervals`, for new seeds on the same functions; of norms and their ratios on
-the logarithm (`analysis.flow.Interval`), of evenness and of shares on the logit. Diverged runs are
+the logarithm (`analysis.flow.intervals`), of evenness and of shares on the logit. Diverged runs are
 left out and named. A study with missing or failed cells is refused unless `--allow-missing` is
 given.
 """
@@ -36,8 +36,11 @@ import pandas as pd
 from analysis.cells import variants
 from analysis.cli import exit_code, parser, read_study, writing
 from analysis.figures.gradients import depth_figure, flow_figure
-from analysis.flow import SCALES, THIRDS, Interval, Row, load_rows
-from analysis.flow_pairs import Pairs, beside_lora
+from analysis.flow.intervals import Interval
+from analysis.flow.load import load_rows
+from analysis.flow.measures import SCALES, THIRDS
+from analysis.flow.pairs import Pairs, beside_lora
+from analysis.flow.rows import Row
 from analysis.load import finished, seed_list
 from analysis.names import budget_order, budget_title
 from analysis.notes import diverged_note, flags, interval_text, number, setting_notes
@@ -144,8 +147,8 @@ def gradient_grid(blocks: Blocks, frame: pd.DataFrame, study: str) -> Grid:
 
 def _texts(row: Row) -> list[Text]:
     numbers = [row.size(scale) for scale in SCALES] + [row.evenness(scale) for scale in SCALES]
-    parts = [number(share) for share in (*row.thirds().mean, row.elsewhere_share)]
-    runs, diverged = len(row.flows), row.diverged.total()
+    parts = [number(share) for share in (*row.thirds().mean, row.outside)]
+    runs, diverged = len(row.runs), row.diverged.total()
     count = f"{runs} of {runs + diverged}" if diverged else str(runs)
     return [Text(text) for text in [row.label, count, *map(_interval_text, numbers), *parts]]
 
@@ -159,7 +162,7 @@ def pair_grids(blocks: Blocks, study: str) -> list[Grid]:
     headers = ["method", "pairs", *(f"{title}: ratio" for title in SCALES.values())]
     headers += ["evenness: difference", "evenness / √parameters: difference"]
     found = {
-        budget: [(row, pairs) for row in rows if (pairs := beside_lora(row, rows)).runs]
+        budget: [(row, pairs) for row in rows if len((pairs := beside_lora(row, rows)).runs)]
         for budget, rows in blocks.items()
     }
     sections = [
@@ -216,7 +219,7 @@ def method_cells(blocks: Blocks) -> pd.DataFrame:
             "method": row.name[0],
             "overrides": row.name[1],
             "function": function,
-            "runs": len(part.flows),
+            "runs": len(part.runs),
             "diverged": part.diverged.total(),
             **{
                 f"{what}{suffix}": value
@@ -232,8 +235,8 @@ def method_cells(blocks: Blocks) -> pd.DataFrame:
                 for suffix, value in _columns(part.thirds()).items()
                 for index, third in enumerate(THIRDS)
             },
-            "outside_layers_share": part.elsewhere_share,
-            **_pair_columns(pairs if function == ALL else pairs.only(function)),
+            "outside_layers_share": part.outside,
+            **_pair_columns(pairs if function == ALL else pairs.on(function)),
         }
         for budget, rows in blocks.items()
         for row in rows
@@ -266,23 +269,28 @@ def layer_cells(blocks: Blocks) -> pd.DataFrame:
             "overrides": row.name[1],
             "function": function,
             "layer": layer,
-            "parameters": int(part.flows[0].parameters[layer]),
-            **{
-                f"{scale}{suffix}": value[layer]
-                for scale in SCALES
-                for suffix, value in _columns(part.profile(scale)).items()
-            },
+            "parameters": int(part.parameters[0, layer]),
+            **{name: values[layer] for name, values in profiles.items()},
         }
         for budget, rows in blocks.items()
         for row in rows
         for function, part in _parts(row)
+        for profiles in [_profiles(part)]
         for layer in range(part.depth)
     )
 
 
+def _profiles(row: Row) -> dict[str, np.ndarray]:
+    return {
+        f"{scale}{suffix}": values
+        for scale in SCALES
+        for suffix, values in _columns(row.profile(scale)).items()
+    }
+
+
 def _parts(row: Row) -> Iterator[tuple[str, Row]]:
     """The row on each function, and on all of them."""
-    yield from ((function, row.only(function)) for function in row.functions)
+    yield from ((function, row.on(function)) for function in row.functions)
     yield ALL, row
 
 

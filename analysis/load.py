@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 from analysis.names import budget_order, function_order, method_order
 from qlexp.errors import UsageError
-from qlexp.store import FINISHED, Cell, Store, read_curves
+from qlexp.store import FINISHED, Cell, Store
 
 LOSSES = (
     "post_train_loss",
@@ -64,7 +63,6 @@ _NUMBERS = (
     "seconds",
 )
 _PLACE = re.compile(r"[+~]*(experiment|hydra|store|study|tracking)\b")
-_LAYER = "gradient_norm.layer_"
 SEPARATOR = "; "  # between the overrides of a cell
 _LISTED = 20  # the most cells that an error names
 
@@ -180,39 +178,6 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
             f"{store.run_folder(identity)} and run the study again."
         ) from error
     return row
-
-
-def load_curves(store: Store, identity: str, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The recorded curves of a stored run, one row a recorded update.
-
-    Args:
-        columns: what is read beside `step`; none: all that there is.
-
-    Raises:
-        UsageError: they are not readable, or lack `step` or one of `columns`.
-    """
-    try:
-        wanted = ["step", *columns]
-        curves = read_curves(store.run_folder(identity), wanted if columns else None)
-        if missing := set(wanted).difference(curves):
-            raise KeyError(", ".join(sorted(missing)))
-        if not all(map(is_numeric_dtype, curves.dtypes)):
-            raise ValueError("not all columns are numbers")
-        return curves
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"The curves of run {identity} are not readable ({error}): delete "
-            f"{store.run_folder(identity)} and run the study again."
-        ) from error
-
-
-def layer_columns(curves: pd.DataFrame) -> list[str]:
-    """The columns of a run's curves that hold a layer's gradient norm, first layer to last.
-
-    What belongs to a layer; a bank that all layers share has no depth and is not counted.
-    """
-    names = [name for name in curves if name.startswith(_LAYER)]
-    return sorted(names, key=lambda name: int(name.removeprefix(_LAYER)))
 
 
 def _flatten(values: Mapping[str, Any], prefix: str, row: dict[str, Any]) -> None:

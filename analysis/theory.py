@@ -31,8 +31,8 @@ import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
 
 from analysis.cli import exit_code, parser, read_study, writing
+from analysis.curves import load_curves
 from analysis.figures.theory import theory_figure
-from analysis.load import load_curves
 from analysis.names import budget_title, row_label
 from analysis.norms import changes, routes_by_strength
 from analysis.notes import flags, number, setting_notes
@@ -129,7 +129,7 @@ def look_through_training(store: Store, cells: pd.DataFrame) -> tuple[pd.DataFra
         config = replace(stored_config(store, cell["run_id"]), device="auto", compile=False)
         own, loss = _replayed(config, store)
         rows += [{**cell[_CELL].to_dict(), **columns} for columns in own]
-        stored = load_curves(store, cell["run_id"], ["loss"])["loss"].iloc[-1]
+        stored = load_curves(store, cell["run_id"], ["loss"])["loss"][-1]
         notes.append(
             f"{row_label(method, cell['variant'])} on {cell['function']}, seed {cell['seed']}, "
             f"{cell['budget']}: the last training loss was {number(stored, 6)} and is "

@@ -28,7 +28,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from analysis.flow import layer_parameters
+from analysis.flow.load import layer_parameters
 from analysis.names import REFERENCES
 from benchmarks.report import publish
 from qlexp.config import plain, register_schema, resolve

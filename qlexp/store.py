@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 from filelock import FileLock
+from pyarrow import Table
 from pyarrow.parquet import ParquetFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -208,11 +209,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def read_curves(folder: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The recorded curves of a run, one row a recorded update; of `columns` those that it has."""
+def read_curves(folder: Path) -> pd.DataFrame:
+    """The recorded curves of a run, one row a recorded update."""
+    return read_curve_table(folder).to_pandas(use_threads=False)
+
+
+def read_curve_table(folder: Path, columns: Sequence[str] | None = None) -> Table:
+    """The recorded curves of a run, of `columns` those that it has."""
     # threads, of which prefetching is one, cost more than such a file
     with ParquetFile(folder / "curves.parquet", pre_buffer=False) as file:
-        return file.read(columns, use_threads=False).to_pandas(use_threads=False)
+        return file.read(columns, use_threads=False)
 
 
 def lane_tensors(parameters: Mapping[str, Tensor], lane: int) -> dict[str, Tensor]:

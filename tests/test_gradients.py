@@ -3,6 +3,8 @@
 import math
 import shutil
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +17,13 @@ from hypothesis import strategies as st
 from matplotlib.colors import LogNorm
 
 from analysis import gradients
+from analysis.cells import RowName
 from analysis.figures.gradients import depth_figure, flow_figure
-from analysis.flow import (
-    Flow,
-    Interval,
-    Row,
-    evenness,
-    interval_over_functions,
-    layer_parameters,
-    load_rows,
-    shares,
-    thirds,
-)
-from analysis.flow_pairs import beside_lora
+from analysis.flow.intervals import Interval, interval_over_functions
+from analysis.flow.load import layer_parameters, load_rows
+from analysis.flow.measures import THIRDS, evenness, measures, shares, thirds
+from analysis.flow.pairs import beside_lora
+from analysis.flow.rows import Row
 from analysis.load import finished, load_study
 from qlexp.execute import stored_config
 from qlexp.store import Store, read_curves, read_tensors
@@ -35,16 +31,29 @@ from qlexp.store import Store, read_curves, read_tensors
 NORMS = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=12).map(np.array)
 
 
-def flow(
-    norms: np.ndarray,
-    function: str = "levy",
-    seed: int = 0,
-    backbone: str = "",
-    elsewhere: np.ndarray | None = None,
-) -> Flow:
-    outside = np.zeros((len(norms), 0)) if elsewhere is None else elsewhere
-    steps, parameters = np.arange(len(norms)), np.full(norms.shape[1], 4.0)
-    return Flow(function, seed, backbone, steps, norms, outside, parameters)
+@dataclass
+class Flow:
+    """The norms (R, layers) of one run, and those of modules outside the layers, (R, modules)."""
+
+    norms: np.ndarray
+    function: str = "levy"
+    seed: int = 0
+    backbone: str = ""
+    elsewhere: np.ndarray = field(default_factory=lambda: np.zeros((1, 0)))
+
+
+def row_with(flows: Sequence[Flow], name: RowName = ("lora", "")) -> Row:
+    """A row of these runs, with four parameters a layer."""
+    places = pd.DataFrame(
+        [(flow.function, flow.seed, flow.backbone) for flow in flows],
+        columns=["function", "seed", "backbone_id"],
+    )
+    norms = np.stack([flow.norms for flow in flows])
+    outside = [np.square(f.elsewhere).sum(1) + np.zeros(len(f.norms)) for f in flows]
+    parameters = np.full((len(flows), norms.shape[2]), 4.0)
+    return Row.measured(
+        name, places, np.arange(norms.shape[1]), norms, np.array(outside), parameters
+    )
 
 
 @pytest.mark.parametrize("layers", [2, 8, 32])
@@ -77,7 +86,7 @@ def test_shares_of_nothing_are_unknown(row: list[float]) -> None:
 
 def test_a_picture_of_several_depths_says_so() -> None:
     shallow, deep = (
-        Row((name, ""), [flow(np.ones((2, layers)), seed=seed) for seed in range(2)])
+        row_with([Flow(np.ones((2, layers)), seed=seed) for seed in range(2)], (name, ""))
         for name, layers in (("lora", 2), ("queryable", 5))
     )
     _, mixed = gradients.pictures({"equal_rank": [shallow, deep]}, "x")
@@ -89,24 +98,50 @@ def test_a_picture_of_several_depths_says_so() -> None:
 
 def test_updates_without_a_gradient_have_no_evenness_and_no_shares() -> None:
     still = np.zeros(2)
-    known = flow(np.array([still, [3.0, 4.0], still]), elsewhere=np.array([[2.0], [5.0], [0.0]]))
-    alone = flow(known.norms[1:2], elsewhere=known.elsewhere[1:2])
-    assert known.evenness("norm") == alone.evenness("norm") > 0
-    assert known.thirds().tolist() == alone.thirds().tolist()
-    assert known.elsewhere_share == pytest.approx((1 + 1 / 2) / 2)
-    assert known.size("norm") == pytest.approx(7 / 6)
-    never = flow(np.zeros((2, 2)))
-    assert np.isnan([never.evenness("norm"), never.elsewhere_share, *never.thirds()]).all()
+    norms, outside = np.array([still, [3.0, 4.0], still]), np.array([4.0, 25.0, 0.0])
+    known = measures(norms[None], outside[None], np.ones((1, 2)))
+    alone = measures(norms[None, 1:2], outside[None, 1:2], np.ones((1, 2)))
+    assert known["evenness_norm"] == alone["evenness_norm"] > 0
+    assert all(known[name] == alone[name] for name in THIRDS)
+    assert known["outside"] == pytest.approx((1 + 1 / 2) / 2)
+    assert known["norm"] == pytest.approx(7 / 6)
+    never = measures(np.zeros((1, 2, 2)), np.zeros((1, 2)), np.ones((1, 2)))
+    assert {name for name, values in never.items() if np.isnan(values).all()} == {
+        *("evenness_norm", "evenness_rms", *THIRDS, "outside")
+    }
+
+
+@given(st.integers(0, 10**6))
+def test_measures_are_those_of_plain_loops(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    runs, records, layers = draw.integers((1, 1, 2), 6)
+    norms = draw.uniform(0.1, 9, (runs, records, layers)) * draw.integers(0, 2, (runs, records, 1))
+    outside, parameters = draw.uniform(0, 9, (runs, records)), draw.integers(1, 9, (runs, layers))
+    found = measures(norms, outside, parameters.astype(float))
+    for run in range(runs):
+        by_rms = norms[run] / np.sqrt(parameters[run])
+        for scale, values in (("norm", norms[run]), ("rms", by_rms)):
+            assert found[scale][run] == pytest.approx(float(values.mean()))
+            known = [float(evenness(row)) for row in values if row.any()]
+            expected = np.mean(known) if known else math.nan
+            assert found[f"evenness_{scale}"][run] == pytest.approx(expected, nan_ok=True)
+        parts = [thirds(row) for row in norms[run] if row.any()]
+        middle = np.mean(parts, axis=0)[1] if parts else math.nan
+        assert found["middle"][run] == pytest.approx(middle, nan_ok=True)
+        whole = [
+            (o, o + np.square(row).sum()) for o, row in zip(outside[run], norms[run], strict=True)
+        ]
+        assert found["outside"][run] == pytest.approx(np.mean([o / w for o, w in whole]))
 
 
 def row_of(samples: list[np.ndarray]) -> Row:
     """A row with the norms (layers, seeds) of each function, one update a run."""
     flows = [
-        flow(norms[None], f"function {index}", seed)
+        Flow(norms[None], f"function {index}", seed)
         for index, part in enumerate(samples)
         for seed, norms in enumerate(part.T)
     ]
-    return Row(("lora", ""), flows)
+    return row_with(flows)
 
 
 def test_intervals_are_welchs_over_functions() -> None:
@@ -193,34 +228,31 @@ def test_the_interval_of_evenness_is_that_of_its_logit() -> None:
 
 def test_every_mean_is_over_functions_first() -> None:
     """Three seeds of norm 1 on one function weigh as much as one seed of norm 9 on another."""
-    flows = [flow(np.ones((1, 2)), "levy", seed, elsewhere=np.zeros((1, 1))) for seed in range(3)]
-    flows.append(flow(np.full((1, 2), 9.0), "matyas", elsewhere=np.full((1, 1), 9.0)))
-    row = Row(("lora", ""), flows)
+    flows = [Flow(np.ones((1, 2)), "levy", seed) for seed in range(3)]
+    flows.append(Flow(np.full((1, 2), 9.0), "matyas", elsewhere=np.full((1, 1), 9.0)))
+    row = row_with(flows)
     assert row.size("norm").mean == row.profile("norm").mean[0] == 5
-    assert row.heat().tolist() == [[5, 5]]
-    assert row.elsewhere_share == pytest.approx((0 + 1 / 3) / 2)
-
-
-def rows_in_pairs(draw: np.random.Generator) -> tuple[Row, Row]:
-    """LoRA and a method that follows it, on two functions, with runs that have no partner."""
-    lora, own = [], []
-    for function, seeds in (("levy", 3), ("matyas", 4)):
-        for seed in range(seeds):
-            norms = draw.uniform(1.0, 9.0, (2, 4))
-            lora.append(flow(norms, function, seed, f"{function} {seed}"))
-            norms = 2 * norms * draw.uniform(0.9, 1.1, (2, 4))
-            own.append(flow(norms, function, seed, f"{function} {seed}"))
-    other = flow(np.ones((2, 4)), "levy", 0, "another")
-    return Row(("lora", ""), lora[:-1]), Row(("queryable", ""), [other, *reversed(own)])
+    assert row.heat.tolist() == [[5, 5]]
+    assert row.outside == pytest.approx((0 + 1 / 3) / 2)
 
 
 def test_pairs_with_lora_are_those_of_plain_loops() -> None:
-    lora, own = rows_in_pairs(np.random.default_rng(3))
+    """LoRA and a method that follows it, on two functions, with runs that have no partner."""
+    draw = np.random.default_rng(3)
+    loras, owns = [], []
+    for function, seeds in (("levy", 3), ("matyas", 4)):
+        for seed in range(seeds):
+            norms = draw.uniform(1.0, 9.0, (2, 4))
+            loras.append(Flow(norms, function, seed, f"{function} {seed}"))
+            norms = 2 * norms * draw.uniform(0.9, 1.1, (2, 4))
+            owns.append(Flow(norms, function, seed, f"{function} {seed}"))
+    loras, owns = loras[:-1], [Flow(np.ones((2, 4)), "levy", 0, "another"), *reversed(owns)]
+    lora, own = row_with(loras), row_with(owns, ("queryable", ""))
     pairs = beside_lora(own, [lora, own])
     logs: dict[str, list[float]] = {"levy": [], "matyas": []}
     evener: dict[str, list[float]] = {"levy": [], "matyas": []}
-    for one in own.flows:
-        for other in lora.flows:
+    for one in owns:
+        for other in loras:
             if one.backbone == other.backbone:  # which names function and seed
                 logs[one.function].append(math.log(one.norms.mean() / other.norms.mean()))
                 means = [np.mean([evenness(norms) for norms in f.norms]) for f in (one, other)]
@@ -236,29 +268,29 @@ def test_pairs_with_lora_are_those_of_plain_loops() -> None:
         expected = [(one.mean() + other.mean()) / 2, welch.low / 2, welch.high / 2]
         np.testing.assert_allclose((found.mean, found.low, found.high), power(expected))
     assert pairs.ratio("rms").mean == pytest.approx(float(pairs.ratio("norm").mean))
-    alone = pairs.only("levy")
+    alone = pairs.on("levy")
     assert alone.ratio("norm").mean == pytest.approx(math.exp(np.mean(logs["levy"])))
 
 
 def test_lora_is_taken_of_the_same_variant_or_is_the_only_one() -> None:
-    def row(method: str, variant: str, backbone: str = "") -> Row:
-        return Row((method, variant), [flow(np.ones((1, 2)), backbone=backbone)])
+    def row(method: str, variant: str, backbone: str = "", norm: float = 1.0) -> Row:
+        return row_with([Flow(np.full((1, 2), norm), backbone=backbone)], (method, variant))
 
-    alone, own, deep = row("lora", ""), row("queryable", "x=1"), row("lora", "x=1")
-    assert beside_lora(own, [own, alone]).runs == [(own.flows[0], alone.flows[0])]
-    assert beside_lora(own, [alone, deep, own]).runs[0][1] is deep.flows[0]
-    assert not beside_lora(row("queryable", "x=2"), [alone, deep, own]).runs
-    assert not beside_lora(row("queryable", "", "other"), [alone]).runs
-    assert not beside_lora(alone, [alone, own]).runs
-    assert not beside_lora(own, [own]).runs
+    alone, own, deep = row("lora", ""), row("queryable", "x=1"), row("lora", "x=1", norm=5.0)
+    assert beside_lora(own, [own, alone]).runs["norm_lora"].tolist() == [1.0]
+    assert beside_lora(own, [alone, deep, own]).runs["norm_lora"].tolist() == [5.0]
+    assert beside_lora(row("queryable", "x=2"), [alone, deep, own]).runs.empty
+    assert beside_lora(row("queryable", "", "other"), [alone]).runs.empty
+    assert beside_lora(alone, [alone, own]).runs.empty
+    assert beside_lora(own, [own]).runs.empty
     unknown = beside_lora(own, [own]).ratio("norm")
     assert np.isnan([unknown.mean, unknown.low, unknown.high]).all()
 
 
 def test_a_row_counts_what_lies_outside_the_layers() -> None:
     norms, elsewhere = np.array([[3.0, 0.0], [1.0, 1.0]]), np.array([[4.0], [math.sqrt(2)]])
-    row = Row(("lora", ""), [flow(norms, elsewhere=elsewhere)])
-    assert row.elsewhere_share == pytest.approx((16 / 25 + 1 / 2) / 2)
+    row = row_with([Flow(norms, elsewhere=elsewhere)])
+    assert row.outside == pytest.approx((16 / 25 + 1 / 2) / 2)
     assert row.evenness("norm").mean == pytest.approx(0.5)
     assert row.size("norm").mean == pytest.approx(1.25)
     assert row.size("rms").mean == pytest.approx(1.25 / 2)
@@ -280,10 +312,9 @@ def test_rows_are_those_of_plain_loops(studied: Store) -> None:
             norms = [table[f"gradient_norm.layer_{layer}"].to_numpy(float) for table in tables]
             means = [norm.mean() for norm in norms]
             assert row.profile("norm").mean[layer] == pytest.approx(np.mean(means))
-            np.testing.assert_allclose(row.heat()[:, layer], np.mean(norms, axis=0))
-        assert {flow.backbone for flow in row.flows} == {flow.backbone for flow in loras.flows}
-        outside = row.flows[0].elsewhere.shape[1]
-        assert outside == (0 if label == "lora" else 1)
+            np.testing.assert_allclose(row.heat[:, layer], np.mean(norms, axis=0))
+        assert set(row.runs["backbone_id"]) == set(loras.runs["backbone_id"])
+        assert (row.outside == 0) == (label == "lora")
 
 
 def test_parameters_are_counted_by_layer(studied: Store) -> None:
@@ -346,9 +377,9 @@ def test_figures_have_axes_with_names_and_one_scale(studied: Store) -> None:
     assert {(a.get_xlabel(), a.get_ylabel()) for a in panels} == {("update", "layer")}
     scales = [axis.collections[0].norm for axis in panels]
     assert all(isinstance(scale, LogNorm) for scale in scales)
-    heats = np.stack([row.heat() for row in rows])
+    heats = np.stack([row.heat for row in rows])
     assert {(s.vmin, s.vmax) for s in scales} == {(heats.min(), heats.max())}
-    np.testing.assert_allclose(panels[1].collections[0].get_array(), rows[1].heat().T)
+    np.testing.assert_allclose(panels[1].collections[0].get_array(), rows[1].heat.T)
     assert figure.axes[-1].get_ylabel() == "gradient norm"
     depth = depth_figure(rows, "title")
     assert [axis.get_xlabel() for axis in depth.axes] == ["layer"] * 2
@@ -409,9 +440,10 @@ def test_layers_that_begin_without_a_gradient_are_known_later(tmp_path: Path) ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         row = rows_of_study(store)["lily"]
-        assert not row.heat()[0].any()
+        assert not row.heat[0].any()
         assert 0 < row.evenness("rms").mean < 1
-    assert row.evenness("rms").mean == evenness(row.flows[0].scaled("rms")[1:]).mean()
+    rms = row.heat[1:] / np.sqrt(row.parameters)  # of one run
+    assert row.evenness("rms").mean == pytest.approx(evenness(rms).mean())
 
 
 def test_gradients_where_nothing_is_trained_are_refused(

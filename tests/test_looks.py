@@ -5,7 +5,6 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.colors
@@ -28,7 +27,7 @@ from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.figures.layout import text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import LogTicks, number_text
-from analysis.flow import Interval, Row
+from analysis.flow.rows import Row
 from analysis.report.svg import DARK_PAGE, LEAST_CONTRAST, contrast
 from analysis.statistics.figures import iqm_figure, profile_figure, ranks_figure
 from analysis.style import method_colour
@@ -162,27 +161,14 @@ def ablation_of(values: Sequence[str], rows: Sequence[RowName] = ROWS) -> Figure
     return ablation_figure(points_of(values, rows), "axis", axes, "test_loss", label)
 
 
-@dataclass(frozen=True)
-class Drawn(Row):
-    """A row of norms between 0.1 and 1."""
-
-    layers: int = 4
-    records: int = 5
-
-    @property
-    def steps(self) -> NDArray[np.int64]:
-        return np.arange(self.records)
-
-    def heat(self) -> NDArray[np.float64]:
-        return np.linspace(0.1, 1.0, self.records * self.layers).reshape(self.records, -1)
-
-    def profile(self, scale: str) -> Interval:
-        mean = self.heat().mean(0)
-        return Interval(mean, 0.9 * mean, 1.1 * mean)
-
-
 def flow_rows(names: Sequence[RowName], records: int = 5) -> list[Row]:
-    return [Drawn(name, [], records=records) for name in names]
+    """Rows of three runs with norms between 0.09 and 1.1."""
+    norms = np.linspace(0.1, 1.0, records * 4).reshape(records, 4)
+    norms = np.stack([0.9 * norms, norms, 1.1 * norms])
+    places = pd.DataFrame({"function": "levy", "seed": range(3), "backbone_id": ["a", "b", "c"]})
+    outside, parameters = np.zeros(norms.shape[:2]), np.ones((3, 4))
+    steps = np.arange(records)
+    return [Row.measured(name, places, steps, norms, outside, parameters) for name in names]
 
 
 def table_of(rows: Sequence[RowName]) -> pd.DataFrame:

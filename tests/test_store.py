@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 
 from qlexp import store as module
 from qlexp.errors import UsageError
-from qlexp.store import Cell, Store, read_curves, read_summary, read_tensors, write_folder
+from qlexp.store import (
+    Cell,
+    Store,
+    read_curve_table,
+    read_curves,
+    read_summary,
+    read_tensors,
+    write_folder,
+)
 
 CURVES = pd.DataFrame({"step": [0, 10], "loss": [1.5, math.nan]})
 TENSORS = {"adapter": {"layers.0.qkv.A": torch.arange(6.0).view(2, 3)}}
@@ -33,7 +41,9 @@ def test_a_folder_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert write_folder(folder, {"status": "done", "loss": 0.1}, CURVES, TENSORS)
     assert read_summary(folder) == {"status": "done", "loss": 0.1}
     pd.testing.assert_frame_equal(read_curves(folder), CURVES)
-    pd.testing.assert_frame_equal(read_curves(folder, ["step", "none"]), CURVES[["step"]])
+    pd.testing.assert_frame_equal(
+        read_curve_table(folder, ["step", "none"]).to_pandas(), CURVES[["step"]]
+    )
     assert torch.equal(
         read_tensors(folder / "adapter.safetensors")["layers.0.qkv.A"],
         TENSORS["adapter"]["layers.0.qkv.A"],

@@ -9,7 +9,8 @@ import pandas as pd
 
 from analysis.cells import not_learnable
 from analysis.claims.rules import LackingError
-from analysis.load import finished, layer_columns, load_curves
+from analysis.curves import layer_columns, load_curves
+from analysis.load import finished
 from analysis.statistics.pairs import log_ratio
 from qlexp.store import Store
 
@@ -154,6 +155,6 @@ def stored_norms(store: Store) -> Norms:
 
     def norms(run_id: str) -> np.ndarray:
         curves = load_curves(store, run_id)
-        return curves[layer_columns(curves)].to_numpy(float).mean(0)
+        return np.array([curves[name].mean() for name in layer_columns(curves)])
 
     return norms

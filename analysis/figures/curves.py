@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.cells import RowName, cells_of, rows_of, variants
+from analysis.curves import load_curves
 from analysis.figures.layout import add_legend, add_remarks
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
-from analysis.load import finished, load_curves
+from analysis.load import finished
 from analysis.names import function_order, function_title
 from qlexp.store import Store
 
@@ -99,13 +100,15 @@ def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[Ro
 
 def _losses(store: Store, runs: pd.DataFrame) -> pd.DataFrame:
     """Training loss by update, a column a seed; NaN from where it is not finite. Empty for none."""
-    columns = {}
-    for identity, seed in zip(runs["run_id"], runs["seed"], strict=True):
-        curve = load_curves(store, identity, ["loss"])
-        loss = pd.Series(curve["loss"].to_numpy(float), index=curve["step"].to_numpy())
-        if len(loss):
-            columns[seed] = loss.replace([np.inf, -np.inf], np.nan)
-    return pd.DataFrame(columns).sort_index()
+    curves = [load_curves(store, identity, ["loss"]) for identity in runs["run_id"]]
+    if not curves:
+        return pd.DataFrame()
+    steps, losses = (np.concatenate([own[name] for own in curves]) for name in ("step", "loss"))
+    seeds = np.repeat(runs["seed"].to_numpy(), [len(own["step"]) for own in curves])
+    long = pd.DataFrame({"step": steps, "seed": seeds, "loss": losses})
+    return long.pivot(index="step", columns="seed", values="loss").replace(
+        [np.inf, -np.inf], math.nan
+    )
 
 
 def _untrained(cells: pd.DataFrame) -> list[float]:

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.layout import add_legend, add_title, extra_height, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
-from analysis.flow import SCALES, Row
+from analysis.flow.measures import SCALES
+from analysis.flow.rows import Row
 from analysis.style import SEQUENTIAL
 
 COLUMNS = 3
@@ -26,7 +27,7 @@ def flow_figure(rows: Sequence[Row], title: str) -> Figure:
     Cells are paths; of a figure of more than `MOST_CELLS`, which grow to megabytes, they are
     pixels, `style.RASTER_PIXELS_PER_INCH` of them an inch, as the colour bar always is.
     """
-    heats = [np.ma.masked_invalid(row.heat()) for row in rows]
+    heats = [np.ma.masked_invalid(row.heat) for row in rows]
     heats = [np.ma.masked_less_equal(heat, 0.0) for heat in heats]
     known = np.concatenate([heat.compressed() for heat in heats] or [np.ones(1)])
     scale = LogNorm(*(known.min(), known.max()) if len(known) else (0.1, 1.0))

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from analysis.statistics.pairs import extended_mean
 
@@ -135,20 +135,50 @@ def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Interval
     """
     weighted = [(w, np.asarray(g, float)) for w, g in zip(weights, groups, strict=True) if w]
     terms = np.concatenate([np.sign(w) * g for w, g in weighted])
-    means = np.array([w * extended_mean(g) for w, g in weighted])
     if not np.isfinite(terms).all():
+        means = np.array([w * extended_mean(g) for w, g in weighted])
         value = _extended_sum(means, np.abs([w for w, _ in weighted]))
         return Interval(value, value, value) if (terms == value).all() else _unbounded(value)
-    value = float(means.sum())
-    if min(len(g) for _, g in weighted) < 2:
-        return Interval(value, math.nan, math.nan)
-    parts = np.array([w**2 * g.var(ddof=1) / len(g) for w, g in weighted])
-    freedoms = np.array([len(g) - 1 for _, g in weighted])
-    if not parts.any():
-        return Interval(value, value, value)
-    freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum()
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(parts.sum())
-    return Interval(value, value - half, value + half)
+    weights, groups = zip(*weighted, strict=True)
+    found = _welch([group[:, None] for group in groups], weights)
+    return Interval(*(float(limit[0]) for limit in found))
+
+
+def contrasts(
+    groups: Sequence[np.ndarray], weights: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`contrast` place by place: of groups (n, ...) the values, lows and highs, (...) each.
+
+    NaN where one of the values is.
+    """
+    columns = [group.reshape(len(group), -1) for group in groups]
+    found = _welch(columns, weights)
+    whole = np.concatenate(columns)
+    for place in np.flatnonzero(np.isinf(whole).any(0) & ~np.isnan(whole).any(0)):
+        own = contrast([column[:, place] for column in columns], weights)
+        for limit, number in zip(found, (own.value, own.low, own.high), strict=True):
+            limit[place] = number
+    value, low, high = (limit.reshape(groups[0].shape[1:]) for limit in found)
+    return value, low, high
+
+
+def _welch(
+    groups: Sequence[np.ndarray], weights: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`contrast` of finite values (n, places); what it says of others is not to be used."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.sum([w * g.mean(0) for w, g in zip(weights, groups, strict=True)], axis=0)
+        if min(map(len, groups)) < 2:
+            return _without_limits(value)
+        parts = np.array(
+            [w**2 * g.var(0, ddof=1) / len(g) for w, g in zip(weights, groups, strict=True)]
+        )
+        freedoms = np.array([[len(group) - 1] for group in groups])
+        variance = parts.sum(0)
+        freedom = variance**2 / (parts**2 / freedoms).sum(0)
+        half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
+        half = np.where(variance == 0, 0.0, half)
+        return value, value - half, value + half
 
 
 def _extended_sum(means: np.ndarray, weights: np.ndarray) -> float:

@@ -1,43 +1,48 @@
 """Gradients of a method beside LoRA's, in pairs that share function, seed and frozen network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
-from analysis.flow import Array, Flow, Interval, Row, interval_over_functions
+from analysis.flow.intervals import Interval, by_function, interval_over_functions
+from analysis.flow.measures import Array
+from analysis.flow.rows import Row
 from analysis.statistics.pairs import BASELINE, log_ratio, partner_of
+
+_PLACE = ["function", "seed", "backbone_id"]
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Runs of a method, each with LoRA's on the same function, seed and frozen network."""
+    """Runs of a method, each with LoRA's on the same function, seed and frozen network.
 
-    runs: list[tuple[Flow, Flow]]
+    Attributes:
+        runs: as `Row.runs`, with LoRA's measures beside under names that end in `_lora`.
+    """
+
+    runs: pd.DataFrame
 
     def ratio(self, scale: str) -> Interval:
         """The size over LoRA's, (): the geometric mean, its interval that of the logarithm."""
-        logs = self._interval(lambda own, lora: log_ratio(own.size(scale), lora.size(scale)))
+        logs = self._interval(log_ratio(self.runs[scale], self.runs[f"{scale}_lora"]))
         with np.errstate(over="ignore"):
             return Interval(np.exp(logs.mean), np.exp(logs.low), np.exp(logs.high))
 
     def difference(self, scale: str) -> Interval:
         """The evenness minus LoRA's, ()."""
-        return self._interval(
-            lambda own, lora: np.asarray(own.evenness(scale) - lora.evenness(scale))
-        )
+        name = f"evenness_{scale}"
+        return self._interval((self.runs[name] - self.runs[f"{name}_lora"]).to_numpy())
 
-    def only(self, function: str) -> "Pairs":
-        return Pairs([pair for pair in self.runs if pair[0].function == function])
+    def on(self, function: str) -> "Pairs":
+        return Pairs(self.runs[self.runs["function"] == function])
 
-    def _interval(self, value: Callable[[Flow, Flow], Array]) -> Interval:
-        if not self.runs:
+    def _interval(self, values: Array) -> Interval:
+        if not len(values):
             unknown = np.asarray(np.nan)
             return Interval(unknown, unknown, unknown)
-        by_function: dict[str, list[Array]] = {}
-        for own, lora in self.runs:
-            by_function.setdefault(own.function, []).append(value(own, lora))
-        return interval_over_functions([np.stack(values) for values in by_function.values()])
+        return interval_over_functions(by_function(values, self.runs["function"]))
 
 
 def beside_lora(row: Row, rows: Sequence[Row]) -> Pairs:
@@ -46,15 +51,11 @@ def beside_lora(row: Row, rows: Sequence[Row]) -> Pairs:
     There is none where LoRA has no such run, and none of LoRA with itself.
     """
     lora = None if row.name[0] == BASELINE else _lora_for(row, rows)
-    partners = {} if lora is None else {_place(flow): flow for flow in lora.flows}
-    return Pairs([(own, partners[_place(own)]) for own in row.flows if _place(own) in partners])
+    partners = row.runs[:0] if lora is None else lora.runs
+    return Pairs(row.runs.merge(partners, on=_PLACE, suffixes=("", "_lora")))
 
 
 def _lora_for(row: Row, rows: Sequence[Row]) -> Row | None:
     known = {other.name[1]: other for other in rows if other.name[0] == BASELINE}
     partner = partner_of(row.name[1], known)
     return None if partner is None else known[partner]
-
-
-def _place(flow: Flow) -> tuple[str, int, str]:
-    return flow.function, flow.seed, flow.backbone

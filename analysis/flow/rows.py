@@ -1,0 +1,112 @@
+"""The runs of one method under one budget, and the means over them."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.cells import RowName
+from analysis.flow.intervals import Interval, by_function, interval_over_functions
+from analysis.flow.measures import THIRDS, Array, measures, scaled
+from analysis.names import row_label
+
+
+@dataclass(frozen=True)
+class Row:
+    """N runs of one method under one budget that did not diverge, and how many did.
+
+    Attributes:
+        runs: one row a run: function, seed, backbone_id, and its `measures`.
+        profiles: by scale the norm of each layer, mean over the recorded updates, (N, layers).
+        parameters: trainable ones of each layer, (N, layers).
+        steps: updates done before each recorded one, (R,).
+        heat: the norm at each recorded update, mean over functions and seeds, (R, layers).
+        diverged: by function.
+    """
+
+    name: RowName
+    runs: pd.DataFrame
+    profiles: dict[str, Array]
+    parameters: Array
+    steps: NDArray[np.int64]
+    heat: Array
+    diverged: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def measured(
+        cls,
+        name: RowName,
+        places: pd.DataFrame,
+        steps: NDArray[np.int64],
+        norms: Array,
+        outside: Array,
+        parameters: Array,
+        diverged: Counter[str] | None = None,
+    ) -> "Row":
+        """The row of runs with these norms.
+
+        Args:
+            places: function, seed and backbone_id of each run.
+            norms, outside, parameters: as in `analysis.flow.measures.measures`.
+        """
+        found = measures(norms, outside, parameters)
+        means = [group.mean(0) for group in by_function(norms, places["function"])]
+        return cls(
+            name,
+            places.reset_index(drop=True).assign(**found),
+            {scale: values.mean(1) for scale, values in scaled(norms, parameters).items()},
+            parameters,
+            steps,
+            np.mean(means, axis=0),
+            diverged or Counter(),
+        )
+
+    @property
+    def label(self) -> str:
+        return row_label(*self.name)
+
+    @property
+    def depth(self) -> int:
+        """How many layers have gradients."""
+        return self.heat.shape[1]
+
+    @property
+    def functions(self) -> list[str]:
+        return list(self.runs["function"].unique())
+
+    @property
+    def outside(self) -> float:
+        """The share of the squared norm that lies outside the layers."""
+        return float(self._interval(self.runs["outside"].to_numpy()).mean)
+
+    def profile(self, scale: str) -> Interval:
+        """The norm of each layer, mean over the recorded updates, (layers,)."""
+        return self._interval(self.profiles[scale]).above_zero()
+
+    def size(self, scale: str) -> Interval:
+        """The norm of a layer, mean over layers and recorded updates, ()."""
+        return self._interval(self.runs[scale].to_numpy()).above_zero()
+
+    def evenness(self, scale: str) -> Interval:
+        """Mean over the updates at which a layer has a gradient, ()."""
+        return self._interval(self.runs[f"evenness_{scale}"].to_numpy()).within_unit()
+
+    def thirds(self) -> Interval:
+        """Their shares, means over the updates at which a layer has a gradient, (3,)."""
+        return self._interval(self.runs[list(THIRDS)].to_numpy()).within_unit()
+
+    def on(self, function: str) -> "Row":
+        """The row of the runs on one function; `heat` stays that of all."""
+        own = (self.runs["function"] == function).to_numpy()
+        return replace(
+            self,
+            runs=self.runs[own],
+            profiles={scale: values[own] for scale, values in self.profiles.items()},
+            parameters=self.parameters[own],
+            diverged=Counter({function: self.diverged[function]}),
+        )
+
+    def _interval(self, values: Array) -> Interval:
+        return interval_over_functions(by_function(values, self.runs["function"]))

@@ -1,7 +1,8 @@
 """Renders an ablation: `python -m analysis.ablation --study block_size`.
 
     results/<study>/ablation.svg            loss and paired ratio against the setting, by function
-    results/<study>/ablation.{md,csv,tex}   the same numbers, one row a method, setting and function
+    results/<study>/ablation.{md,csv,tex}   the same numbers, one row a method, setting and
+                                            function, and the ratio over all functions
     results/<study>/ablation_effects.*      each value of a setting over its first, averaged over
                                             the other settings (`analysis.effects`); same formats
 
@@ -25,17 +26,19 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.cells import off_budget
+from analysis.cells import not_learnable, off_budget
 from analysis.cli import exit_code, parser, read_study, writing
 from analysis.effects import effects, effects_grid
 from analysis.figures.ablation import ablation_figure
 from analysis.load import LOSSES, finished
 from analysis.names import (
+    ALL,
     STYLE,
     STYLE_NOTE,
     function_order,
@@ -44,6 +47,7 @@ from analysis.names import (
     row_label,
 )
 from analysis.notes import (
+    NOT_LEARNABLE,
     OFF_BUDGET,
     OFF_BUDGET_NOTE,
     column_marks,
@@ -55,13 +59,17 @@ from analysis.notes import (
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.overrides import joined, order, swept, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.statistics.intervals import NO_INTERVAL, contrast
+from analysis.statistics.pairs import BASELINE, log_ratio
 from analysis.style import figure_style
 from qlexp.errors import UsageError, unknown_name
 
-BASELINE = "lora"
 LOSS = "test_loss"
 LEVEL = 0.95  # of the intervals
 EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
+_COUNTS = ("seeds", "infinite", "missing", "failed")
+
+Logs = np.ndarray | None  # a log ratio a seed; None where it is not known
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,30 +172,64 @@ def with_loss(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
 
 
 def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
-    """One row a budget, method, function and setting, in a fixed order; `cells` has a `loss`.
+    """One row a budget, method, function and setting, and, where there are several functions, one
+    over `ALL`, in a fixed order; `cells` has a `loss`.
 
     Columns: the axes (texts, "" where a method lacks the setting), `variant` (other overrides),
     arithmetic `mean`, `geometric_mean` with `low` and `high`, paired `ratio` with `ratio_low` and
     `ratio_high` against `baseline`, and the counts. What one seed that is not finite makes unknown
-    is inf (the means) or NaN (intervals and ratios).
+    is inf (the means) or NaN (intervals and ratios). A row of `ALL` has no mean. Its ratio is the
+    geometric mean over the functions that can be learnt, NaN where one of theirs is; its counts are
+    their sums.
     """
     cells = with_settings(cells, axes)
     keys = ["budget", "method", "variant", *axes, "function"]
     paired = BASELINE in set(cells["method"])
-    rows = []
+    rows, ratios = [], {}
     for key, part in cells.groupby(keys, sort=False):
         place = dict(zip(keys, key, strict=True))
         losses = part.set_index("seed")["loss"]
         against, name = _baseline(cells, place, axes, paired)
-        rows.append({**place, **_point(part, losses), **_ratio(losses, against), "baseline": name})
+        ratios[key] = _log_ratios(losses, against)
+        found = _ratio([ratios[key]])
+        rows.append({**place, **_point(part, losses), **found, "baseline": name})
     points = pd.DataFrame(rows)
-    ranks = sorted(points.index, key=lambda i: _row_order(points.loc[i], axes))
-    return points.loc[ranks].reset_index(drop=True)
+    if points["function"].nunique() > 1:
+        unlearnt = list(not_learnable(cells))
+        points = pd.concat([points, _overall(points, ratios, keys, unlearnt)])
+    ranks = sorted(range(len(points)), key=lambda place: _row_order(points.iloc[place], axes))
+    return points.iloc[ranks].reset_index(drop=True)
+
+
+def _overall(
+    points: pd.DataFrame, ratios: dict[Any, Logs], keys: list[str], unlearnt: list[str]
+) -> pd.DataFrame:
+    """The rows of `ALL`: ratios over the functions that were asked for and can be learnt."""
+    *row_keys, _ = keys
+    asked = points[~points["function"].isin(unlearnt)].groupby("budget")["function"].unique()
+    rows = []
+    for key, part in points.groupby(row_keys, sort=False):
+        logs = [ratios.get((*key, function)) for function in asked.get(key[0], ())]
+        rows.append(
+            {
+                **dict(zip(row_keys, key, strict=True)),
+                "function": ALL,
+                **part[list(_COUNTS)].sum(),
+                "trainable_parameters": "/".join(dict.fromkeys(part["trainable_parameters"])),
+                "reference_parameters": "/".join(dict.fromkeys(part["reference_parameters"])),
+                "off_budget": bool(part["off_budget"].any()),
+                "reading": bool(part["reading"].any()),
+                **_ratio(logs),
+                "baseline": part["baseline"].iloc[0],
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]:
     settings = tuple(order(row[axis]) for axis in axes)
-    return row["budget"], function_order(row["function"]), method_order(row["method"]), settings
+    function = row["function"] == ALL, function_order(row["function"])
+    return row["budget"], function, method_order(row["method"]), settings
 
 
 def _point(part: pd.DataFrame, losses: pd.Series) -> dict[str, object]:
@@ -247,15 +289,23 @@ def _baseline(
     return own.set_index("seed")["loss"], joined(first)
 
 
-def _ratio(losses: pd.Series, against: pd.Series) -> dict[str, float]:
-    """Paired by seed; NaN where a seed of either is not finite, or has no partner."""
-    names = ("ratio", "ratio_low", "ratio_high")
+def _log_ratios(losses: pd.Series, against: pd.Series) -> Logs:
+    """Paired by seed; None where a seed of either is not finite, or has no partner."""
     if against.index.has_duplicates or set(losses.index) != set(against.index):
-        return dict.fromkeys(names, math.nan)
-    ratios = losses / against
+        return None
     if not (np.isfinite(losses).all() and np.isfinite(against).all()):
-        return dict.fromkeys(names, math.nan)
-    return dict(zip(names, log_interval(ratios), strict=True))
+        return None
+    return log_ratio(losses, against.reindex(losses.index))
+
+
+def _ratio(logs: Sequence[Logs]) -> dict[str, float]:
+    """The mean over functions as a ratio with its interval; NaN where one of them is unknown."""
+    known = [own for own in logs if own is not None]
+    whole = bool(known) and len(known) == len(logs)
+    found = contrast(known, [1 / len(known)] * len(known)) if whole else NO_INTERVAL
+    with np.errstate(over="ignore"):
+        ends = np.exp([found.value, found.low, found.high])
+    return dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, ends), strict=True))
 
 
 def _ratio_label(points: pd.DataFrame) -> str:
@@ -267,10 +317,11 @@ def ablation_grid(
     frame: pd.DataFrame, points: pd.DataFrame, axes: dict[str, list[str]], loss: str, study: str
 ) -> Grid:
     """Rows by method and setting, functions beside each other, a section a budget."""
-    functions = sorted(points["function"].unique(), key=function_order)
+    functions = sorted(set(points["function"]) - {ALL}, key=function_order)
     headers = ["method", *axes, "trainable"]
     for function in functions:
         headers += [function_title(function) + column_marks(frame, function), "ratio"]
+    headers += ["all functions: ratio"] * (len(functions) > 1)
     keys = ["method", "variant", *axes]
     sections = []
     for budget, block in points.groupby("budget", sort=False):
@@ -288,6 +339,8 @@ def ablation_grid(
             for function in functions:
                 known = function in by_function.index
                 texts += _texts(by_function.loc[function]) if known else [NO_CELL, NO_CELL]
+            if len(functions) > 1:
+                texts.append(_ratio_text(by_function.loc[ALL]))
             rows.append([Text(text) for text in texts])
         several = points["budget"].nunique() > 1
         sections.append(Section(str(budget) if several else "", rows))
@@ -297,6 +350,12 @@ def ablation_grid(
         f"ratio: {ratio}, paired by seed, with the interval of the log ratios; no correction for "
         "the number of intervals. The CSV has the arithmetic means too.",
     ]
+    if len(functions) > 1:
+        notes.append(
+            "All functions: geometric mean of the ratio over functions, with Welch's interval for "
+            "new seeds on the same functions"
+            + (f", without those marked {NOT_LEARNABLE}." if not_learnable(frame) else ".")
+        )
     if points["infinite"].any():
         notes.append("inf (k/n): k of n seeds diverged, so there is no mean and no ratio.")
     if points["off_budget"].any():
@@ -321,7 +380,11 @@ def _texts(point: pd.Series) -> list[str]:
         text = interval_text(point["geometric_mean"], point["low"], point["high"]) if seeds else ""
     gaps = [f"{point[word]} {word}" for word in ("missing", "failed") if point[word]]
     text = ", ".join([text] * bool(text) + gaps) or NO_CELL
-    return [text, interval_text(point["ratio"], point["ratio_low"], point["ratio_high"])]
+    return [text, _ratio_text(point)]
+
+
+def _ratio_text(point: pd.Series) -> str:
+    return interval_text(point["ratio"], point["ratio_low"], point["ratio_high"])
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ where their other settings agree. Within a seed the log ratios are averaged over
 at which both values were asked for. A function has the mean over seeds with Student's interval, all
 functions together the mean over functions with Welch's (`analysis.statistics.intervals.contrast`).
 
-A setting that changes what all methods share (`analysis.conditions`), such as the noise, has no
-effect here: its ratios would say how hard the task is. A ratio is unknown as soon as one run behind
-it diverged, is missing, failed or has no partner.
+A setting that changes what all methods share (`analysis.conditions`), such as the noise, changes
+how hard the task is. Its effect is that on the loss over LoRA's loss of the same budget, function,
+seed and settings: whether the method bears the change better than LoRA does. A ratio is unknown as
+soon as one run behind it diverged, is missing, failed or has no partner.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ import pandas as pd
 from analysis.cells import not_learnable
 from analysis.conditions import is_shared
 from analysis.names import (
+    ALL,
     STYLE,
     STYLE_NOTE,
     budget_order,
@@ -38,11 +40,11 @@ from analysis.notes import (
 from analysis.overrides import joined, order, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.statistics.intervals import CONFIDENCE, NO_INTERVAL, contrast
-from analysis.statistics.pairs import extended_mean, log_ratio
+from analysis.statistics.pairs import BASELINE, extended_mean, log_ratio
 
-ALL = "all"  # in the column `function`
 ROW = ["budget", "method", "variant"]
-CHANGE = ["setting", "value", "first"]
+CHANGE = ["setting", "of", "value", "first"]
+LOSS, OVER_LORA = "loss", f"loss / {BASELINE}'s"  # in the column `of`
 GAPS = {
     "infinite": "diverged",
     "missing": "missing",
@@ -68,11 +70,12 @@ class Pairs:
 def effects(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """One row a budget, method, setting, value and function, and one over `ALL` functions.
 
-    Columns: budget, method, variant (other overrides), reading, setting, value, first (the first of
-    the method's own values), function; ratio, low, high (NaN: unknown); and counts: seeds, pairs,
-    and of the runs that the ratio wants those infinite, missing, failed and unasked. A row of `ALL`
-    takes the functions that can be learnt: its counts are sums, and its ratio is known where all of
-    theirs are. Where nothing can be compared there is no row.
+    Columns: budget, method, variant (other overrides), reading, setting, of (what is compared:
+    `LOSS` or `OVER_LORA`), value, first (the first of the method's own values), function; ratio,
+    low, high (NaN: unknown); and counts: seeds, pairs, and of the runs that the ratio wants those
+    infinite, missing, failed and unasked. A row of `ALL` takes the functions that can be learnt:
+    its counts are sums, and its ratio is known where all of theirs are. Where nothing can be
+    compared there is no row.
 
     Args:
         cells: the long table with a column `loss`, as `analysis.ablation.with_loss` gives it.
@@ -82,10 +85,12 @@ def effects(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     learnt = cells[~cells["function"].isin(unlearnt)].groupby("budget")["function"].unique()
     runs = with_settings(cells, axes)
     runs = runs.drop_duplicates([*ROW, *axes, "function", "seed", "run_id"])
+    beside = over_lora(runs, axes)
     rows: list[dict[str, object]] = []
     for key, own in sorted(runs.groupby(ROW), key=lambda item: _row_order(*item[0])):
         row = dict(zip(ROW, key, strict=True)) | {"reading": bool(own["reading"].eq(True).any())}
-        for change, both in _changes(own, axes):
+        relative = beside[(beside[ROW] == key).all(axis="columns")]
+        for change, both in _changes(own, relative, axes):
             found = {function: _pairs(part) for function, part in both.groupby("function")}
             wanted = [found.get(function, Pairs()) for function in learnt.get(key[0], ())]
             for function in sorted(found, key=function_order):
@@ -98,21 +103,47 @@ def _row_order(budget: str, method: str, variant: str) -> tuple[object, ...]:
     return budget_order(budget), method_order(method), variant
 
 
+def over_lora(runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """The runs of other methods that LoRA has a run beside, with the loss over LoRA's.
+
+    That is LoRA's run of the same budget, function, seed and settings, of those settings of which
+    it has several values. The loss is inf where one of the two diverged, NaN where one is lacking,
+    and `status` is that of the one.
+    """
+    lora = runs[runs["method"] == BASELINE]
+    keys = ["budget", "function", "seed", *(axis for axis in axes if lora[axis].nunique() > 1)]
+    if lora.duplicated(keys).any():  # several rows, none of which is the one to stand beside
+        return runs[:0]
+    both = runs[runs["method"] != BASELINE].merge(
+        lora[[*keys, "loss", "status"]], on=keys, suffixes=("", "_lora")
+    )
+    infinite = np.isinf(both["loss"]) | np.isinf(both["loss_lora"])
+    return both.assign(
+        loss=(both["loss"] / both["loss_lora"]).mask(infinite, np.inf),
+        status=both["status"].where(both["status"] != "done", both["status_lora"]),
+    )
+
+
 def _changes(
-    own: pd.DataFrame, axes: Sequence[str]
+    own: pd.DataFrame, relative: pd.DataFrame, axes: Sequence[str]
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """The changes of setting within one method, each with the runs at both values.
 
     Their column `is_first` tells the values apart, `rest` holds the other settings as a text.
+
+    Args:
+        own: the runs of the method.
+        relative: the same as `over_lora` gives them, for settings that the methods share.
     """
     for axis in axes:
-        values = sorted(set(own[axis]) - {""}, key=order)
-        if is_shared(axis) or len(values) < 2:
+        of, runs = (OVER_LORA, relative) if is_shared(axis) else (LOSS, own)
+        values = sorted(set(runs[axis]) - {""}, key=order)
+        if len(values) < 2:
             continue
-        others = own[[name for name in axes if name != axis]].to_dict("records")
-        runs = own.assign(is_first=own[axis] == values[0], rest=[joined(rest) for rest in others])
+        others = runs[[name for name in axes if name != axis]].to_dict("records")
+        runs = runs.assign(is_first=runs[axis] == values[0], rest=[joined(rest) for rest in others])
         for value in values[1:]:
-            change = dict(zip(CHANGE, (axis, value, values[0]), strict=True))
+            change = dict(zip(CHANGE, (axis, of, value, values[0]), strict=True))
             yield change, runs[runs[axis].isin((value, values[0]))]
 
 
@@ -167,7 +198,7 @@ def effects_grid(
     titles = [function_title(name) + column_marks(frame, name) for name in functions]
     if len(functions) > 1:
         functions, titles = [*functions, ALL], [*titles, "all functions"]
-    headers = ["method", "setting", "value", "over", *titles]
+    headers = ["method", "setting", "of", "value", "over", *titles]
     several = table["budget"].nunique() > 1
     sections = [
         Section(str(budget) if several else "", _rows(block, functions))
@@ -202,10 +233,17 @@ def _notes(frame: pd.DataFrame, table: pd.DataFrame, axes: Sequence[str], loss: 
         "Below 1 the value has the lower loss.",
         "Values may differ in trainable parameters, which stand beside the losses.",
     ]
-    shared = [axis for axis in axes if is_shared(axis)]
-    if shared:
+    compared = set(table.loc[table["of"] == OVER_LORA, "setting"])
+    if compared:
         notes.append(
-            f"No effects of {', '.join(shared)}: another value is another task for all methods."
+            f"Another value of {_listed(compared, axes)} is another task for all methods, so what "
+            f"is compared is the loss over {BASELINE}'s at the same value: below 1 the method "
+            f"stands better beside {BASELINE} at the value than at the first one."
+        )
+    if shared := {axis for axis in axes if is_shared(axis)} - compared:
+        notes.append(
+            f"No effects of {_listed(shared, axes)}: another value is another task for all "
+            f"methods, and no run of {BASELINE} stands beside another method's."
         )
     if table[list(GAPS)].any(axis=None):
         notes.append(
@@ -217,3 +255,7 @@ def _notes(frame: pd.DataFrame, table: pd.DataFrame, axes: Sequence[str], loss: 
     if table["reading"].any():
         notes.append(STYLE_NOTE)
     return [*notes, *flags(frame), *unchecked(frame), *setting_notes(frame)]
+
+
+def _listed(settings: set[str], axes: Sequence[str]) -> str:
+    return ", ".join(axis for axis in axes if axis in settings)

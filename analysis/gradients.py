@@ -42,7 +42,7 @@ from analysis.flow.measures import SCALES, THIRDS
 from analysis.flow.pairs import Pairs, beside_lora
 from analysis.flow.rows import Row
 from analysis.load import finished, seed_list
-from analysis.names import budget_order, budget_title
+from analysis.names import ALL, budget_order, budget_title
 from analysis.notes import diverged_note, flags, interval_text, number, setting_notes
 from analysis.outputs import Picture, write_csv, write_markdown, write_pictures
 from analysis.render import Grid, Section, Text
@@ -52,8 +52,6 @@ from qlexp.errors import UsageError
 from qlexp.store import Store
 
 Blocks = dict[str, list[Row]]  # by budget
-
-ALL = "all"  # in the column `function`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

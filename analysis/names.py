@@ -6,6 +6,7 @@ from qlexp.functions import FUNCTIONS
 
 FROZEN = "frozen"
 UNRESTRICTED = "full"
+ALL = "all"  # in a column `function`: over all functions
 REFERENCES = (FROZEN, "full_adamw", UNRESTRICTED)  # no adapters: never ranked among them
 
 _ADAPTERS = (

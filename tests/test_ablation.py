@@ -17,6 +17,7 @@ from analysis import ablation
 from analysis.ablation import estimates, log_interval, pictures, swept_axes, with_loss
 from analysis.figures.ablation import ablation_figure, is_geometric
 from analysis.load import load_study
+from analysis.names import ALL
 from analysis.style import figure_style, method_colour
 from qlexp.errors import UsageError
 from qlexp.store import Store
@@ -71,7 +72,8 @@ def crossed(store: Store) -> Store:
 def points_of(store: Store, study: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
     frame = load_study(store, study)
     axes = swept_axes(frame, study)
-    return estimates(with_loss(frame, "test_loss"), axes), axes
+    points = estimates(with_loss(frame, "test_loss"), axes)
+    return points[points["function"] != ALL], axes
 
 
 def command(store: Store, out: Path, *more: str, study: str = "blocks") -> int:
@@ -121,6 +123,47 @@ def test_lora_is_paired_at_the_same_setting_where_it_has_it(crossed: Store) -> N
         assert point["ratio"] == pytest.approx(stats.gmean(np.array(own) / np.array(lora)))
 
 
+def test_over_two_functions_the_ratio_is_half_of_welchs_difference(store: Store) -> None:
+    frame = load_study(store, "blocks")
+    points = estimates(with_loss(frame, "test_loss"), swept_axes(frame, "blocks"))
+    overall = points[(points["function"] == ALL) & (points["method"] == "queryable")]
+    assert overall["method.block_size"].tolist() == list(SIZES)
+    for point in overall.to_dict("records")[:2]:
+        word = f"method.block_size={point['method.block_size']}"
+        first, second = (
+            np.log([loss_of(f, "queryable", word, s) / loss_of(f, "lora", "", s) for s in SEEDS])
+            for f in FUNCTIONS
+        )
+        welch = stats.ttest_ind(first, -second, equal_var=False).confidence_interval(0.95)
+        expected = np.exp([(first.mean() + second.mean()) / 2, welch.low / 2, welch.high / 2])
+        assert [point[f"ratio{end}"] for end in ("", "_low", "_high")] == pytest.approx(expected)
+        assert (point["seeds"], point["infinite"]) == (2 * len(SEEDS), 0)
+    diverged = overall.iloc[2]
+    assert math.isnan(diverged["ratio"])
+    assert diverged["infinite"] == 2
+
+
+def test_over_all_functions_are_those_that_can_be_learnt_and_were_asked_for(store: Store) -> None:
+    frame = load_study(store, "blocks")
+    axes = swept_axes(frame, "blocks")
+    unlearnt = frame[(frame["method"] == "lora") & (frame["function"] == "matyas")]
+    unlearnt = unlearnt.assign(method="full", test_r2=-1.0)
+    points = estimates(with_loss(pd.concat([frame, unlearnt]), "test_loss"), axes)
+    own = points[points["method"] == "queryable"].set_index(["function", "method.block_size"])
+    assert own.loc[(ALL, "2"), "ratio"] == pytest.approx(own.loc[("drop_wave", "2"), "ratio"])
+    lacking = (frame["function"] == "matyas") & frame["overrides"].str.endswith("=2")
+    points = estimates(with_loss(frame[~lacking], "test_loss"), axes)
+    own = points[points["function"] == ALL].set_index(["method", "method.block_size"])["ratio"]
+    assert own.isna().to_dict() == {
+        ("lora", ""): False,
+        ("queryable", "1"): False,
+        ("queryable", "2"): True,
+        ("queryable", "4"): True,
+    }
+    alone = frame[frame["function"] == "matyas"]
+    assert ALL not in set(estimates(with_loss(alone, "test_loss"), axes)["function"])
+
+
 def test_lora_is_level_along_a_setting_of_which_it_has_one_value(store: Store) -> None:
     cells: list = []
     for seed in SEEDS:
@@ -138,6 +181,7 @@ def test_without_lora_the_ratio_is_to_the_first_value(store: Store) -> None:
     frame = load_study(store, "blocks")
     frame = frame[frame["method"] == "queryable"]
     points = estimates(with_loss(frame, "test_loss"), swept_axes(frame, "blocks"))
+    points = points[points["function"] != ALL]
     assert set(points["baseline"]) == {"method.block_size=1"}
     first = points[points["method.block_size"] == "1"]
     assert first["ratio"].tolist() == pytest.approx([1.0, 1.0])
@@ -188,6 +232,7 @@ def test_files_are_written_and_the_same_again(store: Store, tmp_path: Path) -> N
     rows = markdown_rows(tmp_path / "a" / "blocks" / "ablation.md")[""]
     assert [row["method.block\\_size"] for row in rows] == ["–", *SIZES]
     assert rows[3]["Drop-Wave"] == "inf (1/3)"
+    assert rows[0]["all functions: ratio"].startswith("1.00")
     for name in ("ablation.tex", "ablation_effects.tex"):
         assert (tmp_path / "a" / "blocks" / name).read_text().isascii()
 

@@ -12,7 +12,8 @@ from made_up import cell_of, markdown_rows, summary_of, write_run
 from scipy import stats
 
 from analysis import ablation
-from analysis.effects import ALL, effects
+from analysis.effects import LOSS, OVER_LORA, effects
+from analysis.names import ALL
 from analysis.notes import UNCHECKED, unchecked
 from analysis.overrides import swept
 from qlexp.store import Store, write_folder
@@ -234,12 +235,12 @@ def test_a_table_is_written_for_each_loss(tmp_path: Path) -> None:
         (rows,) = markdown_rows(folder / f"{stem}_effects.md").values()
         table = pd.read_csv(folder / f"{stem}_effects.csv", dtype={"value": str, "first": str})
         assert list(rows[0]) == [
-            *("method", "setting", "value", "over"),
+            *("method", "setting", "of", "value", "over"),
             *("Drop-Wave", "Matyas", "all functions"),
         ]
         assert [(row["value"], row["over"]) for row in rows] == [("true", "false"), ("16", "4")]
         for row, (_, effect) in zip(rows, table.groupby("setting", sort=False), strict=True):
-            ratios = [float(text.split()[0]) for text in list(row.values())[4:]]
+            ratios = [float(text.split()[0]) for text in list(row.values())[5:]]
             assert ratios == pytest.approx(effect["ratio"].tolist(), rel=5e-3)
         text = (folder / f"{stem}_effects.md").read_text()
         assert "no correction for the number of intervals" in text
@@ -263,7 +264,57 @@ def test_gaps_stand_in_the_table(tmp_path: Path) -> None:
     assert "of the runs that a ratio wants" in (folder / "ablation_effects.md").read_text()
 
 
-def test_what_all_methods_share_has_no_effect(tmp_path: Path) -> None:
+def test_what_all_methods_share_has_the_effect_on_the_loss_over_loras() -> None:
+    noise = {"data.noise": ("0", "0.1", "0.2")}
+    gates = {**noise, "method.gated": ("true", "false")}
+    loras = runs(noise, method="lora")
+    table = table_of(runs(gates) + loras)
+    changed = table[table["setting"] == "data.noise"]
+    assert set(changed["method"]) == {"queryable"}
+    assert set(changed["of"]) == {OVER_LORA}
+    beside = {(run["function"], run["overrides"], run["seed"]): run["loss"] for run in loras}
+    relative = []
+    for run in runs(gates):
+        noise_only = run["overrides"].split("; ")[0]
+        lora = beside[run["function"], noise_only, run["seed"]]
+        relative.append({**run, "loss": run["loss"] / lora})
+    for effect in changed[changed["function"] != ALL].to_dict("records"):
+        logs = log_ratios(relative, effect, effect["function"])
+        low, high = stats.ttest_1samp(logs, 0.0).confidence_interval(0.95)
+        assert ends_of(effect) == pytest.approx([np.mean(logs), low, high])
+    own = table[table["setting"] == "method.gated"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, table_of(runs(gates))[lambda t: t["of"] == LOSS])
+
+
+@pytest.mark.parametrize("name", LACKS)
+@pytest.mark.parametrize("method", ["lora", "queryable"])
+def test_a_run_that_is_lacking_on_either_side_makes_the_standing_unknown(
+    name: str, method: str
+) -> None:
+    noise = {"data.noise": ("0", "0.1", "0.2")}
+    rows = [
+        LACKS[name](run)
+        if (run["function"], run["run_id"]) == ("levy", f"levy-{method}-0.1-1")
+        else run
+        for own in ("lora", "queryable")
+        for run in runs(noise, ["levy", "matyas"], own)
+    ]
+    table = table_of([run for run in rows if run]).set_index(["function", "value"])
+    unknown = [("levy", "0.1"), (ALL, "0.1")]
+    assert table.index[table["ratio"].isna()].tolist() == unknown
+    assert table.loc[unknown, name].tolist() == [1, 1]
+    assert table[list(LACKS)].to_numpy().sum() == 2
+
+
+def test_with_several_rows_of_lora_none_is_the_one_to_stand_beside() -> None:
+    noise = {"data.noise": ("0", "0.1")}
+    loras = runs(noise, method="lora")
+    other = [{**run, "overrides": f"{run['overrides']}; x=1", "run_id": "x"} for run in loras]
+    frame = pd.DataFrame(runs(noise) + loras + other)
+    assert effects(frame, ["data.noise"]).empty
+
+
+def test_what_all_methods_share_has_no_effect_without_lora(tmp_path: Path) -> None:
     noise = {"data.noise": ("0", "0.2")}
     folder = command(stored(tmp_path / "noise", noise), tmp_path / "noise")
     assert sorted(path.name for path in folder.iterdir() if path.suffix != ".svg") == [

@@ -14,7 +14,7 @@ from analysis.figures.contours import Array
 from analysis.figures.layout import add_legend, add_remarks, text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
-from analysis.names import function_order, function_title
+from analysis.names import ALL, function_order, function_title
 from analysis.overrides import joined, number_in
 
 _PANEL_WIDTH = 2.1  # inches
@@ -32,6 +32,7 @@ def ablation_figure(
     A point that is inf leaves a gap in its line, a cross at the panel's upper edge and a count in
     its corner; missing and failed seeds are counted there too.
     """
+    points = points[points["function"] != ALL]
     points = points.assign(variant=_line_names(points, axis, axes))
     functions = sorted(points["function"].unique(), key=function_order)
     names = rows_of(points)

@@ -47,6 +47,7 @@ from analysis.style import figure_style
 from analysis.tables import estimate_text
 from analysis.tasks import limits_of, problem_key
 from qlexp.errors import UsageError
+from qlexp.store import Store
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    _, frame = open_study(options)
-    frame = with_measures(frame, options.study)
+    store, frame = open_study(options)
+    frame = with_measures(store, frame, options.study)
     if not options.allow_missing:
         require_complete(frame, options.study)
     folder = render(frame, options.study, Path(options.out))
     print(f"{len(frame)} cells -> {folder}")
 
 
-def with_measures(frame: pd.DataFrame, study: str) -> pd.DataFrame:
+def with_measures(store: Store, frame: pd.DataFrame, study: str) -> pd.DataFrame:
     """`frame` with a column a measure, and what they come from in `matrix`, `moved` and `usage`.
 
     Of a diverged run these are inf, but for the losses before the first task; so is any later loss
@@ -129,7 +130,7 @@ def with_measures(frame: pd.DataFrame, study: str) -> pd.DataFrame:
     columns: dict[str, dict[Any, Any]] = {m.column: {} for m in MEASURES}
     columns |= {"matrix": {}, "moved": {}, "usage": {}, "problem": {}}
     for index, run in done.iterrows():
-        for name, value in _measured(run, study).items():
+        for name, value in _measured(store, run, study).items():
             columns[name][index] = value
     added = {
         name: pd.Series(values, index=frame.index, dtype=object) for name, values in columns.items()
@@ -148,7 +149,7 @@ def _is_sequence(losses: object) -> bool:
     return isinstance(losses, str)  # the long table holds lists as JSON
 
 
-def _measured(run: pd.Series, study: str) -> dict[str, Any]:
+def _measured(store: Store, run: pd.Series, study: str) -> dict[str, Any]:
     if not _is_sequence(run.get(_LOSSES)):
         raise UsageError(
             f"Study '{study}' has a run of {run['method']} on {run['function']} whose targets were "
@@ -161,7 +162,7 @@ def _measured(run: pd.Series, study: str) -> dict[str, Any]:
             raise ValueError(f"task_losses has the shape {losses.shape}")
         found: dict[str, Any] = {"matrix": losses}
         if run.get("config.shift.targets") == losses.shape[1]:
-            found["problem"] = problem_key(run)
+            found["problem"] = problem_key(store, run["run_id"])
         if isinstance(run["route_drift"], str):
             moved = json.loads(run["route_drift"])
             found["moved"] = [np.array(row, dtype=float) for row in moved]

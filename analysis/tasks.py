@@ -9,13 +9,12 @@ at the test points of its own task, with the variance of the noise added as in a
 import json
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
+from qlexp.store import Store
 from qlexp.targets import Problem, make_problem
 
 Array = NDArray[np.float64]
@@ -36,10 +35,12 @@ class Limits:
     unknown: float
 
 
-def problem_key(run: pd.Series) -> str:
-    """What decides the targets and samples of a run of the long table, as JSON."""
-    parts = {name: _config_part(run, name) for name in ("function", "shift", "data")}
-    return json.dumps({**parts, "seed": int(run["seed"])}, sort_keys=True)
+def problem_key(store: Store, identity: str) -> str:
+    """What decides the targets and samples of a stored run, as JSON."""
+    summary = store.summary(identity)
+    assert summary is not None
+    parts = {name: summary["config"][name] for name in ("function", "shift", "data")}
+    return json.dumps({**parts, "seed": summary["seed"]}, sort_keys=True)
 
 
 @lru_cache(maxsize=256)
@@ -62,29 +63,3 @@ def limits(problem: Problem, noise: float) -> Limits:
         latest[:, task] = np.square(targets[task] - learnt).mean(1)
         unknown[task] = np.square(targets[task] - targets.mean(0)).mean()
     return Limits(latest + noise**2, float(unknown.mean()) + noise**2)
-
-
-def _config_part(run: pd.Series, name: str) -> dict[str, Any]:
-    """A part of a run's config; what is null there is left out."""
-    prefix = f"config.{name}."
-    found: dict[str, Any] = {}
-    for column, value in run.items():
-        if str(column).startswith(prefix) and not pd.isna(value):
-            _put(found, str(column).removeprefix(prefix), _plain(value))
-    return found
-
-
-def _put(values: dict[str, Any], name: str, value: object) -> None:
-    key, _, inner = name.partition(".")
-    if inner:
-        values.setdefault(key, {})[inner] = value
-    else:
-        values[key] = value
-
-
-def _plain(value: Any) -> Any:
-    """As in the config: the table holds lists as JSON, and integers beside gaps as floats."""
-    if isinstance(value, str):
-        return json.loads(value) if value.startswith("[") else value
-    number = float(value)
-    return int(number) if number.is_integer() else number

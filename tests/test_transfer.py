@@ -234,7 +234,7 @@ def test_the_bars_stand_beside_the_learner_of_the_latest_task(
     store, folder = rendered
     table = pd.read_csv(folder / "continual.csv")
     table = table[(table["method"] == continual.LATEST) & (table["measure"] == "forgetting")]
-    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = continual.with_measures(store, load_study(store, STUDY), STUDY)
     dashed = [
         line.get_xdata()[0]
         for axis in forgetting_bars(frame).axes
@@ -266,7 +266,7 @@ def test_no_forgetting_is_bold(store: Store) -> None:
 
 
 def grid_of(store: Store) -> Grid:
-    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = continual.with_measures(store, load_study(store, STUDY), STUDY)
     return continual.continual_grid(frame, continual.measure_blocks(frame), STUDY)
 
 
@@ -308,7 +308,7 @@ def test_rows_of_a_ragged_grid_keep_their_names(store: Store, tmp_path: Path) ->
             cells.append(Cell(*where, budget="lora_r4", overrides=(f"method.top_k={k}",)))
     store.write_study(STUDY, cells)
     assert command(store, tmp_path) == 0
-    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = continual.with_measures(store, load_study(store, STUDY), STUDY)
     labels = [f"queryable (method.top_k={k})" for k in (2, 4)]
     left, right = forgetting_bars(frame).axes
     assert [text.get_text() for text in left.get_yticklabels()] == labels
@@ -331,7 +331,7 @@ def test_pictures_are_drawn_before_anything_is_written(
 
 def test_usage_maps_show_the_first_seed_that_is_done(store: Store) -> None:
     change(store, "ackley-queryable-0", status="diverged")
-    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = continual.with_measures(store, load_study(store, STUDY), STUDY)
     figure = usage_maps(frame[frame["method"] == "queryable"])
     shown = [axis for axis in figure.axes if axis.images]
     titles = ["Drop-Wave: queryable", "Ackley: queryable"]
@@ -404,7 +404,7 @@ def test_a_diverged_run_is_counted_and_never_dropped(store: Store, tmp_path: Pat
     text = (tmp_path / STUDY / "continual.md").read_text()
     assert text.count("| inf (1/3) |") == 5
     assert text.count("| -inf (1/3) |") == 2
-    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = continual.with_measures(store, load_study(store, STUDY), STUDY)
     texts = [
         text.get_text()
         for figure in (
@@ -426,7 +426,7 @@ def test_gaps_are_refused_and_named_when_allowed(store: Store, tmp_path: Path, c
     text = (tmp_path / STUDY / "continual.md").read_text()
     assert "1 failed" in text
     assert "seed 0: no luck" in text
-    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = continual.with_measures(store, load_study(store, STUDY), STUDY)
     axes = loss_matrices(frame[frame["function"] == "ackley"]).axes
     assert [t.get_text() for axis in axes for t in axis.texts].count("1/3 failed") == 2
 
@@ -468,7 +468,7 @@ def drawn_intervals(frame: pd.DataFrame) -> list[tuple[float, float]]:
 
 
 def test_the_interval_is_students_and_one_seed_has_none(store: Store) -> None:
-    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = continual.with_measures(store, load_study(store, STUDY), STUDY)
     frame = frame[(frame["function"] == "ackley") & (frame["method"] != "frozen")]
     expected = []
     for method in ("lora", "queryable"):
@@ -484,7 +484,7 @@ def test_a_lane_that_stopped_early_retains_nothing(store: Store, tmp_path: Path)
     no_drift = [[0.0] * (task + 1) for task in range(TASKS)]
     lost = "ackley-queryable-1"
     change(store, lost, status="diverged", task_losses=still, route_drift=no_drift)
-    frame = continual.with_measures(load_study(store, STUDY), STUDY)
+    frame = continual.with_measures(store, load_study(store, STUDY), STUDY)
     cells = frame[(frame["function"] == "ackley") & (frame["method"] == "queryable")]
     image = loss_matrices(cells).axes[0].images[0].get_array()
     assert np.ma.getmaskarray(image)[1:].all()

@@ -106,7 +106,7 @@ def sequence(study: Study) -> Chapter | None:
     """What later targets did to earlier ones."""
     if not continual.in_sequence(study.frame):
         return None
-    frame = continual.with_measures(study.frame, study.name)
+    frame = continual.with_measures(study.store, study.frame, study.name)
     return Chapter(
         "Continual",
         grids=[continual.continual_grid(frame, continual.measure_blocks(frame), study.name)],

@@ -163,7 +163,7 @@ def test_rows_off_the_budget_are_the_intended_ones(
     assert marked == OFF_BUDGET.get(name, set())
 
 
-@pytest.mark.parametrize(("name", "trials"), [("tuned", 5), ("tuned_rank", 12)])
+@pytest.mark.parametrize(("name", "trials"), [("tuned", 5), ("tuned_rank", 20)])
 def test_every_method_has_as_many_different_trials(
     name: str, trials: int, planned: Callable[[str], list[Config]]
 ) -> None:

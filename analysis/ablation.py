@@ -3,8 +3,9 @@
     results/<study>/ablation.svg            loss and paired ratio against the setting, by function
     results/<study>/ablation.{md,csv,tex}   the same numbers, one row a method, setting and
                                             function, and the ratio over all functions
-    results/<study>/ablation_effects.*      each value of a setting over its first, averaged over
-                                            the other settings (`analysis.effects`); same formats
+    results/<study>/ablation_effects.*      each value of a setting over its first, of the loss or
+                                            of its ratio to LoRA's, averaged over the other settings
+                                            (`analysis.effects`); same formats
 
 `--loss` names another loss than the test loss; its files then begin with `ablation_<loss>`.
 
@@ -26,14 +27,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from analysis.beside import Logs, geometric_mean, learnable, with_lora
 from analysis.cells import not_learnable, off_budget
 from analysis.cli import exit_code, parser, read_study, writing
+from analysis.conditions import is_shared
 from analysis.effects import effects, effects_grid
 from analysis.figures.ablation import ablation_figure
 from analysis.load import LOSSES, finished
@@ -53,23 +54,26 @@ from analysis.notes import (
     column_marks,
     flags,
     interval_text,
+    noise_note,
     setting_notes,
     unchecked,
 )
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.overrides import joined, order, swept, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.intervals import NO_INTERVAL, contrast
+from analysis.statistics.intervals import CONFIDENCE
 from analysis.statistics.pairs import BASELINE, log_ratio
 from analysis.style import figure_style
 from qlexp.errors import UsageError, unknown_name
 
 LOSS = "test_loss"
-LEVEL = 0.95  # of the intervals
 EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
-_COUNTS = ("seeds", "infinite", "missing", "failed")
-
-Logs = np.ndarray | None  # a log ratio a seed; None where it is not known
+_MEANS = ("mean", "geometric_mean", "low", "high")
+_COUNTS = (
+    *("runs", "infinite", "missing", "failed"),
+    *("trainable_parameters", "reference_parameters", "off_budget", "reading"),
+)
+_RATIO = ("ratio", "ratio_low", "ratio_high")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,7 +135,7 @@ def pictures(
         name = f"{stem(loss)}_{end}" if len(axes) > 1 else stem(loss)
         caption = (
             f"{loss.replace('_', ' ')} against {axis}: geometric mean over seeds; below, {ratio}. "
-            f"Bands: {LEVEL:.0%} intervals."
+            f"Bands: {CONFIDENCE:.0%} intervals."
         )
         yield Picture(name, caption, ablation_figure(points, axis, axes, loss, ratio))
 
@@ -177,53 +181,52 @@ def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
 
     Columns: the axes (texts, "" where a method lacks the setting), `variant` (other overrides),
     arithmetic `mean`, `geometric_mean` with `low` and `high`, paired `ratio` with `ratio_low` and
-    `ratio_high` against `baseline`, and the counts. What one seed that is not finite makes unknown
-    is inf (the means) or NaN (intervals and ratios). A row of `ALL` has no mean. Its ratio is the
-    geometric mean over the functions that can be learnt, NaN where one of theirs is; its counts are
-    their sums.
+    `ratio_high` against `baseline`, and the counts. What one run that is not finite makes unknown
+    is inf (the means) or NaN (intervals and ratios); so does a run without a partner the ratio. A
+    row of `ALL` takes the functions that can be learnt (`analysis.beside.learnable`): it has the
+    counts of their runs, no mean, and the geometric mean of their ratios, NaN where one is unknown
+    or was not asked for.
     """
     cells = with_settings(cells, axes)
-    keys = ["budget", "method", "variant", *axes, "function"]
-    paired = BASELINE in set(cells["method"])
-    rows, ratios = [], {}
-    for key, part in cells.groupby(keys, sort=False):
+    learnt, paired = learnable(cells), BASELINE in set(cells["method"])
+    several = cells["function"].nunique() > 1
+    cells = with_lora(cells, axes) if paired else _with_first(cells, axes)
+    keys = ["budget", "method", "variant", *axes]
+    rows = []
+    for key, own in cells.groupby(keys, sort=False):
         place = dict(zip(keys, key, strict=True))
-        losses = part.set_index("seed")["loss"]
-        against, name = _baseline(cells, place, axes, paired)
-        ratios[key] = _log_ratios(losses, against)
-        found = _ratio([ratios[key]])
-        rows.append({**place, **_point(part, losses), **found, "baseline": name})
-    points = pd.DataFrame(rows)
-    if points["function"].nunique() > 1:
-        unlearnt = list(not_learnable(cells))
-        points = pd.concat([points, _overall(points, ratios, keys, unlearnt)])
+        firsts = joined({axis: values[0] for axis, values in axes.items() if place[axis]})
+        place["baseline"] = BASELINE if paired else firsts
+        parts = dict(list(own.groupby("function", sort=False)))
+        logs = {function: _log_ratios(part) for function, part in parts.items()}
+        for function, part in parts.items():
+            means = _means(part["loss"].dropna())
+            rows.append(
+                {
+                    **place,
+                    "function": function,
+                    **means,
+                    **_counts(part),
+                    **_ratio([logs[function]]),
+                }
+            )
+        if several:
+            wanted = learnt.get(place["budget"], [])
+            counts = _counts(own[own["function"].isin(wanted)])
+            ratio = _ratio([logs.get(function) for function in wanted])
+            rows.append({**place, "function": ALL, **counts, **ratio})
+    points = pd.DataFrame(rows, columns=[*keys, "function", *_MEANS, *_COUNTS, *_RATIO, "baseline"])
     ranks = sorted(range(len(points)), key=lambda place: _row_order(points.iloc[place], axes))
     return points.iloc[ranks].reset_index(drop=True)
 
 
-def _overall(
-    points: pd.DataFrame, ratios: dict[Any, Logs], keys: list[str], unlearnt: list[str]
-) -> pd.DataFrame:
-    """The rows of `ALL`: ratios over the functions that were asked for and can be learnt."""
-    *row_keys, _ = keys
-    asked = points[~points["function"].isin(unlearnt)].groupby("budget")["function"].unique()
-    rows = []
-    for key, part in points.groupby(row_keys, sort=False):
-        logs = [ratios.get((*key, function)) for function in asked.get(key[0], ())]
-        rows.append(
-            {
-                **dict(zip(row_keys, key, strict=True)),
-                "function": ALL,
-                **part[list(_COUNTS)].sum(),
-                "trainable_parameters": "/".join(dict.fromkeys(part["trainable_parameters"])),
-                "reference_parameters": "/".join(dict.fromkeys(part["reference_parameters"])),
-                "off_budget": bool(part["off_budget"].any()),
-                "reading": bool(part["reading"].any()),
-                **_ratio(logs),
-                "baseline": part["baseline"].iloc[0],
-            }
-        )
-    return pd.DataFrame(rows)
+def _with_first(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
+    """`cells` with `base_loss` of the method's own run at the settings' first values."""
+    keys = ["budget", "method", "variant", "function", "seed", *axes]
+    first = {axis: np.where(cells[axis] == "", "", values[0]) for axis, values in axes.items()}
+    wanted = cells.assign(**first)[keys]
+    found = wanted.merge(cells[[*keys, "loss"]], how="left", on=keys)
+    return cells.assign(base_loss=found["loss"].to_numpy())
 
 
 def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]:
@@ -232,24 +235,25 @@ def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]
     return row["budget"], function, method_order(row["method"]), settings
 
 
-def _point(part: pd.DataFrame, losses: pd.Series) -> dict[str, object]:
-    done = losses.dropna()
+def _means(losses: pd.Series) -> dict[str, float]:
+    mean = losses.mean() if len(losses) else math.nan
+    return dict(zip(_MEANS, (mean, *log_interval(losses)), strict=True))
+
+
+def _counts(part: pd.DataFrame) -> dict[str, object]:
     counts, reference = part["trainable_parameters"], part["reference_parameters"]
-    geometric, low, high = log_interval(done)
-    return {
-        "mean": done.mean() if len(done) else math.nan,
-        "geometric_mean": geometric,
-        "low": low,
-        "high": high,
-        "seeds": len(done),
-        "infinite": int(np.isinf(done).sum()),
-        "missing": int((part["status"] == "missing").sum()),
-        "failed": int((part["status"] == "failed").sum()),
-        "trainable_parameters": "/".join(f"{n:.0f}" for n in sorted(set(counts.dropna()))),
-        "reference_parameters": "/".join(f"{n:.0f}" for n in sorted(set(reference.dropna()))),
-        "off_budget": bool(off_budget(counts, reference).any()),
-        "reading": bool(part["reading"].eq(True).any()),
-    }
+    statuses = part["status"].value_counts()
+    values = (
+        part["loss"].count(),
+        np.isinf(part["loss"]).sum(),
+        statuses.get("missing", 0),
+        statuses.get("failed", 0),
+        "/".join(f"{n:.0f}" for n in sorted(set(counts.dropna()))),
+        "/".join(f"{n:.0f}" for n in sorted(set(reference.dropna()))),
+        bool(off_budget(counts, reference).any()),
+        bool(part["reading"].eq(True).any()),
+    )
+    return dict(zip(_COUNTS, values, strict=True))
 
 
 def log_interval(values: pd.Series) -> tuple[float, float, float]:
@@ -262,50 +266,17 @@ def log_interval(values: pd.Series) -> tuple[float, float, float]:
         return math.nan, math.nan, math.nan
     if not np.isfinite(values).all():
         return math.inf, math.nan, math.nan
-    with np.errstate(divide="ignore"):
-        logs = np.log(values.to_numpy(float))
-    mean = float(logs.mean())
-    if len(logs) < 2:
-        return math.exp(mean), math.nan, math.nan
-    half = stats.t.ppf((1 + LEVEL) / 2, len(logs) - 1) * logs.std(ddof=1) / math.sqrt(len(logs))
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
+    return geometric_mean([log_ratio(values, np.ones(len(values)))])
 
 
-def _baseline(
-    cells: pd.DataFrame, place: dict[str, str], axes: dict[str, list[str]], paired: bool
-) -> tuple[pd.Series, str]:
-    """The losses by seed that a row is compared with, and what they are called."""
-    same = cells[(cells["function"] == place["function"]) & (cells["budget"] == place["budget"])]
-    if paired:
-        own = same[same["method"] == BASELINE]
-        for axis in axes:  # at the same value where LoRA has several
-            if own[axis].nunique() > 1:
-                own = own[own[axis] == place[axis]]
-        return own.set_index("seed")["loss"], BASELINE
-    first = {axis: values[0] for axis, values in axes.items() if place[axis]}
-    own = same[(same["method"] == place["method"]) & (same["variant"] == place["variant"])]
-    for axis, value in first.items():
-        own = own[own[axis] == value]
-    return own.set_index("seed")["loss"], joined(first)
+def _log_ratios(part: pd.DataFrame) -> Logs:
+    """Of every run; None where it or its partner is not finite or not there."""
+    known = np.isfinite(part[["loss", "base_loss"]]).all(axis=None)
+    return log_ratio(part["loss"], part["base_loss"]) if known else None
 
 
-def _log_ratios(losses: pd.Series, against: pd.Series) -> Logs:
-    """Paired by seed; None where a seed of either is not finite, or has no partner."""
-    if against.index.has_duplicates or set(losses.index) != set(against.index):
-        return None
-    if not (np.isfinite(losses).all() and np.isfinite(against).all()):
-        return None
-    return log_ratio(losses, against.reindex(losses.index))
-
-
-def _ratio(logs: Sequence[Logs]) -> dict[str, float]:
-    """The mean over functions as a ratio with its interval; NaN where one of them is unknown."""
-    known = [own for own in logs if own is not None]
-    whole = bool(known) and len(known) == len(logs)
-    found = contrast(known, [1 / len(known)] * len(known)) if whole else NO_INTERVAL
-    with np.errstate(over="ignore"):
-        ends = np.exp([found.value, found.low, found.high])
-    return dict(zip(("ratio", "ratio_low", "ratio_high"), map(float, ends), strict=True))
+def _ratio(parts: Sequence[Logs]) -> dict[str, float]:
+    return dict(zip(_RATIO, geometric_mean(parts), strict=True))
 
 
 def _ratio_label(points: pd.DataFrame) -> str:
@@ -328,13 +299,13 @@ def ablation_grid(
         rows = []
         for key, part in block.groupby(keys, sort=False):
             by_function = part.set_index("function")
-            counts = "/".join(dict.fromkeys(part["trainable_parameters"]))
+            counts = set("/".join(part["trainable_parameters"]).split("/")) - {""}
             texts = [
                 row_label(key[0], key[1])
                 + STYLE * bool(part["reading"].any())
                 + OFF_BUDGET * bool(part["off_budget"].any()),
                 *(value or NO_CELL for value in key[2:]),
-                counts or NO_CELL,
+                "/".join(sorted(counts, key=int)) or NO_CELL,
             ]
             for function in functions:
                 known = function in by_function.index
@@ -346,16 +317,19 @@ def ablation_grid(
         sections.append(Section(str(budget) if several else "", rows))
     ratio = _ratio_label(points)
     notes = [
-        f"{loss}: geometric mean over seeds [{LEVEL:.0%} interval, Student's t on the log loss]; "
-        f"ratio: {ratio}, paired by seed, with the interval of the log ratios; no correction for "
-        "the number of intervals. The CSV has the arithmetic means too.",
+        f"{loss}: geometric mean over seeds [{CONFIDENCE:.0%} interval, Student's t on the log "
+        f"loss]; ratio: {ratio}, paired by seed, with the interval of the log ratios; no "
+        "correction for the number of intervals. The CSV has the arithmetic means too.",
     ]
     if len(functions) > 1:
         notes.append(
             "All functions: geometric mean of the ratio over functions, with Welch's interval for "
-            "new seeds on the same functions"
-            + (f", without those marked {NOT_LEARNABLE}." if not_learnable(frame) else ".")
+            f"new seeds on the same functions; {NO_CELL} where a function's is unknown or was not "
+            "asked for"
+            + (f"; without those marked {NOT_LEARNABLE}." if not_learnable(frame) else ".")
         )
+    if any(map(is_shared, axes)):
+        notes += noise_note(frame, loss)
     if points["infinite"].any():
         notes.append("inf (k/n): k of n seeds diverged, so there is no mean and no ratio.")
     if points["off_budget"].any():
@@ -373,7 +347,7 @@ def stem(loss: str) -> str:
 
 
 def _texts(point: pd.Series) -> list[str]:
-    seeds, infinite = int(point["seeds"]), int(point["infinite"])
+    seeds, infinite = int(point["runs"]), int(point["infinite"])
     if infinite:
         text = f"inf ({infinite}/{seeds})"
     else:

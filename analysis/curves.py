@@ -7,7 +7,7 @@ import numpy as np
 from qlexp.errors import UsageError
 from qlexp.store import Store, read_curve_table
 
-Curves = dict[str, np.ndarray]  # by column a float64 a recorded update; `step` holds integers
+Curves = dict[str, np.ndarray]  # by column one number a recorded update
 
 GRADIENT = "gradient_norm."
 _LAYER = f"{GRADIENT}layer_"
@@ -31,7 +31,7 @@ def load_curves(store: Store, identity: str, columns: Sequence[str] = ()) -> Cur
         if not all(np.issubdtype(values.dtype, np.number) for values in curves.values()):
             raise ValueError("not all columns are numbers")
         return {
-            name: values if name == "step" else values.astype(float)
+            name: values if name == "step" else values.astype(float, copy=False)
             for name, values in curves.items()
         }
     except (OSError, ValueError, KeyError) as error:

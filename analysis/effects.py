@@ -1,4 +1,4 @@
-"""Effects of swept settings: the loss at each value over the loss at the first one.
+"""Effects of swept settings: the loss, or its ratio to LoRA's, at each value over the first one.
 
 These are the main effects of a factorial. Runs of one method, budget, function and seed are paired
 where their other settings agree. Within a seed the log ratios are averaged over the other settings
@@ -6,9 +6,9 @@ at which both values were asked for. A function has the mean over seeds with Stu
 functions together the mean over functions with Welch's (`analysis.statistics.intervals.contrast`).
 
 A setting that changes what all methods share (`analysis.conditions`), such as the noise, changes
-how hard the task is. Its effect is that on the loss over LoRA's loss of the same budget, function,
-seed and settings: whether the method bears the change better than LoRA does. A ratio is unknown as
-soon as one run behind it diverged, is missing, failed or has no partner.
+how hard the task is. Its effect is that on the loss over LoRA's (`analysis.beside`): whether the
+method bears the change better than LoRA does. A ratio is unknown as soon as one run behind it
+diverged, is missing, failed or has no partner.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from analysis.beside import UNASKED, Logs, geometric_mean, learnable, with_lora
 from analysis.cells import not_learnable
 from analysis.conditions import is_shared
 from analysis.names import (
@@ -34,17 +35,18 @@ from analysis.notes import (
     column_marks,
     flags,
     interval_text,
+    noise_note,
     setting_notes,
     unchecked,
 )
 from analysis.overrides import joined, order, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.intervals import CONFIDENCE, NO_INTERVAL, contrast
+from analysis.statistics.intervals import CONFIDENCE
 from analysis.statistics.pairs import BASELINE, extended_mean, log_ratio
 
 ROW = ["budget", "method", "variant"]
 CHANGE = ["setting", "of", "value", "first"]
-LOSS, OVER_LORA = "loss", f"loss / {BASELINE}'s"  # in the column `of`
+LOSS, RATIO = "loss", "ratio"  # in the column `of`: the loss, or that over LoRA's
 GAPS = {
     "infinite": "diverged",
     "missing": "missing",
@@ -63,7 +65,7 @@ class Pairs:
         counts: by the names in `COUNTS`.
     """
 
-    logs: np.ndarray | None = None
+    logs: Logs = None
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
 
 
@@ -71,7 +73,7 @@ def effects(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """One row a budget, method, setting, value and function, and one over `ALL` functions.
 
     Columns: budget, method, variant (other overrides), reading, setting, of (what is compared:
-    `LOSS` or `OVER_LORA`), value, first (the first of the method's own values), function; ratio,
+    `LOSS` or `RATIO`), value, first (the first of the method's own values), function; ratio,
     low, high (NaN: unknown); and counts: seeds, pairs, and of the runs that the ratio wants those
     infinite, missing, failed and unasked. A row of `ALL` takes the functions that can be learnt:
     its counts are sums, and its ratio is known where all of theirs are. Where nothing can be
@@ -81,16 +83,12 @@ def effects(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         cells: the long table with a column `loss`, as `analysis.ablation.with_loss` gives it.
         axes: the swept settings.
     """
-    unlearnt = list(not_learnable(cells))
-    learnt = cells[~cells["function"].isin(unlearnt)].groupby("budget")["function"].unique()
-    runs = with_settings(cells, axes)
-    runs = runs.drop_duplicates([*ROW, *axes, "function", "seed", "run_id"])
-    beside = over_lora(runs, axes)
+    learnt = learnable(cells)
+    runs = with_lora(with_settings(cells, axes), axes)
     rows: list[dict[str, object]] = []
     for key, own in sorted(runs.groupby(ROW), key=lambda item: _row_order(*item[0])):
         row = dict(zip(ROW, key, strict=True)) | {"reading": bool(own["reading"].eq(True).any())}
-        relative = beside[(beside[ROW] == key).all(axis="columns")]
-        for change, both in _changes(own, relative, axes):
+        for change, both in _changes(own, axes):
             found = {function: _pairs(part) for function, part in both.groupby("function")}
             wanted = [found.get(function, Pairs()) for function in learnt.get(key[0], ())]
             for function in sorted(found, key=function_order):
@@ -103,48 +101,42 @@ def _row_order(budget: str, method: str, variant: str) -> tuple[object, ...]:
     return budget_order(budget), method_order(method), variant
 
 
-def over_lora(runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """The runs of other methods that LoRA has a run beside, with the loss over LoRA's.
-
-    That is LoRA's run of the same budget, function, seed and settings, of those settings of which
-    it has several values. The loss is inf where one of the two diverged, NaN where one is lacking,
-    and `status` is that of the one.
-    """
-    lora = runs[runs["method"] == BASELINE]
-    keys = ["budget", "function", "seed", *(axis for axis in axes if lora[axis].nunique() > 1)]
-    if lora.duplicated(keys).any():  # several rows, none of which is the one to stand beside
-        return runs[:0]
-    both = runs[runs["method"] != BASELINE].merge(
-        lora[[*keys, "loss", "status"]], on=keys, suffixes=("", "_lora")
-    )
-    infinite = np.isinf(both["loss"]) | np.isinf(both["loss_lora"])
-    return both.assign(
-        loss=(both["loss"] / both["loss_lora"]).mask(infinite, np.inf),
-        status=both["status"].where(both["status"] != "done", both["status_lora"]),
-    )
-
-
 def _changes(
-    own: pd.DataFrame, relative: pd.DataFrame, axes: Sequence[str]
+    own: pd.DataFrame, axes: Sequence[str]
 ) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
     """The changes of setting within one method, each with the runs at both values.
 
-    Their column `is_first` tells the values apart, `rest` holds the other settings as a text.
-
-    Args:
-        own: the runs of the method.
-        relative: the same as `over_lora` gives them, for settings that the methods share.
+    Their column `is_first` tells the values apart, `rest` holds the other settings as a text,
+    `log` the logarithm of what is compared and `gap` the name in `GAPS` of what it lacks, or "".
     """
     for axis in axes:
-        of, runs = (OVER_LORA, relative) if is_shared(axis) else (LOSS, own)
-        values = sorted(set(runs[axis]) - {""}, key=order)
+        values = sorted(set(own[axis]) - {""}, key=order)
         if len(values) < 2:
             continue
-        others = runs[[name for name in axes if name != axis]].to_dict("records")
-        runs = runs.assign(is_first=runs[axis] == values[0], rest=[joined(rest) for rest in others])
+        of = RATIO if is_shared(axis) else LOSS
+        if of == RATIO and (own["method"].eq(BASELINE) | own["base_status"].eq(UNASKED)).all():
+            continue
+        others = own[[name for name in axes if name != axis]].to_dict("records")
+        runs = _compared(own, of).assign(
+            is_first=own[axis] == values[0], rest=[joined(rest) for rest in others]
+        )
         for value in values[1:]:
             change = dict(zip(CHANGE, (axis, of, value, values[0]), strict=True))
             yield change, runs[runs[axis].isin((value, values[0]))]
+
+
+def _compared(own: pd.DataFrame, of: str) -> pd.DataFrame:
+    gap = _gaps(own["loss"], own["status"])
+    if of == LOSS:
+        return own.assign(log=log_ratio(own["loss"], np.ones(len(own))), gap=gap)
+    base_gap = _gaps(own["base_loss"], own["base_status"])
+    return own.assign(
+        log=log_ratio(own["loss"], own["base_loss"]), gap=gap.where(gap != "", base_gap)
+    )
+
+
+def _gaps(losses: pd.Series, statuses: pd.Series) -> pd.Series:
+    return statuses.where(statuses.isin(list(GAPS)), "").mask(np.isinf(losses), "infinite")
 
 
 def _pairs(runs: pd.DataFrame) -> Pairs:
@@ -153,30 +145,23 @@ def _pairs(runs: pd.DataFrame) -> Pairs:
     common = sorted(set.intersection(*sides))
     runs = runs[runs["rest"].isin(common)]
     places = pd.MultiIndex.from_product([(False, True), common])
-    losses = runs.pivot(index="seed", columns=["is_first", "rest"], values="loss")
-    losses = losses.reindex(columns=places).to_numpy(float)  # (seeds, 2 * rests)
-    counts = {
-        "seeds": len(losses),
-        "pairs": losses.size // 2,
-        "infinite": int(np.isinf(runs["loss"]).sum()),
-        "missing": int((runs["status"] == "missing").sum()),
-        "failed": int((runs["status"] == "failed").sum()),
-        "unasked": losses.size - len(runs),
-    }
-    if not losses.size or not np.isfinite(losses).all():
+    logs = runs.pivot(index="seed", columns=["is_first", "rest"], values="log")
+    logs = logs.reindex(columns=places).to_numpy(float)  # (seeds, 2 * rests)
+    found = runs["gap"].value_counts()
+    counts = {name: int(found.get(name, 0)) for name in GAPS}
+    counts |= {"seeds": len(logs), "pairs": logs.size // 2}
+    counts["unasked"] += logs.size - len(runs)
+    if not logs.size or np.isnan(logs).any() or (runs["gap"] != "").any():
         return Pairs(None, counts)
-    return Pairs(extended_mean(log_ratio(*np.split(losses, 2, axis=1))), counts)
+    later, first = np.split(logs, 2, axis=1)
+    with np.errstate(invalid="ignore"):
+        return Pairs(extended_mean(np.where(later == first, 0.0, later - first)), counts)
 
 
 def _effect(parts: Sequence[Pairs]) -> dict[str, float]:
     """The mean over functions as a ratio with its interval, and the sums of the counts."""
-    logs = [part.logs for part in parts if part.logs is not None]
-    known = bool(logs) and len(logs) == len(parts)
-    found = contrast(logs, [1 / len(logs)] * len(logs)) if known else NO_INTERVAL
-    with np.errstate(over="ignore"):
-        ends = np.exp([found.value, found.low, found.high])
-    counts = {name: sum(part.counts[name] for part in parts) for name in COUNTS}
-    return dict(zip(("ratio", "low", "high"), map(float, ends), strict=True)) | counts
+    ends = zip(("ratio", "low", "high"), geometric_mean([part.logs for part in parts]), strict=True)
+    return dict(ends) | {name: sum(part.counts[name] for part in parts) for name in COUNTS}
 
 
 def effects_grid(
@@ -198,20 +183,23 @@ def effects_grid(
     titles = [function_title(name) + column_marks(frame, name) for name in functions]
     if len(functions) > 1:
         functions, titles = [*functions, ALL], [*titles, "all functions"]
-    headers = ["method", "setting", "of", "value", "over", *titles]
+    both = table["of"].nunique() > 1
+    headers = ["method", "setting", *["of"] * both, "value", "over", *titles]
     several = table["budget"].nunique() > 1
     sections = [
-        Section(str(budget) if several else "", _rows(block, functions))
+        Section(str(budget) if several else "", _rows(block, functions, both))
         for budget, block in table.groupby("budget", sort=False)
     ]
     settings = list(dict.fromkeys(table["setting"]))
-    caption = f"Effects on the {loss.replace('_', ' ')} of {', '.join(settings)}, study {study}"
+    what = loss.replace("_", " ") + f" over {BASELINE}'s" * bool(table["of"].eq(RATIO).all())
+    caption = f"Effects on the {what} of {', '.join(settings)}, study {study}"
     return Grid(label, caption, headers, sections, _notes(frame, table, axes, loss))
 
 
-def _rows(block: pd.DataFrame, functions: Sequence[str]) -> list[list[Text]]:
+def _rows(block: pd.DataFrame, functions: Sequence[str], both: bool) -> list[list[Text]]:
     rows = []
-    for (method, variant, *change), part in block.groupby([*ROW[1:], *CHANGE], sort=False):
+    names = [name for name in CHANGE if both or name != "of"]
+    for (method, variant, *change), part in block.groupby([*ROW[1:], *names], sort=False):
         by_function = part.set_index("function").to_dict("index")
         label = row_label(method, variant) + STYLE * bool(part["reading"].any())
         texts = [_text(by_function[name]) if name in by_function else NO_CELL for name in functions]
@@ -225,25 +213,36 @@ def _text(effect: dict) -> str:
 
 
 def _notes(frame: pd.DataFrame, table: pd.DataFrame, axes: Sequence[str], loss: str) -> list[str]:
-    notes = [
-        f"{loss} at a value over that at the setting's first one, at the same function, seed and "
-        "other settings: geometric mean over the other settings, then over seeds "
-        f"[{CONFIDENCE:.0%} interval, Student's t on the log ratios of the seeds]; all functions: "
-        "geometric mean over functions [Welch's t]; no correction for the number of intervals. "
-        "Below 1 the value has the lower loss.",
-        "Values may differ in trainable parameters, which stand beside the losses.",
+    kinds = set(table["of"])
+    compared = [
+        name for name, of in ((loss, LOSS), (f"{loss} over {BASELINE}'s", RATIO)) if of in kinds
     ]
-    compared = set(table.loc[table["of"] == OVER_LORA, "setting"])
-    if compared:
+    notes = [
+        f"{', or '.join(compared)}: at a value over that at the setting's first one, at the same "
+        "function, seed and other settings; geometric mean over the other settings, then over "
+        f"seeds [{CONFIDENCE:.0%} interval, Student's t on the log ratios of the seeds]; all "
+        "functions: geometric mean over functions [Welch's t]; no correction for the number of "
+        "intervals.",
+    ]
+    if LOSS in kinds:
         notes.append(
-            f"Another value of {_listed(compared, axes)} is another task for all methods, so what "
-            f"is compared is the loss over {BASELINE}'s at the same value: below 1 the method "
-            f"stands better beside {BASELINE} at the value than at the first one."
+            "Where losses are compared, below 1 the value has the lower one. Values may differ in "
+            "trainable parameters, which stand beside the losses."
         )
-    if shared := {axis for axis in axes if is_shared(axis)} - compared:
+    shared = [axis for axis in axes if is_shared(axis)]
+    told = [axis for axis in shared if axis in set(table["setting"])]
+    if told:
         notes.append(
-            f"No effects of {_listed(shared, axes)}: another value is another task for all "
-            f"methods, and no run of {BASELINE} stands beside another method's."
+            f"Another value of {', '.join(told)} is another task for all methods, so what is "
+            f"compared is the loss over {BASELINE}'s at the same value: below 1 the method stands "
+            f"better beside {BASELINE} at the value than at the first one. A method without such a "
+            f"run of {BASELINE} has no row."
+        )
+        notes += noise_note(frame, loss)
+    if untold := [axis for axis in shared if axis not in told]:
+        notes.append(
+            f"No effects of {', '.join(untold)}: another value is another task for all methods, "
+            f"and no one run of {BASELINE} stands beside another method's."
         )
     if table[list(GAPS)].any(axis=None):
         notes.append(
@@ -255,7 +254,3 @@ def _notes(frame: pd.DataFrame, table: pd.DataFrame, axes: Sequence[str], loss: 
     if table["reading"].any():
         notes.append(STYLE_NOTE)
     return [*notes, *flags(frame), *unchecked(frame), *setting_notes(frame)]
-
-
-def _listed(settings: set[str], axes: Sequence[str]) -> str:
-    return ", ".join(axis for axis in axes if axis in settings)

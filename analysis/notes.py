@@ -37,6 +37,7 @@ OFF_BUDGET_NOTE = (
     f"{OFF_BUDGET} Trainable parameters more than {COUNT_TOLERANCE:.0%} from LoRA's at the "
     "reference rank."
 )
+CLEAN_LOSS = "test_loss_clean"
 UNCHECKED = (
     f"No run of {UNRESTRICTED} fine-tuning: whether the functions can be learnt was not checked."
 )
@@ -174,6 +175,18 @@ def flags(frame: pd.DataFrame) -> list[str]:
 def unchecked(frame: pd.DataFrame) -> list[str]:
     """That functions may not be learnable, where full fine-tuning has no run to tell."""
     return [] if UNRESTRICTED in set(finished(frame)["method"]) else [UNCHECKED]
+
+
+def noise_note(frame: pd.DataFrame, loss: str) -> list[str]:
+    """That ratios of a loss that holds the variance of the noise lie nearer to 1, where it does."""
+    name = "config.data.noise"
+    noisy = name in frame and bool((frame[name] > 0).any())
+    if loss == CLEAN_LOSS or not noisy:
+        return []
+    return [
+        f"{loss} holds the variance of the noise, which draws ratios to LoRA's towards 1, the "
+        f"more the smaller the losses are: --loss {CLEAN_LOSS} has none."
+    ]
 
 
 def diverged_note(frame: pd.DataFrame) -> list[str]:

@@ -32,12 +32,15 @@ def swept(frame: pd.DataFrame) -> dict[str, list[str]]:
 def with_settings(cells: pd.DataFrame, axes: Iterable[str]) -> pd.DataFrame:
     """`cells` with a column a swept setting and one of the other overrides, `variant`, as texts.
 
-    A setting is "" where a cell's method lacks it.
+    A setting is "" where a cell's method lacks it. A run that two commands named with its overrides
+    in another order counts once.
     """
-    parsed = cells["overrides"].map(settings_of)
+    parsed = [dict(sorted(settings_of(text).items())) for text in cells["overrides"]]
     columns = {axis: [own.get(axis, "") for own in parsed] for axis in axes}
     rest = ({key: value for key, value in own.items() if key not in columns} for own in parsed)
-    return cells.assign(**columns, variant=[joined(own) for own in rest])
+    cells = cells.assign(**columns, variant=[joined(own) for own in rest])
+    place = ["budget", "method", "variant", *columns, "function", "seed", "run_id"]
+    return cells.drop_duplicates(place)
 
 
 def number_in(value: str) -> float | None:

@@ -91,7 +91,7 @@ def test_the_numbers_are_those_of_a_plain_loop(store: Store) -> None:
         own = [loss_of(function, point["method"], word, seed) for seed in SEEDS]
         lora = [loss_of(function, "lora", "", seed) for seed in SEEDS]
         if size == "4":
-            assert (point["infinite"], point["seeds"]) == (1, 3)
+            assert (point["infinite"], point["runs"]) == (1, 3)
             assert point["mean"] == point["geometric_mean"] == math.inf
             assert math.isnan(point["ratio"])
             continue
@@ -123,24 +123,96 @@ def test_lora_is_paired_at_the_same_setting_where_it_has_it(crossed: Store) -> N
         assert point["ratio"] == pytest.approx(stats.gmean(np.array(own) / np.array(lora)))
 
 
-def test_over_two_functions_the_ratio_is_half_of_welchs_difference(store: Store) -> None:
-    frame = load_study(store, "blocks")
-    points = estimates(with_loss(frame, "test_loss"), swept_axes(frame, "blocks"))
+def test_over_all_functions_the_ratio_is_the_mean_with_welchs_interval() -> None:
+    """Of three functions with 3, 4 and 5 seeds, LoRA's in another order."""
+    seeds = {"drop_wave": range(3), "matyas": range(4), "ackley": range(5)}
+    rows = [
+        row_of(function, method, value, seed)
+        for method, values in (("queryable", ("0.1", "0.2")), ("lora", ("0.2", "0.1")))
+        for function, own in seeds.items()
+        for value in values
+        for seed in (own if method == "queryable" else reversed(own))
+    ]
+    points = estimates(pd.DataFrame(rows), {"data.noise": ["0.1", "0.2"]})
     overall = points[(points["function"] == ALL) & (points["method"] == "queryable")]
-    assert overall["method.block_size"].tolist() == list(SIZES)
-    for point in overall.to_dict("records")[:2]:
-        word = f"method.block_size={point['method.block_size']}"
-        first, second = (
-            np.log([loss_of(f, "queryable", word, s) / loss_of(f, "lora", "", s) for s in SEEDS])
-            for f in FUNCTIONS
+    assert overall["data.noise"].tolist() == ["0.1", "0.2"]
+    for point in overall.to_dict("records"):
+        value = point["data.noise"]
+        logs = [
+            np.log([loss_of(f, "queryable", value, s) / loss_of(f, "lora", value, s) for s in own])
+            for f, own in seeds.items()
+        ]
+        parts = np.array([own.var(ddof=1) / len(own) / 9 for own in logs])
+        freedom = parts.sum() ** 2 / sum(
+            p**2 / (len(own) - 1) for p, own in zip(parts, logs, strict=True)
         )
-        welch = stats.ttest_ind(first, -second, equal_var=False).confidence_interval(0.95)
-        expected = np.exp([(first.mean() + second.mean()) / 2, welch.low / 2, welch.high / 2])
+        half = stats.t.ppf(0.975, freedom) * math.sqrt(parts.sum())
+        middle = np.mean([own.mean() for own in logs])
+        expected = np.exp([middle, middle - half, middle + half])
         assert [point[f"ratio{end}"] for end in ("", "_low", "_high")] == pytest.approx(expected)
-        assert (point["seeds"], point["infinite"]) == (2 * len(SEEDS), 0)
-    diverged = overall.iloc[2]
-    assert math.isnan(diverged["ratio"])
-    assert diverged["infinite"] == 2
+        assert (point["runs"], point["infinite"]) == (12, 0)
+    assert points["function"].tolist()[-1] == ALL
+
+
+def row_of(function: str, method: str, value: str, seed: int, budget: str = "equal_rank") -> dict:
+    """A row of the long table with a `loss`."""
+    return {
+        "budget": budget,
+        "function": function,
+        "method": method,
+        "overrides": f"data.noise={value}",
+        "seed": seed,
+        "run_id": f"{budget}-{function}-{method}-{value}-{seed}",
+        "status": "done",
+        "test_loss": 0.1,
+        "test_r2": 0.9,
+        "loss": loss_of(function, method, value, seed),
+        "trainable_parameters": 1000.0,
+        "reference_parameters": 1000.0,
+        "reading": False,
+    }
+
+
+def test_a_budget_asks_for_functions_of_its_own() -> None:
+    rows = [
+        row_of(function, method, "0.1", seed, budget)
+        for budget, functions in (("equal_rank", FUNCTIONS), ("lora_r4", FUNCTIONS[:1]))
+        for function in functions
+        for method in ("lora", "queryable")
+        for seed in SEEDS
+    ]
+    points = estimates(pd.DataFrame(rows), {"data.noise": ["0.1"]})
+    overall = points[points["function"] == ALL].set_index(["budget", "method"])
+    assert overall["ratio"].notna().all()
+    alone = points[(points["budget"] == "lora_r4") & (points["method"] == "queryable")]
+    assert alone["ratio"].nunique() == 1
+    assert len(alone) == 2
+
+
+def test_a_run_that_two_commands_named_counts_once() -> None:
+    rows = [
+        {**row_of(f, method, "0.1", seed), "overrides": "data.noise=0.1; b=1; a=2"}
+        for f, method, seed in itertools.product(FUNCTIONS, ("lora", "queryable"), SEEDS)
+    ]
+    again = [{**row, "overrides": "a=2; data.noise=0.1; b=1"} for row in rows]
+    axes = {"data.noise": ["0.1"]}
+    once, twice = (estimates(pd.DataFrame(part), axes) for part in (rows, rows + again))
+    pd.testing.assert_frame_equal(once, twice)
+
+
+def test_more_seeds_of_lora_leave_the_ratio_known_and_fewer_do_not() -> None:
+    rows = [
+        row_of("matyas", method, "0.1", seed)
+        for method, seeds in (("lora", range(5)), ("queryable", range(3)), ("dora", range(6)))
+        for seed in seeds
+    ]
+    found = estimates(pd.DataFrame(rows), {"data.noise": ["0.1"]}).set_index("method")["ratio"]
+    expected = [
+        loss_of("matyas", "queryable", "0.1", s) / loss_of("matyas", "lora", "0.1", s)
+        for s in SEEDS
+    ]
+    assert found["queryable"] == pytest.approx(stats.gmean(expected))
+    assert math.isnan(found["dora"])
 
 
 def test_over_all_functions_are_those_that_can_be_learnt_and_were_asked_for(store: Store) -> None:
@@ -151,6 +223,7 @@ def test_over_all_functions_are_those_that_can_be_learnt_and_were_asked_for(stor
     points = estimates(with_loss(pd.concat([frame, unlearnt]), "test_loss"), axes)
     own = points[points["method"] == "queryable"].set_index(["function", "method.block_size"])
     assert own.loc[(ALL, "2"), "ratio"] == pytest.approx(own.loc[("drop_wave", "2"), "ratio"])
+    assert own.loc[ALL, "infinite"].tolist() == own.loc["drop_wave", "infinite"].tolist()
     lacking = (frame["function"] == "matyas") & frame["overrides"].str.endswith("=2")
     points = estimates(with_loss(frame[~lacking], "test_loss"), axes)
     own = points[points["function"] == ALL].set_index(["method", "method.block_size"])["ratio"]
@@ -162,6 +235,24 @@ def test_over_all_functions_are_those_that_can_be_learnt_and_were_asked_for(stor
     }
     alone = frame[frame["function"] == "matyas"]
     assert ALL not in set(estimates(with_loss(alone, "test_loss"), axes)["function"])
+
+
+def test_counts_and_ratios_stand_in_the_table(store: Store, tmp_path: Path) -> None:
+    for folder in (store.root / "runs").glob("drop_wave-queryable-*"):
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps({**summary, "trainable_parameters": 1500}))
+    assert command(store, tmp_path) == 0
+    rows = markdown_rows(tmp_path / "blocks" / "ablation.md")[""]
+    table = pd.read_csv(tmp_path / "blocks" / "ablation.csv")
+    counts = sorted(
+        set(table.loc[table["method"] == "queryable", "trainable_parameters"]) - {"1500"}
+    )
+    assert len(counts) == 2  # that of matyas, and both of all functions
+    assert rows[1]["trainable"] == "/".join(sorted({"1500", *counts[0].split("/")}, key=int))
+    overall = table[(table["function"] == ALL) & (table["method"] == "queryable")]["ratio"]
+    shown = [row["all functions: ratio"].split()[0] for row in rows[1:]]
+    assert [float(text) for text in shown[:2]] == pytest.approx(overall[:2].tolist(), rel=5e-3)
+    assert (rows[3]["all functions: ratio"], math.isnan(overall.iloc[2])) == ("–", True)
 
 
 def test_lora_is_level_along_a_setting_of_which_it_has_one_value(store: Store) -> None:
@@ -319,7 +410,7 @@ def test_missing_cells_are_refused_or_counted(store: Store, tmp_path: Path, caps
     assert rows[2]["Matyas"].endswith(", 1 missing")
     table = pd.read_csv(tmp_path / "out" / "blocks" / "ablation.csv")
     cell = table[(table["function"] == "matyas") & (table["method.block_size"] == 2)].iloc[0]
-    assert (cell["seeds"], cell["missing"]) == (2, 1)
+    assert (cell["runs"], cell["missing"]) == (2, 1)
     assert math.isnan(cell["ratio"])
 
 

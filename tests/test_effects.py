@@ -12,9 +12,9 @@ from made_up import cell_of, markdown_rows, summary_of, write_run
 from scipy import stats
 
 from analysis import ablation
-from analysis.effects import LOSS, OVER_LORA, effects
+from analysis.effects import LOSS, RATIO, effects
 from analysis.names import ALL
-from analysis.notes import UNCHECKED, unchecked
+from analysis.notes import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
 from analysis.overrides import swept
 from qlexp.store import Store, write_folder
 
@@ -235,12 +235,12 @@ def test_a_table_is_written_for_each_loss(tmp_path: Path) -> None:
         (rows,) = markdown_rows(folder / f"{stem}_effects.md").values()
         table = pd.read_csv(folder / f"{stem}_effects.csv", dtype={"value": str, "first": str})
         assert list(rows[0]) == [
-            *("method", "setting", "of", "value", "over"),
+            *("method", "setting", "value", "over"),
             *("Drop-Wave", "Matyas", "all functions"),
         ]
         assert [(row["value"], row["over"]) for row in rows] == [("true", "false"), ("16", "4")]
         for row, (_, effect) in zip(rows, table.groupby("setting", sort=False), strict=True):
-            ratios = [float(text.split()[0]) for text in list(row.values())[5:]]
+            ratios = [float(text.split()[0]) for text in list(row.values())[4:]]
             assert ratios == pytest.approx(effect["ratio"].tolist(), rel=5e-3)
         text = (folder / f"{stem}_effects.md").read_text()
         assert "no correction for the number of intervals" in text
@@ -271,7 +271,7 @@ def test_what_all_methods_share_has_the_effect_on_the_loss_over_loras() -> None:
     table = table_of(runs(gates) + loras)
     changed = table[table["setting"] == "data.noise"]
     assert set(changed["method"]) == {"queryable"}
-    assert set(changed["of"]) == {OVER_LORA}
+    assert set(changed["of"]) == {RATIO}
     beside = {(run["function"], run["overrides"], run["seed"]): run["loss"] for run in loras}
     relative = []
     for run in runs(gates):
@@ -306,12 +306,99 @@ def test_a_run_that_is_lacking_on_either_side_makes_the_standing_unknown(
     assert table[list(LACKS)].to_numpy().sum() == 2
 
 
-def test_with_several_rows_of_lora_none_is_the_one_to_stand_beside() -> None:
+def test_losses_of_another_task_are_not_compared() -> None:
+    """LoRA was asked for at one value of the noise only, which its overrides do not name."""
+    lora = runs({}, method="lora")
+    assert table_of(runs({"data.noise": ("0", "0.1", "0.2")}) + lora).empty
+    some = runs({"data.noise": ("0.1", "0.2")}, method="lora")
+    table = table_of(runs({"data.noise": ("0", "0.1", "0.2")}) + some)
+    assert set(table["first"]) == {"0"}
+    assert table["ratio"].isna().all()
+    assert (table.loc[table["function"] != ALL, "unasked"] == len(SEEDS)).all()
+
+
+def test_the_standing_is_taken_within_a_budget_and_beside_loras_row_of_the_same_variant() -> None:
     noise = {"data.noise": ("0", "0.1")}
+    alone = table_of(runs(noise) + runs(noise, method="lora"))
+    other = [{**run, "budget": "lora_r4"} for run in runs(noise) + runs(noise, method="lora")]
+    other = [{**run, "loss": run["loss"] ** 2} for run in other]
+    both = effects(pd.DataFrame(runs(noise) + runs(noise, method="lora") + other), ["data.noise"])
+    own = both[both["budget"] == "equal_rank"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, alone)
+
+    def variant(rows: list[dict], word: str, power: float) -> list[dict]:
+        return [
+            {
+                **run,
+                "overrides": f"{run['overrides']}; {word}",
+                "run_id": f"{run['run_id']}-{word}",
+                "loss": run["loss"] ** power,
+            }
+            for run in rows
+        ]
+
     loras = runs(noise, method="lora")
-    other = [{**run, "overrides": f"{run['overrides']}; x=1", "run_id": "x"} for run in loras]
-    frame = pd.DataFrame(runs(noise) + loras + other)
-    assert effects(frame, ["data.noise"]).empty
+    rows = runs(noise) + variant(loras, "x=1", 2) + variant(loras, "x=2", 1)
+    assert effects(pd.DataFrame(rows), ["data.noise"]).empty  # neither is the one
+    told = effects(pd.DataFrame(variant(runs(noise), "x=2", 1) + rows), ["data.noise"])
+    assert told["variant"].unique().tolist() == ["x=2"]
+    assert told["ratio"].tolist() == pytest.approx(alone["ratio"].tolist())
+
+
+def test_two_settings_of_the_task_are_averaged_over_each_other() -> None:
+    axes = {"shift.strength": ("0", "0.2"), "shift.rotation": ("0", "15", "45")}
+    loras = runs(axes, method="lora")
+    table = table_of(runs(axes) + loras)
+    relative = [
+        {**run, "loss": run["loss"] / lora["loss"]}
+        for run, lora in zip(runs(axes), loras, strict=True)
+    ]
+    expected = [("shift.strength", "0.2"), ("shift.rotation", "15"), ("shift.rotation", "45")]
+    one = table[table["function"] == "matyas"]
+    assert list(zip(one["setting"], one["value"], strict=True)) == expected
+    for effect in one.to_dict("records"):
+        assert math.log(effect["ratio"]) == pytest.approx(
+            np.mean(log_ratios(relative, effect, "matyas"))
+        )
+
+
+def test_losses_of_zero_tie_and_do_not_pass_for_divergence() -> None:
+    noise = {"data.noise": ("0", "0.1")}
+    still = [
+        {**run, "loss": 0.0} for own in ("lora", "queryable") for run in runs(noise, method=own)
+    ]
+    table = table_of(still)
+    assert table["ratio"].tolist() == [1.0, 1.0, 1.0]
+    assert not table[list(LACKS)].to_numpy().any()
+
+
+def test_notes_say_what_is_compared(tmp_path: Path) -> None:
+    noise = {"data.noise": ("0", "0.2")}
+    both = {**noise, "method.gated": ("true", "false")}
+    loras = runs(noise, method="lora")
+    store = stored(tmp_path / "alone", noise, *loras)
+    text = (command(store, tmp_path / "alone") / "ablation_effects.md").read_text()
+    assert text.startswith("# Effects on the test loss over lora's of data.noise")
+    assert "Another value of data.noise is another task" in text
+    assert "below 1 the value has the lower one" not in text
+    assert "| of |" not in text
+    assert "No effects of" not in text
+    store = stored(tmp_path / "mixed", both, *loras)
+    text = (command(store, tmp_path / "mixed") / "ablation_effects.md").read_text()
+    assert "below 1 the value has the lower one" in text
+    (rows,) = markdown_rows(tmp_path / "mixed" / "made" / "ablation_effects.md").values()
+    assert [(row["setting"], row["of"]) for row in rows] == [
+        ("data.noise", "ratio"),
+        ("method.gated", "loss"),
+    ]
+
+
+@pytest.mark.parametrize("loss", ["test_loss", CLEAN_LOSS])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_losses_that_hold_the_noise_are_told(noise: float, loss: str) -> None:
+    frame = pd.DataFrame({"config.data.noise": [0.0, noise]})
+    assert bool(noise_note(frame, loss)) == (noise > 0 and loss != CLEAN_LOSS)
+    assert noise_note(frame[[]], loss) == []
 
 
 def test_what_all_methods_share_has_no_effect_without_lora(tmp_path: Path) -> None:
@@ -326,7 +413,7 @@ def test_what_all_methods_share_has_no_effect_without_lora(tmp_path: Path) -> No
     folder = command(stored(tmp_path / "both", both), tmp_path / "both")
     (rows,) = markdown_rows(folder / "ablation_effects.md").values()
     assert [row["setting"] for row in rows] == ["method.gated"]
-    assert "No effects of data.noise" in (folder / "ablation_effects.md").read_text()
+    assert "No effects of data.noise: another value" in (folder / "ablation_effects.md").read_text()
     expected = table_of(runs(both))
     written = pd.read_csv(folder / "ablation_effects.csv")
     assert written["ratio"].tolist() == pytest.approx(expected["ratio"].tolist())

@@ -1,8 +1,10 @@
 """The flow of gradients over depth, against plain loops and planted examples."""
 
+import itertools
 import math
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,9 +52,14 @@ def row_with(flows: Sequence[Flow], name: RowName = ("lora", "")) -> Row:
     )
     norms = np.stack([flow.norms for flow in flows])
     outside = [np.square(f.elsewhere).sum(1) + np.zeros(len(f.norms)) for f in flows]
-    parameters = np.full((len(flows), norms.shape[2]), 4.0)
     return Row.measured(
-        name, places, np.arange(norms.shape[1]), norms, np.array(outside), parameters
+        name,
+        places,
+        steps=np.arange(norms.shape[1]),
+        norms=norms,
+        outside=np.array(outside),
+        parameters=np.full((len(flows), norms.shape[2]), 4.0),
+        diverged=Counter(),
     )
 
 
@@ -111,27 +118,44 @@ def test_updates_without_a_gradient_have_no_evenness_and_no_shares() -> None:
     }
 
 
+def of_known(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
 @given(st.integers(0, 10**6))
 def test_measures_are_those_of_plain_loops(seed: int) -> None:
     draw = np.random.default_rng(seed)
-    runs, records, layers = draw.integers((1, 1, 2), 6)
+    runs, records, layers = draw.integers((1, 1, 3), 6)
     norms = draw.uniform(0.1, 9, (runs, records, layers)) * draw.integers(0, 2, (runs, records, 1))
     outside, parameters = draw.uniform(0, 9, (runs, records)), draw.integers(1, 9, (runs, layers))
     found = measures(norms, outside, parameters.astype(float))
     for run in range(runs):
         by_rms = norms[run] / np.sqrt(parameters[run])
+        known = norms[run].any(1)
         for scale, values in (("norm", norms[run]), ("rms", by_rms)):
             assert found[scale][run] == pytest.approx(float(values.mean()))
-            known = [float(evenness(row)) for row in values if row.any()]
-            expected = np.mean(known) if known else math.nan
+            entropy = scipy.stats.entropy(values[known] ** 2, base=layers, axis=1)
+            expected = of_known(entropy)
             assert found[f"evenness_{scale}"][run] == pytest.approx(expected, nan_ok=True)
-        parts = [thirds(row) for row in norms[run] if row.any()]
-        middle = np.mean(parts, axis=0)[1] if parts else math.nan
-        assert found["middle"][run] == pytest.approx(middle, nan_ok=True)
-        whole = [
-            (o, o + np.square(row).sum()) for o, row in zip(outside[run], norms[run], strict=True)
-        ]
-        assert found["outside"][run] == pytest.approx(np.mean([o / w for o, w in whole]))
+        squares = [row**2 / (row**2).sum() for row in norms[run][known]]
+        sizes = [layers // 3 + (third < layers % 3) for third in range(3)]
+        ends = np.cumsum([0, *sizes])
+        for third, (low, high) in zip(THIRDS, itertools.pairwise(ends), strict=True):
+            expected = of_known([sum(part[low:high]) for part in squares])
+            assert found[third][run] == pytest.approx(expected, nan_ok=True)
+        whole = [(o, o + (row**2).sum()) for o, row in zip(outside[run], norms[run], strict=True)]
+        assert found["outside"][run] == pytest.approx(of_known([o / w for o, w in whole]))
+
+
+@pytest.mark.parametrize("odd", [math.inf, math.nan])
+def test_a_norm_that_is_no_number_makes_the_shares_of_its_run_alone_unknown(odd: float) -> None:
+    norms = np.ones((2, 3, 3))
+    norms[0, 1, 0] = odd
+    found = measures(norms, np.ones((2, 3)), np.ones((2, 3)))
+    for name in ("evenness_norm", "evenness_rms", *THIRDS, "outside"):
+        assert np.isnan(found[name]).tolist() == [True, False]
+    assert found["norm"][1] == 1.0
+    assert not np.isfinite(found["norm"][0])
 
 
 def row_of(samples: list[np.ndarray]) -> Row:
@@ -287,6 +311,46 @@ def test_lora_is_taken_of_the_same_variant_or_is_the_only_one() -> None:
     assert np.isnan([unknown.mean, unknown.low, unknown.high]).all()
 
 
+def test_pairs_share_function_and_seed_and_not_the_network_alone() -> None:
+    def row(name: str, places: list[tuple[str, int]]) -> Row:
+        flows = [Flow(np.full((1, 2), 1.0 + i), f, s) for i, (f, s) in enumerate(places)]
+        return row_with(flows, (name, ""))
+
+    lora = row("lora", [("levy", 0), ("levy", 1), ("matyas", 0)])
+    own = row("queryable", [("matyas", 0), ("levy", 1), ("ackley", 0)])
+    pairs = beside_lora(own, [lora, own]).runs
+    assert pairs[["function", "seed"]].to_numpy().tolist() == [["matyas", 0], ["levy", 1]]
+    assert pairs["norm_lora"].tolist() == [3.0, 2.0]
+
+
+def test_a_part_of_a_row_is_the_row_of_its_runs() -> None:
+    draw = np.random.default_rng(8)
+    places = pd.DataFrame({"function": ["levy", "matyas", "levy"], "seed": [0, 0, 1]})
+    places = places.assign(backbone_id="a")
+    known = {
+        "norms": draw.uniform(1, 9, (3, 4, 2)),
+        "outside": draw.uniform(1, 9, (3, 4)),
+        "parameters": draw.uniform(1, 9, (3, 2)),
+    }
+    steps, diverged = np.arange(4), Counter({"levy": 2, "ackley": 1})
+    whole = Row.measured(("lora", ""), places, steps=steps, diverged=diverged, **known)
+    mine = (places["function"] == "levy").to_numpy()
+    alone = Row.measured(
+        ("lora", ""),
+        places[mine],
+        steps=steps,
+        diverged=Counter({"levy": 2}),
+        **{name: values[mine] for name, values in known.items()},
+    )
+    part = whole.on("levy")
+    pd.testing.assert_frame_equal(part.runs.reset_index(drop=True), alone.runs)
+    np.testing.assert_array_equal(part.parameters, alone.parameters)
+    np.testing.assert_array_equal(part.heat, alone.heat)
+    for scale in ("norm", "rms"):
+        np.testing.assert_array_equal(part.profile(scale).high, alone.profile(scale).high)
+    assert (part.name, part.diverged) == (alone.name, alone.diverged)
+
+
 def test_a_row_counts_what_lies_outside_the_layers() -> None:
     norms, elsewhere = np.array([[3.0, 0.0], [1.0, 1.0]]), np.array([[4.0], [math.sqrt(2)]])
     row = row_with([Flow(norms, elsewhere=elsewhere)])
@@ -314,6 +378,16 @@ def test_rows_are_those_of_plain_loops(studied: Store) -> None:
             assert row.profile("norm").mean[layer] == pytest.approx(np.mean(means))
             np.testing.assert_allclose(row.heat[:, layer], np.mean(norms, axis=0))
         assert set(row.runs["backbone_id"]) == set(loras.runs["backbone_id"])
+        assert row.steps.tolist() == tables[0]["step"].tolist()
+        shares_outside = [
+            (elsewhere / (elsewhere + np.square(inside).sum(axis=1))).mean()
+            for table in tables
+            for inside in [table.filter(like="gradient_norm.layer_")]
+            for elsewhere in [
+                np.square(table.filter(like="gradient_norm.").drop(columns=inside)).sum(axis=1)
+            ]
+        ]
+        assert row.outside == pytest.approx(np.mean(shares_outside), rel=1e-5)
         assert (row.outside == 0) == (label == "lora")
 
 
@@ -444,6 +518,26 @@ def test_layers_that_begin_without_a_gradient_are_known_later(tmp_path: Path) ->
         assert 0 < row.evenness("rms").mean < 1
     rms = row.heat[1:] / np.sqrt(row.parameters)  # of one run
     assert row.evenness("rms").mean == pytest.approx(evenness(rms).mean())
+
+
+def test_a_run_without_updates_has_no_part_in_its_row(studied: Store, tmp_path: Path) -> None:
+    copy = Store(shutil.copytree(studied.root, tmp_path / "store"))
+    still = next(c for c in copy.study("tiny") if c.method == "lora")
+    path = copy.run_folder(still.run_id) / "curves.parquet"
+    pd.read_parquet(path)[:0].to_parquet(path, index=False)
+    before, after = (rows_of_study(store)["lora"].runs for store in (studied, copy))
+    gone = (before["function"] == still.function) & (before["seed"] == still.seed)
+    pd.testing.assert_frame_equal(after, before[~gone].reset_index(drop=True))
+
+
+def test_curves_of_words_are_refused(studied: Store, tmp_path: Path, capsys) -> None:
+    copy = Store(shutil.copytree(studied.root, tmp_path / "store"))
+    identity = next(c.run_id for c in copy.study("tiny") if c.method == "lora")
+    path = copy.run_folder(identity) / "curves.parquet"
+    pd.read_parquet(path).assign(remark="x").to_parquet(path, index=False)
+    assert command(copy, tmp_path) == 2
+    message = capsys.readouterr().err
+    assert f"The curves of run {identity} are not readable (not all columns are numbers)" in message
 
 
 def test_gradients_where_nothing_is_trained_are_refused(

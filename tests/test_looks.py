@@ -3,7 +3,7 @@
 import io
 import itertools
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def points_of(values: Sequence[str], rows: Sequence[RowName]) -> pd.DataFrame:
     """As `analysis.ablation.estimates` gives them, with some seeds missing."""
     records = [
         {"method": method, "variant": variant, "budget": "equal_rank", "function": function}
-        | {"axis": "" if method == "lora" else value, "seeds": 2}
+        | {"axis": "" if method == "lora" else value, "runs": 2}
         | {"missing": int(place == 0), "failed": 0, "infinite": 0}
         | {"geometric_mean": 0.5 + place / 99, "low": 0.4, "high": 2.0}
         | {"ratio": 1 - place / 99, "ratio_low": 0.7, "ratio_high": 1.3}
@@ -166,9 +166,9 @@ def flow_rows(names: Sequence[RowName], records: int = 5) -> list[Row]:
     norms = np.linspace(0.1, 1.0, records * 4).reshape(records, 4)
     norms = np.stack([0.9 * norms, norms, 1.1 * norms])
     places = pd.DataFrame({"function": "levy", "seed": range(3), "backbone_id": ["a", "b", "c"]})
-    outside, parameters = np.zeros(norms.shape[:2]), np.ones((3, 4))
-    steps = np.arange(records)
-    return [Row.measured(name, places, steps, norms, outside, parameters) for name in names]
+    known = {"steps": np.arange(records), "norms": norms, "diverged": Counter()}
+    known |= {"outside": np.zeros(norms.shape[:2]), "parameters": np.ones((3, 4))}
+    return [Row.measured(name, places, **known) for name in names]
 
 
 def table_of(rows: Sequence[RowName]) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from analysis.statistics.intervals import (
     contrast,
     mean_over_functions,
     stratified_bootstrap,
+    welch_of_mean,
 )
 from analysis.statistics.pairs import common, extended_mean, groups, log_ratio, paired, unpaired
 from analysis.statistics.ranks import (
@@ -544,6 +545,25 @@ def test_contrasts_agree_with_scipy() -> None:
     assert interval.value == pytest.approx(one.mean() - other.mean())
     ignored = contrast([one, other, np.array([math.inf])], [1.0, -1.0, 0.0])
     assert ignored == interval
+
+
+@given(st.integers(0, 10**6))
+def test_the_mean_place_by_place_is_the_contrast_of_each(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    odd = np.array([math.inf, -math.inf, math.nan, 0.0, 1.0])
+    groups = []
+    for n in draw.integers(1, 4, draw.integers(1, 4)):
+        chosen = draw.choice(odd, (n, 2, 3))
+        groups.append(np.where(draw.random((n, 2, 3)) < 0.3, chosen, draw.normal(size=(n, 2, 3))))
+    found = np.stack(welch_of_mean(groups))
+    assert found.shape == (3, 2, 3)
+    for place in np.ndindex(2, 3):
+        values = [group[:, *place] for group in groups]
+        wanted = contrast(values, [1 / len(values)] * len(values))
+        expected = [wanted.value, wanted.low, wanted.high]
+        if np.isnan(np.concatenate(values)).any():
+            expected = [math.nan] * 3
+        np.testing.assert_allclose(found[:, *place], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_infinities_that_cancel_leave_the_mean_of_the_others() -> None:

@@ -206,9 +206,9 @@ def _remarks(part: pd.DataFrame, axis: str, names: Sequence[RowName]) -> list[st
     for point in part.to_dict("records"):
         label = labels[point["method"], point["variant"]]
         where = f"{label} at {point[axis] or 'any value'}"
-        seeds = point["seeds"] + point["missing"] + point["failed"]
+        runs = point["runs"] + point["missing"] + point["failed"]
         for status in ("infinite", "missing", "failed"):
             if point[status]:
                 word = "diverged" if status == "infinite" else status
-                remarks.append(f"{where}: {point[status]}/{seeds} {word}")
+                remarks.append(f"{where}: {point[status]}/{runs} {word}")
     return remarks

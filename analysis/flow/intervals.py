@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from analysis.flow.measures import Array
-from analysis.statistics.intervals import contrasts
+from analysis.statistics.intervals import welch_of_mean
 
 
 @dataclass(frozen=True)
@@ -58,4 +58,4 @@ def by_function(values: Array, functions: pd.Series) -> list[Array]:
 
 def interval_over_functions(groups: Sequence[Array]) -> Interval:
     """The mean over functions of their means over seeds, (n, ...) each, place by place."""
-    return Interval(*contrasts(groups, [1 / len(groups)] * len(groups)))
+    return Interval(*welch_of_mean(groups))

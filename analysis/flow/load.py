@@ -51,11 +51,11 @@ def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:
             Row.measured(
                 name,
                 places[["function", "seed", "backbone_id"]],
-                read[0]["step"],
-                np.stack([_inside(curves) for curves in read]),
-                np.stack([_outside(curves) for curves in read]),
-                np.array(parameters, dtype=float),
-                Counter(cells_of(diverged, name)["function"]),
+                steps=read[0]["step"],
+                norms=np.stack([_inside(curves) for curves in read]),
+                outside=np.stack([_outside(curves) for curves in read]),
+                parameters=np.array(parameters, dtype=float),
+                diverged=Counter(cells_of(diverged, name)["function"]),
             )
         )
     return rows

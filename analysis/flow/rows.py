@@ -1,7 +1,7 @@
 """The runs of one method under one budget, and the means over them."""
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ class Row:
         profiles: by scale the norm of each layer, mean over the recorded updates, (N, layers).
         parameters: trainable ones of each layer, (N, layers).
         steps: updates done before each recorded one, (R,).
-        heat: the norm at each recorded update, mean over functions and seeds, (R, layers).
+        norms: of each layer at the recorded updates, (N, R, layers).
         diverged: by function.
     """
 
@@ -31,19 +31,20 @@ class Row:
     profiles: dict[str, Array]
     parameters: Array
     steps: NDArray[np.int64]
-    heat: Array
-    diverged: Counter[str] = field(default_factory=Counter)
+    norms: Array
+    diverged: Counter[str]
 
     @classmethod
     def measured(
         cls,
         name: RowName,
         places: pd.DataFrame,
+        *,
         steps: NDArray[np.int64],
         norms: Array,
         outside: Array,
         parameters: Array,
-        diverged: Counter[str] | None = None,
+        diverged: Counter[str],
     ) -> "Row":
         """The row of runs with these norms.
 
@@ -51,17 +52,9 @@ class Row:
             places: function, seed and backbone_id of each run.
             norms, outside, parameters: as in `analysis.flow.measures.measures`.
         """
-        found = measures(norms, outside, parameters)
-        means = [group.mean(0) for group in by_function(norms, places["function"])]
-        return cls(
-            name,
-            places.reset_index(drop=True).assign(**found),
-            {scale: values.mean(1) for scale, values in scaled(norms, parameters).items()},
-            parameters,
-            steps,
-            np.mean(means, axis=0),
-            diverged or Counter(),
-        )
+        runs = places.reset_index(drop=True).assign(**measures(norms, outside, parameters))
+        profiles = {scale: own.mean(1) for scale, own in scaled(norms, parameters).items()}
+        return cls(name, runs, profiles, parameters, steps, norms, diverged)
 
     @property
     def label(self) -> str:
@@ -70,7 +63,7 @@ class Row:
     @property
     def depth(self) -> int:
         """How many layers have gradients."""
-        return self.heat.shape[1]
+        return self.norms.shape[2]
 
     @property
     def functions(self) -> list[str]:
@@ -80,6 +73,13 @@ class Row:
     def outside(self) -> float:
         """The share of the squared norm that lies outside the layers."""
         return float(self._interval(self.runs["outside"].to_numpy()).mean)
+
+    @property
+    def heat(self) -> Array:
+        """The norm at each recorded update, mean over functions and seeds, (R, layers)."""
+        means = [group.mean(0) for group in by_function(self.norms, self.runs["function"])]
+        heat: Array = np.mean(means, axis=0)
+        return heat
 
     def profile(self, scale: str) -> Interval:
         """The norm of each layer, mean over the recorded updates, (layers,)."""
@@ -98,13 +98,14 @@ class Row:
         return self._interval(self.runs[list(THIRDS)].to_numpy()).within_unit()
 
     def on(self, function: str) -> "Row":
-        """The row of the runs on one function; `heat` stays that of all."""
+        """The row of the runs on one function."""
         own = (self.runs["function"] == function).to_numpy()
         return replace(
             self,
             runs=self.runs[own],
             profiles={scale: values[own] for scale, values in self.profiles.items()},
             parameters=self.parameters[own],
+            norms=self.norms[own],
             diverged=Counter({function: self.diverged[function]}),
         )
 

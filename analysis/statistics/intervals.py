@@ -122,8 +122,7 @@ def _limits(spread: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _without_limits(value: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    unknown = np.full_like(value, np.nan)
-    return value, unknown, unknown
+    return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
 
 
 def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Interval:
@@ -144,13 +143,12 @@ def contrast(groups: Sequence[np.ndarray], weights: Sequence[float]) -> Interval
     return Interval(*(float(limit[0]) for limit in found))
 
 
-def contrasts(
-    groups: Sequence[np.ndarray], weights: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`contrast` place by place: of groups (n, ...) the values, lows and highs, (...) each.
+def welch_of_mean(groups: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean over groups (n, ...) of their means, and the limits of its `contrast`, (...) each.
 
-    NaN where one of the values is.
+    NaN at the places where one of the values is.
     """
+    weights = [1 / len(groups)] * len(groups)
     columns = [group.reshape(len(group), -1) for group in groups]
     found = _welch(columns, weights)
     whole = np.concatenate(columns)

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from made_up import BUDGETS, METHODS, SEEDS, STUDY, cell_of, config_of, summary_of, write_run
+from random_tables import TABLES, long_table
 
 from analysis.load import LOSSES
 from qlexp.config import register_schema, run_id
@@ -193,3 +195,9 @@ def all_runs(store: Path) -> list[dict[str, Any]]:
 def runs(store: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
     """The stored summaries by (function, method, seed)."""
     return {(s["function"], s["method"], s["seed"]): s for s in all_runs(store)}
+
+
+@pytest.fixture(params=TABLES)
+def frame(request: pytest.FixtureRequest) -> pd.DataFrame:
+    """A long table of random losses."""
+    return long_table(*TABLES[request.param])

@@ -28,52 +28,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from analysis.beside import Logs, geometric_mean, learnable, with_lora
-from analysis.cells import not_learnable, off_budget
 from analysis.cli import exit_code, parser, read_study, writing
-from analysis.conditions import is_shared
 from analysis.effects import effects, effects_grid
+from analysis.estimates import estimates, estimates_grid, ratio_label
 from analysis.figures.ablation import ablation_figure
 from analysis.load import LOSSES, finished
-from analysis.names import (
-    ALL,
-    STYLE,
-    STYLE_NOTE,
-    function_order,
-    function_title,
-    method_order,
-    row_label,
-)
-from analysis.notes import (
-    NOT_LEARNABLE,
-    OFF_BUDGET,
-    OFF_BUDGET_NOTE,
-    column_marks,
-    flags,
-    interval_text,
-    noise_note,
-    setting_notes,
-    unchecked,
-)
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
-from analysis.overrides import joined, order, swept, with_settings
-from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.overrides import swept
+from analysis.render import Grid
 from analysis.statistics.intervals import CONFIDENCE
-from analysis.statistics.pairs import BASELINE, log_ratio
 from analysis.style import figure_style
 from qlexp.errors import UsageError, unknown_name
 
 LOSS = "test_loss"
 EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
-_MEANS = ("mean", "geometric_mean", "low", "high")
-_COUNTS = (
-    *("runs", "infinite", "missing", "failed"),
-    *("trainable_parameters", "reference_parameters", "off_budget", "reading"),
-)
-_RATIO = ("ratio", "ratio_low", "ratio_high")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,7 +87,7 @@ def ablation_tables(
     wide = [name for name in frame if name.startswith(("config.", "versions."))]
     cells = with_loss(frame.drop(columns=wide), loss)  # a wide table is slow to group
     points, changes = estimates(cells, axes), effects(cells, list(axes))
-    tables = [(ablation_grid(frame, points, axes, loss, study), points)]
+    tables = [(estimates_grid(frame, points, axes, loss, stem(loss), study), points)]
     if not changes.empty:
         label = f"{stem(loss)}_effects"
         tables.append((effects_grid(frame, changes, list(axes), loss, label, study), changes))
@@ -128,7 +98,7 @@ def pictures(
     points: pd.DataFrame, axes: dict[str, list[str]], loss: str, shown: Iterable[str]
 ) -> Iterator[Picture]:
     """A figure for each of the axes that are `shown`; `points` as `estimates` gives them."""
-    ratio, ends = _ratio_label(points), Counter(axis.rpartition(".")[2] for axis in axes)
+    ratio, ends = ratio_label(points), Counter(axis.rpartition(".")[2] for axis in axes)
     for axis in shown:
         end = axis.rpartition(".")[2]
         end = end if ends[end] == 1 else axis.replace(".", "_")
@@ -175,190 +145,9 @@ def with_loss(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     return frame.assign(loss=values)
 
 
-def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
-    """One row a budget, method, function and setting, and, where there are several functions, one
-    over `ALL`, in a fixed order; `cells` has a `loss`.
-
-    Columns: the axes (texts, "" where a method lacks the setting), `variant` (other overrides),
-    arithmetic `mean`, `geometric_mean` with `low` and `high`, paired `ratio` with `ratio_low` and
-    `ratio_high` against `baseline`, and the counts. What one run that is not finite makes unknown
-    is inf (the means) or NaN (intervals and ratios); so does a run without a partner the ratio. A
-    row of `ALL` takes the functions that can be learnt (`analysis.beside.learnable`): it has the
-    counts of their runs, no mean, and the geometric mean of their ratios, NaN where one is unknown
-    or was not asked for.
-    """
-    cells = with_settings(cells, axes)
-    learnt, paired = learnable(cells), BASELINE in set(cells["method"])
-    several = cells["function"].nunique() > 1
-    cells = with_lora(cells, axes) if paired else _with_first(cells, axes)
-    keys = ["budget", "method", "variant", *axes]
-    rows = []
-    for key, own in cells.groupby(keys, sort=False):
-        place = dict(zip(keys, key, strict=True))
-        firsts = joined({axis: values[0] for axis, values in axes.items() if place[axis]})
-        place["baseline"] = BASELINE if paired else firsts
-        parts = dict(list(own.groupby("function", sort=False)))
-        logs = {function: _log_ratios(part) for function, part in parts.items()}
-        for function, part in parts.items():
-            means = _means(part["loss"].dropna())
-            rows.append(
-                {
-                    **place,
-                    "function": function,
-                    **means,
-                    **_counts(part),
-                    **_ratio([logs[function]]),
-                }
-            )
-        if several:
-            wanted = learnt.get(place["budget"], [])
-            counts = _counts(own[own["function"].isin(wanted)])
-            ratio = _ratio([logs.get(function) for function in wanted])
-            rows.append({**place, "function": ALL, **counts, **ratio})
-    points = pd.DataFrame(rows, columns=[*keys, "function", *_MEANS, *_COUNTS, *_RATIO, "baseline"])
-    ranks = sorted(range(len(points)), key=lambda place: _row_order(points.iloc[place], axes))
-    return points.iloc[ranks].reset_index(drop=True)
-
-
-def _with_first(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
-    """`cells` with `base_loss` of the method's own run at the settings' first values."""
-    keys = ["budget", "method", "variant", "function", "seed", *axes]
-    first = {axis: np.where(cells[axis] == "", "", values[0]) for axis, values in axes.items()}
-    wanted = cells.assign(**first)[keys]
-    found = wanted.merge(cells[[*keys, "loss"]], how="left", on=keys)
-    return cells.assign(base_loss=found["loss"].to_numpy())
-
-
-def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]:
-    settings = tuple(order(row[axis]) for axis in axes)
-    function = row["function"] == ALL, function_order(row["function"])
-    return row["budget"], function, method_order(row["method"]), settings
-
-
-def _means(losses: pd.Series) -> dict[str, float]:
-    mean = losses.mean() if len(losses) else math.nan
-    return dict(zip(_MEANS, (mean, *log_interval(losses)), strict=True))
-
-
-def _counts(part: pd.DataFrame) -> dict[str, object]:
-    counts, reference = part["trainable_parameters"], part["reference_parameters"]
-    statuses = part["status"].value_counts()
-    values = (
-        part["loss"].count(),
-        np.isinf(part["loss"]).sum(),
-        statuses.get("missing", 0),
-        statuses.get("failed", 0),
-        "/".join(f"{n:.0f}" for n in sorted(set(counts.dropna()))),
-        "/".join(f"{n:.0f}" for n in sorted(set(reference.dropna()))),
-        bool(off_budget(counts, reference).any()),
-        bool(part["reading"].eq(True).any()),
-    )
-    return dict(zip(_COUNTS, values, strict=True))
-
-
-def log_interval(values: pd.Series) -> tuple[float, float, float]:
-    """Geometric mean of positive values and its interval: Student's t on their logarithms.
-
-    One value that is not finite makes the mean inf and the interval NaN; fewer than two values have
-    no interval.
-    """
-    if values.empty:
-        return math.nan, math.nan, math.nan
-    if not np.isfinite(values).all():
-        return math.inf, math.nan, math.nan
-    return geometric_mean([log_ratio(values, np.ones(len(values)))])
-
-
-def _log_ratios(part: pd.DataFrame) -> Logs:
-    """Of every run; None where it or its partner is not finite or not there."""
-    known = np.isfinite(part[["loss", "base_loss"]]).all(axis=None)
-    return log_ratio(part["loss"], part["base_loss"]) if known else None
-
-
-def _ratio(parts: Sequence[Logs]) -> dict[str, float]:
-    return dict(zip(_RATIO, geometric_mean(parts), strict=True))
-
-
-def _ratio_label(points: pd.DataFrame) -> str:
-    names = set(points["baseline"])
-    return f"loss / loss of {BASELINE}" if names == {BASELINE} else "loss / loss at first value"
-
-
-def ablation_grid(
-    frame: pd.DataFrame, points: pd.DataFrame, axes: dict[str, list[str]], loss: str, study: str
-) -> Grid:
-    """Rows by method and setting, functions beside each other, a section a budget."""
-    functions = sorted(set(points["function"]) - {ALL}, key=function_order)
-    headers = ["method", *axes, "trainable"]
-    for function in functions:
-        headers += [function_title(function) + column_marks(frame, function), "ratio"]
-    headers += ["all functions: ratio"] * (len(functions) > 1)
-    keys = ["method", "variant", *axes]
-    sections = []
-    for budget, block in points.groupby("budget", sort=False):
-        rows = []
-        for key, part in block.groupby(keys, sort=False):
-            by_function = part.set_index("function")
-            counts = set("/".join(part["trainable_parameters"]).split("/")) - {""}
-            texts = [
-                row_label(key[0], key[1])
-                + STYLE * bool(part["reading"].any())
-                + OFF_BUDGET * bool(part["off_budget"].any()),
-                *(value or NO_CELL for value in key[2:]),
-                "/".join(sorted(counts, key=int)) or NO_CELL,
-            ]
-            for function in functions:
-                known = function in by_function.index
-                texts += _texts(by_function.loc[function]) if known else [NO_CELL, NO_CELL]
-            if len(functions) > 1:
-                texts.append(_ratio_text(by_function.loc[ALL]))
-            rows.append([Text(text) for text in texts])
-        several = points["budget"].nunique() > 1
-        sections.append(Section(str(budget) if several else "", rows))
-    ratio = _ratio_label(points)
-    notes = [
-        f"{loss}: geometric mean over seeds [{CONFIDENCE:.0%} interval, Student's t on the log "
-        f"loss]; ratio: {ratio}, paired by seed, with the interval of the log ratios; no "
-        "correction for the number of intervals. The CSV has the arithmetic means too.",
-    ]
-    if len(functions) > 1:
-        notes.append(
-            "All functions: geometric mean of the ratio over functions, with Welch's interval for "
-            f"new seeds on the same functions; {NO_CELL} where a function's is unknown or was not "
-            "asked for"
-            + (f"; without those marked {NOT_LEARNABLE}." if not_learnable(frame) else ".")
-        )
-    if any(map(is_shared, axes)):
-        notes += noise_note(frame, loss)
-    if points["infinite"].any():
-        notes.append("inf (k/n): k of n seeds diverged, so there is no mean and no ratio.")
-    if points["off_budget"].any():
-        notes.append(OFF_BUDGET_NOTE)
-    if points["reading"].any():
-        notes.append(STYLE_NOTE)
-    notes += [*flags(frame), *unchecked(frame), *setting_notes(frame)]
-    caption = f"{loss.replace('_', ' ').capitalize()} by {', '.join(axes)}, study {study}"
-    return Grid(stem(loss), caption, headers, sections, notes)
-
-
 def stem(loss: str) -> str:
     """What the names of all files of an ablation of `loss` begin with."""
     return "ablation" if loss == LOSS else f"ablation_{loss}"
-
-
-def _texts(point: pd.Series) -> list[str]:
-    seeds, infinite = int(point["runs"]), int(point["infinite"])
-    if infinite:
-        text = f"inf ({infinite}/{seeds})"
-    else:
-        text = interval_text(point["geometric_mean"], point["low"], point["high"]) if seeds else ""
-    gaps = [f"{point[word]} {word}" for word in ("missing", "failed") if point[word]]
-    text = ", ".join([text] * bool(text) + gaps) or NO_CELL
-    return [text, _ratio_text(point)]
-
-
-def _ratio_text(point: pd.Series) -> str:
-    return interval_text(point["ratio"], point["ratio_low"], point["ratio_high"])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from made_up import cell_of, check_svg, markdown_rows, summary_of, write_run
 from scipy import stats
 
 from analysis import ablation
-from analysis.ablation import estimates, log_interval, pictures, swept_axes, with_loss
+from analysis.ablation import pictures, swept_axes, with_loss
+from analysis.estimates import estimates, log_interval
 from analysis.figures.ablation import ablation_figure, is_geometric
 from analysis.load import load_study
 from analysis.names import ALL

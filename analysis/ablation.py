@@ -15,10 +15,11 @@ Methods that do not have the setting, such as LoRA beside a sweep of atoms, are 
 
 The upper panels show the geometric mean over seeds with a 95 % interval (Student's t on the log
 loss); the lower ones the geometric mean of the ratio to LoRA's loss of the same seed, function,
-budget and other settings, with the interval of the paired log ratios. In a study without LoRA the
-ratio is to the method's own loss at the setting's first value. A value with a seed that diverged
-has no mean: it leaves a gap, marked at the panel's upper edge and counted in its corner. A study
-with missing or failed cells is refused unless `--allow-missing` is given.
+budget and other settings, with the interval of the paired log ratios, the last of them over all
+functions. In a study without LoRA the ratio is to the method's own loss at the setting's first
+value. A value with a seed that diverged has no mean: it leaves a gap, marked at the panel's upper
+edge and counted in its corner. A study with missing or failed cells is refused unless
+`--allow-missing` is given.
 """
 
 import argparse

@@ -348,6 +348,23 @@ def test_settings_with_one_ending_have_names_of_their_own(store: Store) -> None:
     assert names == {f"ablation_trainer_{part}_learning_rate" for part in ("pretrain", "adapt")}
 
 
+def test_the_last_panel_holds_the_ratio_over_all_functions(store: Store) -> None:
+    frame = load_study(store, "blocks")
+    axes = swept_axes(frame, "blocks")
+    points = estimates(with_loss(frame, "test_loss"), axes)
+    figure = ablation_figure(points, "method.block_size", axes, "test_loss", "ratio")
+    panel = figure.axes[-1]
+    assert panel.get_title() == "all functions"
+    own = points[(points["function"] == ALL) & (points["method"] == "queryable")]
+    (bars,) = panel.containers
+    np.testing.assert_allclose(bars.lines[0].get_ydata(), own["ratio"])
+    ends = [segment[:, 1] for segment in bars.lines[2][0].get_segments() if len(segment)]
+    np.testing.assert_allclose(ends[:2], own[["ratio_low", "ratio_high"]][:2])
+    alone = points[points["function"] == "matyas"]
+    figure = ablation_figure(alone, "method.block_size", axes, "test_loss", "ratio")
+    assert [axis.get_title() for axis in figure.axes] == ["Matyas", ""]
+
+
 def test_lines_gaps_and_scales_of_the_figure(store: Store) -> None:
     points, axes = points_of(store, "blocks")
     with figure_style():
@@ -379,7 +396,7 @@ def test_a_single_seed_has_no_interval_in_the_figure(store: Store) -> None:
     points = estimates(with_loss(frame, "test_loss"), axes)
     panels = ablation_figure(points, "method.block_size", axes, "test_loss", "ratio").axes
     bars = [bar for panel in panels for bar in panel.containers]
-    assert len(bars) == 2 * len(FUNCTIONS)
+    assert len(bars) == 2 * len(FUNCTIONS) + 1  # the ratio over all functions
     for _, caps, (segments,) in bars:
         assert all(np.isnan(cap.get_ydata()).all() for cap in caps)
         assert not any(np.isfinite(part).all() and len(part) for part in segments.get_segments())

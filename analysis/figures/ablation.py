@@ -29,32 +29,29 @@ def ablation_figure(
 ) -> Figure:
     """`points` as `analysis.estimates.estimates` gives them; other axes become lines of their own.
 
-    A point that is inf leaves a gap in its line, a cross at the panel's upper edge and a count in
-    its corner; missing and failed seeds are counted there too.
+    The last column has the ratio over all functions alone. A point that is inf leaves a gap in its
+    line, a cross at the panel's upper edge and a count in its corner; missing and failed seeds are
+    counted there too.
     """
-    points = points[points["function"] != ALL]
     points = points.assign(variant=_line_names(points, axis, axes))
-    functions = sorted(points["function"].unique(), key=function_order)
+    functions = sorted(set(points["function"]) - {ALL}, key=function_order)
+    functions += [ALL] * (ALL in set(points["function"]))
     names = rows_of(points)
-    size = (2.6 * len(functions) + 0.6, 5.2)
-    figure = Figure(figsize=size, layout="constrained")
+    shifts = _shifts(points, axis, axes[axis], names)
+    figure = Figure(figsize=(2.6 * len(functions) + 0.6, 5.2), layout="constrained")
     panels = figure.subplots(2, len(functions), squeeze=False, sharex=True)
-    for column, function in enumerate(functions):
+    for (upper, lower), function in zip(panels.T, functions, strict=True):
         part = points[points["function"] == function]
-        for row, kind in enumerate(("geometric_mean", "ratio")):
-            panel = panels[row, column]
-            place = _x_axis(panel, axes[axis])
-            shifts = _shifts(points, axis, axes[axis], names)
-            for name in names:
-                look = look_of(name, names) | {"markevery": None, "markersize": _MARKER_SIZE}
-                _draw_level(panel, cells_of(part, name), axis, kind, look)
-                _draw_points(panel, cells_of(part, name), axis, kind, place, shifts[name], look)
-            panel.set_yscale("log")
-            log_ticks(panel.yaxis)
-        panels[0, column].set_title(function_title(function))
-        panels[1, column].axhline(1.0, color="#b0b0b0", linewidth=0.8, zorder=0)
-        panels[1, column].set_xlabel(axis)
-        add_remarks(panels[0, column], _remarks(part, axis, names), _PANEL_WIDTH)
+        _draw_panel(lower, part, axis, axes[axis], "ratio", shifts)
+        lower.axhline(1.0, color="#b0b0b0", linewidth=0.8, zorder=0)
+        lower.set_xlabel(axis)
+        if function == ALL:
+            upper.remove()
+            lower.set_title("all functions")
+            continue
+        _draw_panel(upper, part, axis, axes[axis], "geometric_mean", shifts)
+        upper.set_title(function_title(function))
+        add_remarks(upper, _remarks(part, axis, names), _PANEL_WIDTH)
     panels[0, 0].set_ylabel(f"{loss.replace('_', ' ')} (MSE{_unit(loss)})")
     panels[1, 0].set_ylabel(wrapped(ratio, _PANEL_HEIGHT))
     handles = [line_of(name, names) for name in names]
@@ -63,6 +60,24 @@ def ablation_figure(
             handle.set_linestyle("none")
     add_legend(figure, handles)
     return figure
+
+
+def _draw_panel(
+    panel: Axes,
+    part: pd.DataFrame,
+    axis: str,
+    values: Sequence[str],
+    kind: str,
+    shifts: dict[RowName, float],
+) -> None:
+    """Every row's points of one function, shifted by `shifts` along the axis."""
+    place = _x_axis(panel, values)
+    for name, shift in shifts.items():
+        look = look_of(name, list(shifts)) | {"markevery": None, "markersize": _MARKER_SIZE}
+        _draw_level(panel, cells_of(part, name), axis, kind, look)
+        _draw_points(panel, cells_of(part, name), axis, kind, place, shift, look)
+    panel.set_yscale("log")
+    log_ticks(panel.yaxis)
 
 
 def _unit(loss: str) -> str:

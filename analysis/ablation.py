@@ -14,8 +14,8 @@ for each, `ablation_<setting>.svg`, with a line for each value of the others; `-
 Methods that do not have the setting, such as LoRA beside a sweep of atoms, are level lines.
 
 The upper panels show the geometric mean over seeds with a 95 % interval (Student's t on the log
-loss); the lower ones the geometric mean of the ratio to LoRA's loss of the same seed, function,
-budget and other settings, with the interval of the paired log ratios, the last of them over all
+loss); the lower ones the geometric mean of the ratio to the loss of LoRA's run beside it
+(`analysis.beside`), with the interval of the paired log ratios, the last of them over all
 functions. In a study without LoRA the ratio is to the method's own loss at the setting's first
 value. A value with a seed that diverged has no mean: it leaves a gap, marked at the panel's upper
 edge and counted in its corner. A study with missing or failed cells is refused unless
@@ -42,6 +42,7 @@ from analysis.render import Grid
 from analysis.statistics.intervals import CONFIDENCE
 from analysis.style import figure_style
 from qlexp.errors import UsageError, unknown_name
+from qlexp.store import FINISHED
 
 LOSS = "test_loss"
 EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
@@ -129,7 +130,8 @@ def swept_axes(frame: pd.DataFrame, study: str, asked: str | None = None) -> dic
 
 
 def with_loss(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
-    """`frame` with a column `loss`: infinite where the run diverged, NaN without a finished run.
+    """`frame` with a column `loss`: infinite where it is not finite, NaN without a finished run and
+    where the method has no such loss.
 
     Raises:
         UsageError: the study's runs do not have that loss.
@@ -137,13 +139,16 @@ def with_loss(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     done = frame["status"] == "done"
     values = frame[loss] if loss in frame else pd.Series(math.nan, index=frame.index)
     values = pd.to_numeric(values)
-    if loss in EXTRA_LOSSES and values[done].isna().all():
+    if loss not in EXTRA_LOSSES:
+        return frame.assign(loss=values.mask(frame["status"] == "diverged", math.inf))
+    if values[done].isna().all():
         raise UsageError(
             f"No run of this study has a {loss}: it takes several targets, such as "
             "shift.targets=8, and for paraphrased_loss a method that reads a text."
         )
-    values = values.mask(frame["status"] == "diverged", math.inf)
-    return frame.assign(loss=values)
+    having = frame["method"].isin(frame.loc[values.notna(), "method"])
+    lost = frame["status"].isin(FINISHED) & values.isna()  # the store's null is not finite
+    return frame.assign(loss=values.mask(having & lost, math.inf))
 
 
 def stem(loss: str) -> str:

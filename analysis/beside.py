@@ -16,19 +16,20 @@ UNASKED = "unasked"  # the status of a run of LoRA that is not there
 
 
 def with_lora(runs: pd.DataFrame, axes: Collection[str]) -> pd.DataFrame:
-    """`runs` with `base_loss` and `base_status`, those of LoRA's run beside each.
+    """`runs` with `base_loss` and `base_status`, those of LoRA's run beside each, and `baseline`.
 
     It has the same budget, function and seed, and the same value of each swept setting that all
     methods share (`analysis.conditions`) or of which LoRA has several values. Its other overrides
-    are the same, or LoRA has but one row (`analysis.statistics.pairs.partner_of`). Where there is
-    no such run the loss is NaN and the status `UNASKED`.
+    are the same, or it is LoRA's only row under the same condition
+    (`analysis.statistics.pairs.partner_of`). Where there is no such run the loss is NaN and the
+    status `UNASKED`.
 
     Args:
         runs: the long table with `loss` and the columns of `analysis.overrides.with_settings`.
         axes: the swept settings.
     """
     parts = [_beside(part, axes) for _, part in runs.groupby("budget", sort=False)]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).assign(baseline=BASELINE)
 
 
 def _beside(part: pd.DataFrame, axes: Collection[str]) -> pd.DataFrame:

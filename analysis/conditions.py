@@ -24,7 +24,7 @@ def conditions(frame: pd.DataFrame, backbones: bool = True) -> pd.Series:
     Args:
         backbones: whether another backbone is another condition.
     """
-    return frame["overrides"].map(lambda text: _condition(text, backbones))
+    return frame["overrides"].map(lambda text: condition_of(text, backbones))
 
 
 def is_shared(setting: str) -> bool:
@@ -32,7 +32,8 @@ def is_shared(setting: str) -> bool:
     return _SHARED.match(setting) is not None
 
 
-def _condition(overrides: str, backbones: bool) -> str:
+def condition_of(overrides: str, backbones: bool = True) -> str:
+    """The condition that the overrides of one cell name; `backbones` as in `conditions`."""
     own = {
         key: value
         for key, value in sorted(settings_of(overrides).items())

@@ -25,6 +25,7 @@ from analysis.names import (
     STYLE,
     STYLE_NOTE,
     budget_order,
+    budget_title,
     function_order,
     function_title,
     method_order,
@@ -187,7 +188,7 @@ def effects_grid(
     headers = ["method", "setting", *["of"] * both, "value", "over", *titles]
     several = table["budget"].nunique() > 1
     sections = [
-        Section(str(budget) if several else "", _rows(block, functions, both))
+        Section(budget_title(str(budget)) if several else "", _rows(block, functions, both))
         for budget, block in table.groupby("budget", sort=False)
     ]
     settings = list(dict.fromkeys(table["setting"]))
@@ -221,8 +222,8 @@ def _notes(frame: pd.DataFrame, table: pd.DataFrame, axes: Sequence[str], loss: 
         f"{', or '.join(compared)}: at a value over that at the setting's first one, at the same "
         "function, seed and other settings; geometric mean over the other settings, then over "
         f"seeds [{CONFIDENCE:.0%} interval, Student's t on the log ratios of the seeds]; all "
-        "functions: geometric mean over functions [Welch's t]; no correction for the number of "
-        "intervals.",
+        f"functions: geometric mean over functions [Welch's t]; {NO_CELL}: not asked for at both "
+        "values, or unknown on one of all functions; no correction for the number of intervals.",
     ]
     if LOSS in kinds:
         notes.append(
@@ -238,12 +239,12 @@ def _notes(frame: pd.DataFrame, table: pd.DataFrame, axes: Sequence[str], loss: 
             f"better beside {BASELINE} at the value than at the first one. A method without such a "
             f"run of {BASELINE} has no row."
         )
-        notes += noise_note(frame, loss)
     if untold := [axis for axis in shared if axis not in told]:
         notes.append(
             f"No effects of {', '.join(untold)}: another value is another task for all methods, "
-            f"and no one run of {BASELINE} stands beside another method's."
+            f"and no method has a run of {BASELINE} beside it at two of them."
         )
+    notes += noise_note(frame, loss)
     if table[list(GAPS)].any(axis=None):
         notes.append(
             "k diverged, missing, failed or not asked for: of the runs that a ratio wants, which "

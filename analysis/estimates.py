@@ -1,10 +1,12 @@
 """Losses by swept setting: means over seeds, and ratios to LoRA's, with intervals.
 
-In a study without LoRA a ratio is to the method's own loss at the settings' first values.
+In a study without LoRA a ratio is to the method's own loss at the settings' first values, but not
+at another task.
 """
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,8 @@ from analysis.names import (
     ALL,
     STYLE,
     STYLE_NOTE,
+    budget_order,
+    budget_title,
     function_order,
     function_title,
     method_order,
@@ -58,15 +62,14 @@ def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
     or was not asked for.
     """
     cells = with_settings(cells, axes)
-    learnt, paired = learnable(cells), BASELINE in set(cells["method"])
-    several = cells["function"].nunique() > 1
+    learnt, several = learnable(cells), cells["function"].nunique() > 1
+    paired = BASELINE in set(cells["method"])
     cells = with_lora(cells, axes) if paired else _with_first(cells, axes)
     keys = ["budget", "method", "variant", *axes]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for key, own in cells.groupby(keys, sort=False):
         place = dict(zip(keys, key, strict=True))
-        firsts = joined({axis: values[0] for axis, values in axes.items() if place[axis]})
-        place["baseline"] = BASELINE if paired else firsts
+        place["baseline"] = own["baseline"].iloc[0]
         parts = dict(list(own.groupby("function", sort=False)))
         logs = {function: _log_ratios(part) for function, part in parts.items()}
         for function, part in parts.items():
@@ -77,24 +80,31 @@ def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
             counts = _counts(own[own["function"].isin(wanted)])
             ratio = _ratio([logs.get(function) for function in wanted])
             rows.append({**place, "function": ALL, **counts, **ratio})
-    points = pd.DataFrame(rows, columns=[*keys, "function", *_MEANS, *_COUNTS, *_RATIO, "baseline"])
-    ranks = sorted(range(len(points)), key=lambda place: _row_order(points.iloc[place], axes))
-    return points.iloc[ranks].reset_index(drop=True)
+    rows.sort(key=lambda row: _row_order(row, axes))
+    return pd.DataFrame(rows, columns=[*keys, "function", *_MEANS, *_COUNTS, *_RATIO, "baseline"])
 
 
 def _with_first(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
-    """`cells` with `base_loss` of the method's own run at the settings' first values."""
+    """`cells` with `base_loss` and `baseline`, of the method's own run at the first values.
+
+    Of the settings that are no task of their own (`analysis.conditions`); NaN without any.
+    """
     keys = ["budget", "method", "variant", "function", "seed", *axes]
-    first = {axis: np.where(cells[axis] == "", "", values[0]) for axis, values in axes.items()}
-    wanted = cells.assign(**first)[keys]
-    found = wanted.merge(cells[[*keys, "loss"]], how="left", on=keys)
-    return cells.assign(base_loss=found["loss"].to_numpy())
+    own = {axis: values[0] for axis, values in axes.items() if not is_shared(axis)}
+    first = {axis: np.where(cells[axis] == "", "", value) for axis, value in own.items()}
+    moved = cells.assign(**first)
+    found = moved[keys].merge(cells[[*keys, "loss"]], how="left", on=keys)
+    names = [
+        joined({axis: run[axis] for axis in own if run[axis]}) for run in moved.to_dict("records")
+    ]
+    losses = found["loss"].where(np.array(names, dtype=object) != "")
+    return cells.assign(base_loss=losses.to_numpy(), baseline=names)
 
 
-def _row_order(row: pd.Series, axes: dict[str, list[str]]) -> tuple[object, ...]:
+def _row_order(row: dict[str, Any], axes: dict[str, list[str]]) -> tuple[object, ...]:
     settings = tuple(order(row[axis]) for axis in axes)
     function = row["function"] == ALL, function_order(row["function"])
-    return row["budget"], function, method_order(row["method"]), settings
+    return budget_order(row["budget"]), function, method_order(row["method"]), settings
 
 
 def _means(losses: pd.Series) -> dict[str, float]:
@@ -144,7 +154,9 @@ def _ratio(parts: Sequence[Logs]) -> dict[str, float]:
 def ratio_label(points: pd.DataFrame) -> str:
     """What the ratios of `estimates` are."""
     names = set(points["baseline"])
-    return f"loss / loss of {BASELINE}" if names == {BASELINE} else "loss / loss at first value"
+    if names == {BASELINE}:
+        return f"loss / loss of {BASELINE}"
+    return "loss / loss at first value" if any(names) else f"no ratio, for lack of {BASELINE}"
 
 
 def estimates_grid(
@@ -182,7 +194,7 @@ def estimates_grid(
                 texts.append(_ratio_text(by_function.loc[ALL]))
             rows.append([Text(text) for text in texts])
         several = points["budget"].nunique() > 1
-        sections.append(Section(str(budget) if several else "", rows))
+        sections.append(Section(budget_title(str(budget)) if several else "", rows))
     ratio = ratio_label(points)
     notes = [
         f"{loss}: geometric mean over seeds [{CONFIDENCE:.0%} interval, Student's t on the log "
@@ -196,10 +208,12 @@ def estimates_grid(
             "asked for"
             + (f"; without those marked {NOT_LEARNABLE}." if not_learnable(frame) else ".")
         )
-    if any(map(is_shared, axes)):
-        notes += noise_note(frame, loss)
+    notes += noise_note(frame, loss)
     if points["infinite"].any():
-        notes.append("inf (k/n): k of n seeds diverged, so there is no mean and no ratio.")
+        notes.append(
+            "inf (k/n): k of n runs diverged or ended above the ceiling of their config, so there "
+            "is no mean and no ratio."
+        )
     if points["off_budget"].any():
         notes.append(OFF_BUDGET_NOTE)
     if points["reading"].any():

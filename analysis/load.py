@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.names import budget_order, function_order, method_order
+from analysis.spelling import spelt_alike
 from qlexp.errors import UsageError
 from qlexp.store import FINISHED, Cell, Store
 
@@ -101,7 +102,7 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
         ) from error
     if not cells:
         raise UsageError(f"Study '{study}' lists no cells: run `qlexp experiment={study}` again.")
-    cells = _without_shared([_without_places(cell) for cell in cells])
+    cells = _without_shared(spelt_alike([_without_places(cell) for cell in cells]))
     _refuse_namesakes(cells, study)
     runs = {identity: _read_run(store, identity) for identity in {cell.run_id for cell in cells}}
     rows = [{**runs[cell.run_id], **_cell_columns(cell)} for cell in sorted(cells, key=_cell_order)]

@@ -38,6 +38,7 @@ OFF_BUDGET_NOTE = (
     "reference rank."
 )
 CLEAN_LOSS = "test_loss_clean"
+_LOSSES_WITHOUT_NOISE = (CLEAN_LOSS, "post_train_loss")  # training can fit the noise
 UNCHECKED = (
     f"No run of {UNRESTRICTED} fine-tuning: whether the functions can be learnt was not checked."
 )
@@ -178,14 +179,16 @@ def unchecked(frame: pd.DataFrame) -> list[str]:
 
 
 def noise_note(frame: pd.DataFrame, loss: str) -> list[str]:
-    """That ratios of a loss that holds the variance of the noise lie nearer to 1, where it does."""
+    """What the variance of the noise does to ratios of a loss that holds it."""
     name = "config.data.noise"
     noisy = name in frame and bool((frame[name] > 0).any())
-    if loss == CLEAN_LOSS or not noisy:
+    if loss in _LOSSES_WITHOUT_NOISE or not noisy:
         return []
+    clean = loss in ("test_loss", "test_loss_raw", "validation_loss")
     return [
-        f"{loss} holds the variance of the noise, which draws ratios to LoRA's towards 1, the "
-        f"more the smaller the losses are: --loss {CLEAN_LOSS} has none."
+        f"{loss} holds the variance of the noise, so that its ratios lie nearer to 1 than those of "
+        "the error alone, the more the smaller the losses: where losses or the noise change, so "
+        "do the ratios" + (f". --loss {CLEAN_LOSS} has none of it." if clean else ".")
     ]
 
 

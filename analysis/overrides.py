@@ -1,11 +1,11 @@
 """The settings in which the cells of a study differ, read from their overrides."""
 
-import math
 from collections.abc import Iterable
 
 import pandas as pd
 
 from analysis.load import SEPARATOR
+from analysis.spelling import number_in
 
 
 def settings_of(overrides: str) -> dict[str, str]:
@@ -32,24 +32,12 @@ def swept(frame: pd.DataFrame) -> dict[str, list[str]]:
 def with_settings(cells: pd.DataFrame, axes: Iterable[str]) -> pd.DataFrame:
     """`cells` with a column a swept setting and one of the other overrides, `variant`, as texts.
 
-    A setting is "" where a cell's method lacks it. A run that two commands named with its overrides
-    in another order counts once.
+    A setting is "" where a cell's method lacks it.
     """
-    parsed = [dict(sorted(settings_of(text).items())) for text in cells["overrides"]]
+    parsed = [settings_of(text) for text in cells["overrides"]]
     columns = {axis: [own.get(axis, "") for own in parsed] for axis in axes}
     rest = ({key: value for key, value in own.items() if key not in columns} for own in parsed)
-    cells = cells.assign(**columns, variant=[joined(own) for own in rest])
-    place = ["budget", "method", "variant", *columns, "function", "seed", "run_id"]
-    return cells.drop_duplicates(place)
-
-
-def number_in(value: str) -> float | None:
-    """The finite number that a setting's text means; None where it means none."""
-    try:
-        parsed = float(value)
-    except ValueError:
-        return None
-    return parsed if math.isfinite(parsed) else None
+    return cells.assign(**columns, variant=[joined(own) for own in rest])
 
 
 def order(value: str) -> tuple[bool, float, str]:

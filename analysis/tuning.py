@@ -24,7 +24,8 @@ from analysis.cells import OFF_BUDGET, variants
 from analysis.conditions import is_shared
 from analysis.load import finished
 from analysis.names import FROZEN, function_title, row_label
-from analysis.overrides import joined, number_in, order, settings_of, swept
+from analysis.overrides import joined, order, settings_of, swept
+from analysis.spelling import number_in
 from analysis.statistics.pairs import BASELINE, partner_of
 from qlexp.errors import UsageError, unknown_name
 

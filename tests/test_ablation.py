@@ -15,7 +15,7 @@ from scipy import stats
 
 from analysis import ablation
 from analysis.ablation import pictures, swept_axes, with_loss
-from analysis.estimates import estimates, log_interval
+from analysis.estimates import estimates, log_interval, ratio_label
 from analysis.figures.ablation import ablation_figure, is_geometric
 from analysis.load import load_study
 from analysis.names import ALL
@@ -190,15 +190,69 @@ def test_a_budget_asks_for_functions_of_its_own() -> None:
     assert len(alone) == 2
 
 
-def test_a_run_that_two_commands_named_counts_once() -> None:
+def test_a_row_of_another_task_has_no_ratio_to_loras() -> None:
+    """The noise is no swept setting where only one value of it was named."""
     rows = [
-        {**row_of(f, method, "0.1", seed), "overrides": "data.noise=0.1; b=1; a=2"}
-        for f, method, seed in itertools.product(FUNCTIONS, ("lora", "queryable"), SEEDS)
+        {**row_of("matyas", method, "0.2", seed), "overrides": text, "run_id": f"{text}-{seed}"}
+        for method, text in (
+            ("lora", ""),
+            ("queryable", "method.atoms=4"),
+            ("queryable", "method.atoms=8"),
+            ("queryable", "method.atoms=4; data.noise=0.2"),
+        )
+        for seed in SEEDS
     ]
-    again = [{**row, "overrides": "a=2; data.noise=0.1; b=1"} for row in rows]
-    axes = {"data.noise": ["0.1"]}
-    once, twice = (estimates(pd.DataFrame(part), axes) for part in (rows, rows + again))
-    pd.testing.assert_frame_equal(once, twice)
+    points = estimates(pd.DataFrame(rows), {"method.atoms": ["4", "8"]})
+    own = points[points["method"] == "queryable"].set_index(["variant", "method.atoms"])["ratio"]
+    assert own.isna().to_dict() == {
+        ("", "4"): False,
+        ("", "8"): False,
+        ("data.noise=0.2", "4"): True,
+    }
+
+
+def test_without_lora_losses_of_two_tasks_have_no_ratio() -> None:
+    def table(*words: str) -> pd.DataFrame:
+        return pd.DataFrame(
+            {**row_of("matyas", "queryable", word, seed), "overrides": word}
+            for word in words
+            for seed in SEEDS
+        )
+
+    noise = table("data.noise=0.1", "data.noise=0.2")
+    points = estimates(noise, {"data.noise": ["0.1", "0.2"]})
+    assert points["ratio"].isna().all()
+    assert ratio_label(points) == "no ratio, for lack of lora"
+    words = [f"data.noise={n}; method.atoms={k}" for n in ("0.1", "0.2") for k in ("4", "8")]
+    axes = {"data.noise": ["0.1", "0.2"], "method.atoms": ["4", "8"]}
+    points = estimates(table(*words), axes)
+    assert ratio_label(points) == "loss / loss at first value"
+    for point in points.to_dict("records"):
+        own, first = (
+            [
+                loss_of("matyas", "queryable", f"data.noise={point['data.noise']}; {word}", s)
+                for s in SEEDS
+            ]
+            for word in (f"method.atoms={point['method.atoms']}", "method.atoms=4")
+        )
+        assert point["ratio"] == pytest.approx(stats.gmean(np.array(own) / np.array(first)))
+        assert point["baseline"] == "method.atoms=4"
+
+
+def test_a_loss_that_some_methods_lack_is_inf_where_it_is_not_finite() -> None:
+    rows = [
+        {"method": method, "status": status, "paraphrased_loss": loss}
+        for method, status, loss in (
+            ("queryable", "done", 0.5),
+            ("queryable", "done", None),
+            ("queryable", "diverged", None),
+            ("queryable", "missing", None),
+            ("lora", "done", None),
+            ("lora", "diverged", None),
+        )
+    ]
+    losses = with_loss(pd.DataFrame(rows), "paraphrased_loss")["loss"].tolist()
+    assert losses == pytest.approx([0.5, math.inf, math.inf] + [math.nan] * 3, nan_ok=True)
 
 
 def test_more_seeds_of_lora_leave_the_ratio_known_and_fewer_do_not() -> None:

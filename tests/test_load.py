@@ -68,6 +68,37 @@ def test_what_all_cells_have_in_common_is_no_name_of_theirs(tmp_path: Path) -> N
     assert found == [f"trainer.adapt.learning_rate={rate}" for rate in ("0.1", "0.2")]
 
 
+def test_overrides_in_other_words_are_the_same(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    spellings = [
+        ("trainer.adapt.learning_rate=5e-3", "+data.noise=0.1", "a=x"),
+        ("a=x", "data.noise=0.10", "trainer.adapt.learning_rate=0.005"),
+        ("data.noise=.1", "trainer.adapt.learning_rate=0.0050", "+a=x"),
+    ]
+    cells = []
+    for seed in range(3):
+        summary = summary_of("matyas", "lora", seed)
+        write_run(store, summary)
+        cells.append(cell_of(summary, "lora_r4", "b=1"))
+        words = spellings if seed == 0 else spellings[seed : seed + 1]
+        cells += [cell_of(summary, "lora_r4", *own) for own in words]
+    store.write_study(STUDY, cells)
+    frame = load_study(store, STUDY)
+    texts = frame["overrides"].value_counts().to_dict()
+    assert texts == {"trainer.adapt.learning_rate=5e-3; +data.noise=0.1; a=x": 3, "b=1": 3}
+
+
+def test_two_runs_whose_overrides_say_the_same_are_refused(tmp_path: Path) -> None:
+    store, cells = Store(tmp_path), []
+    for name, words in (("one", ("a=1", "b=2")), ("two", ("b=2", "a=1.0")), ("three", ("c=3",))):
+        summary = summary_of("matyas", "lora", 0, run_id=name)
+        write_run(store, summary)
+        cells.append(cell_of(summary, "lora_r4", *words))
+    store.write_study(STUDY, cells)
+    with pytest.raises(UsageError, match="2 different runs called lora on matyas"):
+        load_study(store, STUDY)
+
+
 def test_layers_come_in_the_order_of_their_numbers() -> None:
     names = [f"gradient_norm.{part}" for part in ("layer_10", "bank", "layer_2", "layer_0")]
     assert layer_columns(["step", *names]) == [names[3], names[2], names[0]]

@@ -23,7 +23,15 @@ from analysis.statistics.aggregates import (
     improvement,
     iqm,
 )
-from analysis.statistics.pairs import common, extended_mean, groups, log_ratio, paired, unpaired
+from analysis.statistics.pairs import (
+    common,
+    extended_mean,
+    groups,
+    log_ratio,
+    paired,
+    partner_of,
+    unpaired,
+)
 from analysis.statistics.ranks import (
     against_baseline,
 )
@@ -119,3 +127,21 @@ def test_missing_cells_are_in_no_pair_and_named() -> None:
     assert len(common(cells[cells["budget"] == "lora_r4"])) == 14
     chance = row(improvement(cells), budget="lora_r4", method="dora", other="queryable")
     assert chance["cells"] == 15  # LoRA's gap does not touch what the two have
+
+
+@pytest.mark.parametrize(
+    ("variant", "known", "wanted"),
+    [
+        ("x=1", ["x=1", ""], "x=1"),
+        ("x=2", ["x=1"], "x=1"),
+        ("x=2", ["x=1", "x=3"], None),
+        ("data.noise=0.2", [""], None),
+        ("x=2; data.noise=0.2", ["", "data.noise=0.2"], "data.noise=0.2"),
+        ("x=2", ["", "data.noise=0.2"], ""),
+        ("x=2", [], None),
+    ],
+)
+def test_lora_stands_beside_what_was_learnt_under_its_condition(
+    variant: str, known: list[str], wanted: str | None
+) -> None:
+    assert partner_of(variant, known) == wanted

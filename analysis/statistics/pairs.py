@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import not_learnable, off_budget, rows_of, variants
+from analysis.conditions import condition_of
 from analysis.load import finished
 from analysis.names import FROZEN, REFERENCES, row_label
 
@@ -71,10 +72,12 @@ def _with_baseline(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def partner_of(variant: str, known: Collection[str]) -> str | None:
-    """Which of LoRA's `known` rows a row stands beside: that of its variant, or the only one."""
+    """Which of LoRA's `known` rows a row stands beside: that of its variant, or the only one under
+    its condition (`analysis.conditions`)."""
     if variant in known:
         return variant
-    return next(iter(known)) if len(known) == 1 else None
+    alike = [other for other in known if condition_of(other) == condition_of(variant)]
+    return alike[0] if len(alike) == 1 else None
 
 
 def log_ratio(loss: pd.Series | np.ndarray, base: pd.Series | np.ndarray) -> np.ndarray:

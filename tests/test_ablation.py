@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from made_up import cell_of, check_svg, markdown_rows, summary_of, write_run
 from scipy import stats
 
-from analysis import ablation
-from analysis.ablation import pictures, swept_axes, with_loss
-from analysis.estimates import estimates, log_interval, ratio_label
+from analysis.ablation import __main__ as ablation
+from analysis.ablation.estimates import estimates, log_interval, ratio_label
+from analysis.ablation.tables import pictures, swept_axes, with_loss
 from analysis.figures.ablation import ablation_figure, is_geometric
 from analysis.load import load_study
 from analysis.names import ALL
@@ -249,10 +249,11 @@ def test_a_loss_that_some_methods_lack_is_inf_where_it_is_not_finite() -> None:
             ("queryable", "missing", None),
             ("lora", "done", None),
             ("lora", "diverged", None),
+            ("queryable", "diverged", 0.7),
         )
     ]
     losses = with_loss(pd.DataFrame(rows), "paraphrased_loss")["loss"].tolist()
-    assert losses == pytest.approx([0.5, math.inf, math.inf] + [math.nan] * 3, nan_ok=True)
+    assert losses == pytest.approx([0.5, *[math.inf] * 2, *[math.nan] * 3, math.inf], nan_ok=True)
 
 
 def test_more_seeds_of_lora_leave_the_ratio_known_and_fewer_do_not() -> None:

@@ -11,8 +11,8 @@ import pytest
 from made_up import cell_of, markdown_rows, summary_of, write_run
 from scipy import stats
 
-from analysis import ablation
-from analysis.effects import LOSS, RATIO, effects
+from analysis.ablation import __main__ as ablation
+from analysis.ablation.effects import LOSS, RATIO, effects
 from analysis.names import ALL
 from analysis.notes import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
 from analysis.overrides import swept

@@ -141,7 +141,7 @@ def test_labels_leave_out_what_all_rows_share() -> None:
 
 
 def points_of(values: Sequence[str], rows: Sequence[RowName]) -> pd.DataFrame:
-    """As `analysis.estimates.estimates` gives them, with some seeds missing."""
+    """As `analysis.ablation.estimates` has them, with some seeds missing."""
     records = [
         {"method": method, "variant": variant, "budget": "equal_rank", "function": function}
         | {"axis": "" if method == "lora" else value, "runs": 2}

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_transfer import summary_of as sequence_summary
 
-from analysis import ablation, continual, gradients, outputs, routing, stats, tables
+from analysis import continual, gradients, outputs, routing, stats, tables
+from analysis.ablation import __main__ as ablation
 from analysis.claims import __main__ as claims
 from analysis.load import load_study
 from analysis.notes import spread

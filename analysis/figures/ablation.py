@@ -28,7 +28,7 @@ _DODGE = 0.6  # of the distance of two categories, over which the lines are spre
 def ablation_figure(
     points: pd.DataFrame, axis: str, axes: dict[str, list[str]], loss: str, ratio: str
 ) -> Figure:
-    """`points` as `analysis.estimates.estimates` gives them; other axes become lines of their own.
+    """`points` as `analysis.ablation.estimates` has them; other axes become lines of their own.
 
     The last column has the ratio over all functions alone. A point that is inf leaves a gap in its
     line, a cross at the panel's upper edge and a count in its corner; missing and failed seeds are

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis import ablation, continual, gradients, routing, stats
+from analysis import continual, gradients, routing, stats
+from analysis.ablation import tables as ablation
 from analysis.claims.answers import answer, grid
 from analysis.claims.evidence import stored_norms
 from analysis.conditions import conditions

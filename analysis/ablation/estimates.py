@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.beside import Logs, geometric_mean, learnable, with_lora
+from analysis.ablation.beside import Logs, geometric_mean, learnable, with_lora
 from analysis.cells import not_learnable, off_budget
 from analysis.conditions import is_shared
 from analysis.names import (
@@ -57,9 +57,9 @@ def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
     arithmetic `mean`, `geometric_mean` with `low` and `high`, paired `ratio` with `ratio_low` and
     `ratio_high` against `baseline`, and the counts. What one run that is not finite makes unknown
     is inf (the means) or NaN (intervals and ratios); so does a run without a partner the ratio. A
-    row of `ALL` takes the functions that can be learnt (`analysis.beside.learnable`): it has the
-    counts of their runs, no mean, and the geometric mean of their ratios, NaN where one is unknown
-    or was not asked for.
+    row of `ALL` takes the functions that can be learnt (`analysis.ablation.beside.learnable`): it
+    has the counts of their runs, no mean, and the geometric mean of their ratios, NaN where one is
+    unknown or was not asked for.
     """
     cells = with_settings(cells, axes)
     learnt, several = learnable(cells), cells["function"].nunique() > 1

@@ -6,9 +6,9 @@ at which both values were asked for. A function has the mean over seeds with Stu
 functions together the mean over functions with Welch's (`analysis.statistics.intervals.contrast`).
 
 A setting that changes what all methods share (`analysis.conditions`), such as the noise, changes
-how hard the task is. Its effect is that on the loss over LoRA's (`analysis.beside`): whether the
-method bears the change better than LoRA does. A ratio is unknown as soon as one run behind it
-diverged, is missing, failed or has no partner.
+how hard the task is. Its effect is that on the loss over LoRA's (`analysis.ablation.beside`):
+whether the method bears the change better than LoRA does. A ratio is unknown as soon as one run
+behind it diverged, is missing, failed or has no partner.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis.beside import UNASKED, Logs, geometric_mean, learnable, with_lora
+from analysis.ablation.beside import UNASKED, Logs, geometric_mean, learnable, with_lora
 from analysis.cells import not_learnable
 from analysis.conditions import is_shared
 from analysis.names import (
@@ -81,7 +81,7 @@ def effects(cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     compared there is no row.
 
     Args:
-        cells: the long table with a column `loss`, as `analysis.ablation.with_loss` gives it.
+        cells: the long table with a column `loss` (`analysis.ablation.tables.with_loss`).
         axes: the swept settings.
     """
     learnt = learnable(cells)

@@ -1,0 +1,1 @@
+"""Losses of a study against the settings that it sweeps."""

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.cells import not_learnable
 from analysis.conditions import is_shared
-from analysis.statistics.intervals import contrast
+from analysis.statistics.intervals import welch_of_mean
 from analysis.statistics.pairs import BASELINE, partner_of
 
 Logs = np.ndarray | None  # a log ratio a seed, (seeds,); None where a run is lacking
@@ -65,7 +65,6 @@ def geometric_mean(parts: Sequence[Logs]) -> tuple[float, float, float]:
     known = [logs for logs in parts if logs is not None]
     if not known or len(known) < len(parts):
         return math.nan, math.nan, math.nan
-    found = contrast(known, [1 / len(known)] * len(known))
     with np.errstate(over="ignore"):
-        value, low, high = np.exp([found.value, found.low, found.high]).tolist()
+        value, low, high = np.exp(welch_of_mean(known)).tolist()
     return value, low, high

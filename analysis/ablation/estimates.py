@@ -224,11 +224,11 @@ def estimates_grid(
 
 
 def _texts(point: pd.Series) -> list[str]:
-    seeds, infinite = int(point["runs"]), int(point["infinite"])
+    runs, infinite = int(point["runs"]), int(point["infinite"])
     if infinite:
-        text = f"inf ({infinite}/{seeds})"
+        text = f"inf ({infinite}/{runs})"
     else:
-        text = interval_text(point["geometric_mean"], point["low"], point["high"]) if seeds else ""
+        text = interval_text(point["geometric_mean"], point["low"], point["high"]) if runs else ""
     gaps = [f"{point[word]} {word}" for word in ("missing", "failed") if point[word]]
     text = ", ".join([text] * bool(text) + gaps) or NO_CELL
     return [text, _ratio_text(point)]

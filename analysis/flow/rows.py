@@ -19,7 +19,6 @@ class Row:
 
     Attributes:
         runs: one row a run: function, seed, backbone_id, and its `measures`.
-        profiles: by scale the norm of each layer, mean over the recorded updates, (N, layers).
         parameters: trainable ones of each layer, (N, layers).
         steps: updates done before each recorded one, (R,).
         norms: of each layer at the recorded updates, (N, R, layers).
@@ -28,7 +27,6 @@ class Row:
 
     name: RowName
     runs: pd.DataFrame
-    profiles: dict[str, Array]
     parameters: Array
     steps: NDArray[np.int64]
     norms: Array
@@ -53,8 +51,7 @@ class Row:
             norms, outside, parameters: as in `analysis.flow.measures.measures`.
         """
         runs = places.reset_index(drop=True).assign(**measures(norms, outside, parameters))
-        profiles = {scale: own.mean(1) for scale, own in scaled(norms, parameters).items()}
-        return cls(name, runs, profiles, parameters, steps, norms, diverged)
+        return cls(name, runs, parameters, steps, norms, diverged)
 
     @property
     def label(self) -> str:
@@ -83,7 +80,8 @@ class Row:
 
     def profile(self, scale: str) -> Interval:
         """The norm of each layer, mean over the recorded updates, (layers,)."""
-        return self._interval(self.profiles[scale]).above_zero()
+        norms = scaled(self.norms, self.parameters)[scale]
+        return self._interval(norms.mean(1)).above_zero()
 
     def size(self, scale: str) -> Interval:
         """The norm of a layer, mean over layers and recorded updates, ()."""
@@ -103,7 +101,6 @@ class Row:
         return replace(
             self,
             runs=self.runs[own],
-            profiles={scale: values[own] for scale, values in self.profiles.items()},
             parameters=self.parameters[own],
             norms=self.norms[own],
             diverged=Counter({function: self.diverged[function]}),

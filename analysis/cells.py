@@ -22,7 +22,7 @@ from analysis.names import (
     row_label,
 )
 from analysis.transfer import just_learnt
-from qlexp.store import FINISHED
+from qlexp.store.files import FINISHED
 
 _NEEDED = [
     "budget",

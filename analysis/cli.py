@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.load import load_study, open_store, require_complete
 from qlexp.errors import UsageError
-from qlexp.store import Store
+from qlexp.store.store import Store
 
 
 def bare_parser(module: str, description: str, out: str) -> argparse.ArgumentParser:

@@ -47,7 +47,7 @@ from analysis.style import figure_style
 from analysis.tables import estimate_text
 from analysis.tasks import limits_of, problem_key
 from qlexp.errors import UsageError
-from qlexp.store import Store
+from qlexp.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from qlexp.errors import UsageError
-from qlexp.store import Store, read_curve_table
+from qlexp.store.files import read_curve_table
+from qlexp.store.store import Store
 
 Curves = dict[str, np.ndarray]  # by column one number a recorded update
 

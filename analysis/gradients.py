@@ -49,7 +49,7 @@ from analysis.render import Grid, Section, Text
 from analysis.statistics.pairs import BASELINE
 from analysis.style import figure_style
 from qlexp.errors import UsageError
-from qlexp.store import Store
+from qlexp.store.store import Store
 
 Blocks = dict[str, list[Row]]  # by budget
 

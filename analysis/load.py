@@ -15,7 +15,9 @@ import pandas as pd
 from analysis.names import budget_order, function_order, method_order
 from analysis.spelling import spelt_alike
 from qlexp.errors import UsageError
-from qlexp.store import FINISHED, Cell, Store
+from qlexp.store.files import FINISHED
+from qlexp.store.manifest import Cell
+from qlexp.store.store import Store
 
 LOSSES = (
     "post_train_loss",

@@ -2,7 +2,7 @@
 
 import re
 
-from qlexp.functions import FUNCTIONS
+from qlexp.problem.functions import FUNCTIONS
 
 FROZEN = "frozen"
 UNRESTRICTED = "full"
@@ -42,7 +42,7 @@ def method_order(method: str) -> SortKey:
 
 
 def function_order(function: str) -> SortKey:
-    """The order of `qlexp.functions`; a function that is gone from there comes last, by name."""
+    """The order of `FUNCTIONS`; a function that is gone from there comes last, by name."""
     known = list(FUNCTIONS)
     return (known.index(function) if function in known else len(known)), function
 

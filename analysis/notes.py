@@ -28,7 +28,7 @@ from analysis.names import (
     row_label,
 )
 from analysis.render import NO_CELL
-from qlexp.store import FINISHED
+from qlexp.store.files import FINISHED
 
 NOT_LEARNABLE = "‡"
 WEAK_BACKBONE = "§"

@@ -63,7 +63,7 @@ from analysis.trained import (
     rows_in_order,
 )
 from qlexp.errors import unknown_name
-from qlexp.store import Store
+from qlexp.store.store import Store
 
 COMPARED = 25  # points a side of the grid on which runs are compared
 _SIMILARITY = [

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qlexp.store import Cell
+from qlexp.store.manifest import Cell
 
 
 def number_in(value: str) -> float | None:

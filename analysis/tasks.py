@@ -13,9 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from qlexp.config import DataConfig, FunctionConfig, ShiftConfig
-from qlexp.store import Store
-from qlexp.targets import Problem, make_problem
+from qlexp.config.schema import DataConfig, FunctionConfig, ShiftConfig
+from qlexp.problem.targets import Problem, make_problem
+from qlexp.store.store import Store
 
 Array = NDArray[np.float64]
 

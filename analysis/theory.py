@@ -49,11 +49,13 @@ from analysis.trained import (
 )
 from qlexp.adapters.base import Adapter
 from qlexp.adapters.queryable import Queryable
-from qlexp.config import Config
+from qlexp.adapters.stored import stored_config
+from qlexp.config.schedule import updates
+from qlexp.config.schema import Config
 from qlexp.errors import unknown_name
-from qlexp.execute import stored_config
-from qlexp.stages import problem_of, replay, updates
-from qlexp.store import Store
+from qlexp.problem.targets import problem_of
+from qlexp.store.store import Store
+from qlexp.train.stages import replay
 
 TOLERANCE = 1e-6  # of a bound: more than rounding
 LOOKS = 25  # at an adapter in training, beside its start

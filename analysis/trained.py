@@ -15,13 +15,12 @@ from analysis.load import finished
 from analysis.names import budget_order
 from analysis.notes import diverged_note
 from qlexp.adapters.queryable import Queryable
-from qlexp.config import Config
+from qlexp.adapters.stored import CPU, build_adapter, load_backbones, load_run, stored_config
+from qlexp.config.schema import Config
 from qlexp.errors import UsageError
-from qlexp.execute import CPU, load_run, stored_config
-from qlexp.instructions import encode
-from qlexp.stages import build_adapter, load_backbones
-from qlexp.store import Store
-from qlexp.targets import Problem, Split
+from qlexp.problem.instructions import encode
+from qlexp.problem.targets import Problem, Split
+from qlexp.store.store import Store
 
 POINTS = 500  # the test points that a run is looked at on, at most
 

@@ -31,11 +31,15 @@ from tqdm import tqdm
 from analysis.flow.load import layer_parameters
 from analysis.names import REFERENCES
 from benchmarks.report import publish
-from qlexp.config import plain, register_schema, resolve
+from qlexp.config.identity import plain
+from qlexp.config.resolve import resolve
+from qlexp.config.schema import register_schema
 from qlexp.environment import device_name, versions
-from qlexp.functions import FUNCTIONS
 from qlexp.main import CONF
-from qlexp.store import Cell, Store, write_folder
+from qlexp.problem.functions import FUNCTIONS
+from qlexp.store.files import write_folder
+from qlexp.store.manifest import Cell
+from qlexp.store.store import Store
 
 STUDY = "benchmark"
 BUDGETS = ("rank_8", "lora_r8")

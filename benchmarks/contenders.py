@@ -8,13 +8,14 @@ from torch import nn
 
 from benchmarks.peft_twin import trainable, with_peft_lora
 from qlexp.adapters.base import Adapter, LowRankConfig
-from qlexp.backbone import COORDINATES, Backbone, linear_shapes
-from qlexp.compilation import compiled_apart
-from qlexp.config import BackboneConfig, Config
-from qlexp.initial import Draw
+from qlexp.adapters.stored import build_adapter
+from qlexp.config.schema import BackboneConfig, Config
 from qlexp.main import configure
-from qlexp.stages import build_adapter
-from qlexp.training import LossFunction, Samples, lane_losses, update_lanes
+from qlexp.model.backbone import COORDINATES, Backbone, linear_shapes
+from qlexp.model.evaluate import Samples
+from qlexp.model.initial import Draw
+from qlexp.train.compilation import compiled_apart
+from qlexp.train.loop import LossFunction, lane_losses, update_lanes
 
 Call = Callable[[], object]
 

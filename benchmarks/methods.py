@@ -16,7 +16,7 @@ from analysis.names import method_order
 from analysis.ratios import Ratio, paired_ratio
 from benchmarks.contenders import Setting, lane_step
 from benchmarks.report import arguments, publish
-from qlexp.budget import trainable_count
+from qlexp.adapters.budget import trainable_count
 from qlexp.environment import device_name, keep_freed_memory, versions
 from qlexp.main import choices
 

@@ -8,8 +8,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from qlexp.adapters.base import LowRankConfig
-from qlexp.backbone import Backbone, LaneNorm, Layer
-from qlexp.linear import LaneLinear
+from qlexp.model.backbone import Backbone, LaneNorm, Layer
+from qlexp.model.linear import LaneLinear
 
 
 class TwinLayer(nn.Module):

@@ -24,7 +24,7 @@ from benchmarks.report import arguments, publish
 from benchmarks.timing import interleaved
 from qlexp.environment import device_name, keep_freed_memory, versions
 from qlexp.main import configure
-from qlexp.width import lanes_that_fit
+from qlexp.sweep.width import lanes_that_fit
 
 SMALL = Setting()
 PAPER = Setting(width=256, rows=1200, rank=8, atoms=32, key_dim=32)

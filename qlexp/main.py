@@ -14,13 +14,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from qlexp.complaints import one_sentence
-from qlexp.config import Config, register_schema, run_id
+from qlexp.config.identity import run_id
+from qlexp.config.messages import one_sentence
+from qlexp.config.schema import Config, register_schema
 from qlexp.errors import RunError, UsageError
-from qlexp.execute import execute
-from qlexp.plan import plan
-from qlexp.store import Store, read_curves
-from qlexp.sweep import Job, objective
+from qlexp.store.files import read_curves
+from qlexp.store.store import Store
+from qlexp.sweep.execute import execute
+from qlexp.sweep.jobs import Job, objective
+from qlexp.sweep.plan import plan
 
 _PACKAGE = Path(__file__).parent
 CONF = next(f for f in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if f.is_dir())

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from qlexp.config import TrackingConfig
+from qlexp.config.schema import TrackingConfig
 from qlexp.errors import UsageError
 
 _LOG = logging.getLogger(__name__)

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from qlexp.adapters.base import Adapter
-from qlexp.backbone import Backbone
-from qlexp.config import BackboneConfig, Config, StageConfig, register_schema, resolve
-from qlexp.initial import Draw
+from qlexp.config.resolve import resolve
+from qlexp.config.schema import BackboneConfig, Config, StageConfig, register_schema
 from qlexp.main import CONF
-from qlexp.training import Samples
+from qlexp.model.backbone import Backbone
+from qlexp.model.evaluate import Samples
+from qlexp.model.initial import Draw
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 TINY = BackboneConfig(depth=4, width=16, heads=2, mlp_ratio=2, frequencies=3)

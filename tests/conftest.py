@@ -19,12 +19,15 @@ from made_up import BUDGETS, METHODS, SEEDS, STUDY, cell_of, config_of, summary_
 from random_tables import TABLES, long_table
 
 from analysis.load import LOSSES
-from qlexp.config import register_schema, run_id
-from qlexp.execute import execute
-from qlexp.functions import FUNCTIONS
+from qlexp.config.identity import run_id
+from qlexp.config.schema import register_schema
 from qlexp.main import CONF, main
-from qlexp.plan import plan
-from qlexp.store import Cell, Store, write_folder
+from qlexp.problem.functions import FUNCTIONS
+from qlexp.store.files import write_folder
+from qlexp.store.manifest import Cell
+from qlexp.store.store import Store
+from qlexp.sweep.execute import execute
+from qlexp.sweep.plan import plan
 
 TINY = (
     "trainer=smoke",

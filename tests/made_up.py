@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qlexp.functions import FUNCTIONS
-from qlexp.store import Cell, Store, write_folder
+from qlexp.problem.functions import FUNCTIONS
+from qlexp.store.files import write_folder
+from qlexp.store.manifest import Cell
+from qlexp.store.store import Store
 
 STUDY = "made_up"
 BUDGETS = ("equal_rank", "lora_r4")

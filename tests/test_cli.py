@@ -16,8 +16,8 @@ from torch import Tensor
 import qlexp as package
 from qlexp.adapters.lora import LoRA
 from qlexp.errors import RunError, UsageError
-from qlexp.functions import FUNCTIONS
-from qlexp.store import read_tensors
+from qlexp.problem.functions import FUNCTIONS
+from qlexp.store.files import read_tensors
 
 SUMMARY_KEYS = {
     "run_id",

@@ -12,9 +12,9 @@ import yaml
 from conftest import TINY, Command, all_runs
 from hydra.core.config_store import ConfigStore
 
-from qlexp import functions
-from qlexp.functions import FUNCTIONS, Function
-from qlexp.store import Store
+from qlexp.problem import functions
+from qlexp.problem.functions import FUNCTIONS, Function
+from qlexp.store.store import Store
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = dict(
@@ -33,7 +33,7 @@ def followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setitem(sys.modules, method.__name__, method)
     exec(EXAMPLES["qlexp/adapters/parallel.py"], vars(method))
     monkeypatch.setattr(sys.modules["qlexp.adapters"], "parallel", method, raising=False)
-    entry = eval(EXAMPLES["qlexp/functions.py"], vars(functions))
+    entry = eval(EXAMPLES["qlexp/problem/functions.py"], vars(functions))
     assert isinstance(entry, Function)
     monkeypatch.setitem(FUNCTIONS, entry.name, entry)
     yield tmp_path / "conf"

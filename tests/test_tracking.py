@@ -15,7 +15,7 @@ import wandb
 from omegaconf import OmegaConf
 from wandb_records import MirroredRun, read_run
 
-from qlexp.config import TrackingConfig
+from qlexp.config.schema import TrackingConfig
 from qlexp.errors import UsageError
 from qlexp.tracking import check, mirror
 
@@ -169,7 +169,7 @@ def test_the_config_outranks_the_environment(
 def test_none_writes_nothing_and_does_not_import_wandb(tmp_path: Path) -> None:
     program = (
         "import sys\n"
-        "from qlexp.config import TrackingConfig\n"
+        "from qlexp.config.schema import TrackingConfig\n"
         "from qlexp.tracking import check, mirror\n"
         f"none = TrackingConfig(mode='none', directory={str(tmp_path / 'tracked')!r})\n"
         "check(none)\n"

@@ -12,7 +12,7 @@ from analysis.claims.rules import LackingError
 from analysis.curves import layer_columns, load_curves
 from analysis.load import finished
 from analysis.statistics.pairs import log_ratio
-from qlexp.store import Store
+from qlexp.store.store import Store
 
 NETWORK = ["depth", "width"]
 _CELL = ["function", *NETWORK, "seed"]

@@ -32,10 +32,11 @@ from analysis.load import finished, require_complete
 from analysis.names import budget_order, method_order
 from analysis.style import figure_style, save_svg
 from analysis.trained import inputs_at
+from qlexp.adapters.stored import load_run, stored_config
 from qlexp.errors import UsageError, unknown_name
-from qlexp.execute import load_run, stored_config
-from qlexp.stages import problem_of
-from qlexp.store import FINISHED, Store
+from qlexp.problem.targets import problem_of
+from qlexp.store.files import FINISHED
+from qlexp.store.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

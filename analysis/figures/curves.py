@@ -17,7 +17,7 @@ from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.load import finished
 from analysis.names import function_order, function_title
-from qlexp.store import Store
+from qlexp.store.store import Store
 
 COLUMNS = 3
 _REMARK_WIDTH = 2.2  # inches

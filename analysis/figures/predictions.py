@@ -19,8 +19,8 @@ from analysis.figures.layout import add_title, extra_height, wrapped
 from analysis.figures.rows import labels_of
 from analysis.figures.targets import target_title
 from analysis.names import REFERENCES, function_title
-from qlexp.targets import Problem
-from qlexp.training import predict
+from qlexp.model.evaluate import predict
+from qlexp.problem.targets import Problem
 
 SIDE = 121
 ERROR_SHARE = 0.99  # of the adapters' errors that the colours cover

@@ -11,10 +11,9 @@ from analysis.figures.layout import extra_height, wrapped
 from analysis.load import finished
 from analysis.names import function_order, function_title
 from analysis.overrides import joined, settings_of, swept
-from qlexp.execute import stored_config
-from qlexp.stages import problem_of
-from qlexp.store import Store
-from qlexp.targets import Problem
+from qlexp.adapters.stored import stored_config
+from qlexp.problem.targets import Problem, problem_of
+from qlexp.store.store import Store
 
 SIDE = 141
 _PANEL_WIDTH = 2.0  # inches

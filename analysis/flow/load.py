@@ -12,13 +12,12 @@ from analysis.curves import GRADIENT, Curves, layer_columns, load_curves
 from analysis.flow.measures import Array
 from analysis.flow.rows import Row
 from analysis.names import row_label
-from qlexp.backbone import Backbone
-from qlexp.config import Config
+from qlexp.adapters.stored import stored_config
+from qlexp.config.schema import Config
 from qlexp.errors import UsageError
-from qlexp.execute import stored_config
-from qlexp.initial import Shapes
-from qlexp.store import Store
-from qlexp.training import layer_of
+from qlexp.model.backbone import Backbone, layer_of
+from qlexp.model.initial import Shapes
+from qlexp.store.store import Store
 
 
 def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:

@@ -31,11 +31,11 @@ from analysis.outputs import write_csv, write_latex, write_markdown
 from analysis.ratios import fewest_rounds
 from analysis.render import markdown
 from analysis.style import figure_style, save_svg
-from qlexp.compilation import compiler_error
-from qlexp.config import Config
+from qlexp.config.schema import Config
 from qlexp.environment import keep_freed_memory
 from qlexp.errors import UsageError, unknown_name
 from qlexp.main import choices
+from qlexp.train.compilation import compiler_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from qlexp.adapters.base import Adapter
-from qlexp.backbone import COORDINATES, Backbone
-from qlexp.compilation import compiled_apart
-from qlexp.config import Config
+from qlexp.adapters.stored import build_adapter
+from qlexp.config.schema import Config
 from qlexp.errors import UsageError
-from qlexp.initial import Draw
 from qlexp.main import configure
-from qlexp.stages import build_adapter
+from qlexp.model.backbone import COORDINATES, Backbone
+from qlexp.model.initial import Draw
+from qlexp.train.compilation import compiled_apart
 
 JOLT = 0.02  # deviation of the noise on every trained weight: no adapter is left at its zero start
 

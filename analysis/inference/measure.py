@@ -8,10 +8,10 @@ import torch
 from analysis.inference.contenders import Contender, batch_of, build, config_of, merged
 from analysis.inference.flops import count_flops
 from analysis.inference.timing import in_turns
-from qlexp.backbone import Backbone
-from qlexp.budget import trainable_count
-from qlexp.config import Config
-from qlexp.initial import Draw
+from qlexp.adapters.budget import trainable_count
+from qlexp.config.schema import Config
+from qlexp.model.backbone import Backbone
+from qlexp.model.initial import Draw
 
 REFERENCE = "lora"
 MODES = ("eager", "compiled")

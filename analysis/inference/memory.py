@@ -8,11 +8,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from qlexp.backbone import COORDINATES, Backbone
-from qlexp.config import Config
+from qlexp.config.schema import Config
 from qlexp.errors import UsageError
-from qlexp.initial import Shapes
-from qlexp.width import free_bytes
+from qlexp.model.backbone import COORDINATES, Backbone
+from qlexp.model.initial import Shapes
+from qlexp.sweep.width import free_bytes
 
 _SHARE = 0.6  # of the free memory; the rest is for the other models, their inputs and the allocator
 _MOST_ROWS = 2**36  # larger shapes could overflow; no memory holds these

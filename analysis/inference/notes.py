@@ -7,11 +7,11 @@ import torch
 from analysis.inference.flops import count_flops
 from analysis.inference.measure import MODES, REFERENCE
 from analysis.inference.report import Measured
-from qlexp.backbone import COORDINATES, Backbone
-from qlexp.config import BackboneConfig
+from qlexp.config.schema import BackboneConfig
 from qlexp.environment import commit, device_name, versions
-from qlexp.initial import Shapes
 from qlexp.main import choices
+from qlexp.model.backbone import COORDINATES, Backbone
+from qlexp.model.initial import Shapes
 
 
 def setting_notes(

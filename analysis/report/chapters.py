@@ -27,7 +27,7 @@ from analysis.tables import backbone_grid, loss_tables
 from analysis.trained import done_cells
 from analysis.tuning import Tuning, tune
 from qlexp.errors import UsageError
-from qlexp.store import Store
+from qlexp.store.store import Store
 
 ROUTED = 100  # the most runs whose weights are loaded for a page
 

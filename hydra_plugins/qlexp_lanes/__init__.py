@@ -16,9 +16,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from qlexp.backends import Backend
 from qlexp.errors import RunError, UsageError
-from qlexp.sweep import Job, objective, run_sweep
+from qlexp.sweep.backends import Backend
+from qlexp.sweep.jobs import Job, objective, run_sweep
 
 
 @dataclass

@@ -17,14 +17,14 @@ from typing import Any, ClassVar
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qlexp.backbone import Backbone, linear_shapes
-from qlexp.checks import Checked, bounded
-from qlexp.config import BackboneConfig
-from qlexp.context import Context
+from qlexp.config.checks import Checked, bounded
+from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError, unknown_name
-from qlexp.initial import Draw, Shapes
-from qlexp.linear import LaneLinear
-from qlexp.store import lane_tensors, read_tensors
+from qlexp.model.backbone import Backbone, linear_shapes
+from qlexp.model.context import Context
+from qlexp.model.initial import Draw, Shapes
+from qlexp.model.linear import LaneLinear
+from qlexp.store.files import lane_tensors, read_tensors
 
 ALL_LINEARS = ("qkv", "out", "up", "down")
 

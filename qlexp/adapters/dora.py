@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qlexp.adapters.base import Adapter, LowRankConfig
 from qlexp.adapters.lora import LoRALinear
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_down, lane_linear_add
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add
 
 
 class DoRALinear(LoRALinear):

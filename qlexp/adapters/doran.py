@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from qlexp.adapters.dora import rescaled, updated_row_norm
 from qlexp.adapters.rep_lora import RepLoRA, RepLoRAConfig, RepLoRALinear
-from qlexp.checks import bounded
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear
+from qlexp.config.checks import bounded
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear
 
 
 @dataclass

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from qlexp.adapters.base import Adapter, AdapterConfig
-from qlexp.backbone import Backbone
-from qlexp.config import BackboneConfig
+from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
-from qlexp.initial import Draw
+from qlexp.model.backbone import Backbone
+from qlexp.model.initial import Draw
 
 
 @dataclass

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from qlexp.adapters.base import AdaptedLinear, Adapter
-from qlexp.backbone import Backbone, linear_shapes
-from qlexp.context import Context
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_down, lane_linear_add
+from qlexp.model.backbone import Backbone, linear_shapes
+from qlexp.model.context import Context
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add
 
 Factors = tuple[Tensor, Tensor]  # A (L, rank, in) and B (L, out, rank)
 

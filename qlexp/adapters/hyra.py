@@ -18,10 +18,10 @@ from torch import nn
 
 from qlexp.adapters.base import LowRankConfig
 from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
-from qlexp.backbone import Backbone
-from qlexp.checks import bounded
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear
+from qlexp.config.checks import bounded
+from qlexp.model.backbone import Backbone
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_linear
 
 
 @dataclass

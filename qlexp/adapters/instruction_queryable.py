@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from qlexp.adapters.queryable import Queryable, QueryableConfig, Router
-from qlexp.checks import bounded, one_of
+from qlexp.config.checks import bounded, one_of
 from qlexp.errors import UsageError
-from qlexp.initial import Draw
-from qlexp.linear import lane_linear
+from qlexp.model.initial import Draw
+from qlexp.model.linear import lane_linear
 
 
 @dataclass

@@ -7,7 +7,7 @@ B_e, and every layer has a router R of its own. s = alpha / rank, as in LoRA; th
 factor there. Tokens that are padding are left out of the mean.
 
 The output for a point depends on the other points of its batch, through p. Predictions are those
-of fixed batches (`qlexp.training.predict` cuts them in order), and nothing can be merged.
+of fixed batches (`qlexp.model.evaluate.predict` cuts them in order), and nothing can be merged.
 
 All experts start at zero, as in the authors' code, and the first gradient tells them apart by the
 factor p_e alone. Layers that disagree about p part them at once; in a network of one layer Adam's
@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
-from qlexp.backbone import Backbone, linear_shapes
-from qlexp.checks import bounded
-from qlexp.context import Context
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
+from qlexp.config.checks import bounded
+from qlexp.model.backbone import Backbone, linear_shapes
+from qlexp.model.context import Context
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
 
 
 @dataclass

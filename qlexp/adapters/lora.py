@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_down, lane_linear_add
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add
 
 
 class LoRALinear(AdaptedLinear):

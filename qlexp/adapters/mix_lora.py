@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
-from qlexp.checks import bounded
-from qlexp.context import Context
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add, lane_softmax
+from qlexp.config.checks import bounded
+from qlexp.model.context import Context
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_linear, lane_linear_add, lane_softmax
 
 
 @dataclass

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
-from qlexp.checks import bounded
-from qlexp.config import BackboneConfig
-from qlexp.context import Context
+from qlexp.config.checks import bounded
+from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
+from qlexp.model.context import Context
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
 
 
 @dataclass

@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, LowRankConfig
-from qlexp.backbone import Backbone
-from qlexp.checks import bounded, one_of
-from qlexp.config import BackboneConfig
-from qlexp.context import Context
+from qlexp.config.checks import bounded, one_of
+from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_down, lane_linear, lane_linear_add
+from qlexp.model.backbone import Backbone
+from qlexp.model.context import Context
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_down, lane_linear, lane_linear_add
 
 
 @dataclass

@@ -11,10 +11,10 @@ from torch import nn
 
 from qlexp.adapters.base import Adapter, LowRankConfig
 from qlexp.adapters.lora import LoRALinear
-from qlexp.backbone import Backbone
-from qlexp.checks import one_of
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear
+from qlexp.config.checks import one_of
+from qlexp.model.backbone import Backbone
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear
 
 
 @dataclass

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from qlexp.adapters.base import AdaptedLinear, LowRankConfig
 from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
-from qlexp.backbone import Backbone
-from qlexp.checks import bounded
-from qlexp.context import Context
+from qlexp.config.checks import bounded
 from qlexp.errors import UsageError
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_linear, lane_linear_add
+from qlexp.model.backbone import Backbone
+from qlexp.model.context import Context
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_linear, lane_linear_add
 
 
 @dataclass

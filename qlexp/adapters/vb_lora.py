@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
-from qlexp.backbone import Backbone, linear_shapes
-from qlexp.checks import bounded
-from qlexp.config import BackboneConfig
+from qlexp.config.checks import bounded
+from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
-from qlexp.initial import Draw
-from qlexp.linear import LaneLinear, lane_down, lane_linear, lane_linear_add
+from qlexp.model.backbone import Backbone, linear_shapes
+from qlexp.model.initial import Draw
+from qlexp.model.linear import LaneLinear, lane_down, lane_linear, lane_linear_add
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qlexp.checks import Checked, bounded
+from qlexp.config.checks import Checked, bounded
 from qlexp.optim.base import LaneOptimizer, descend
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from qlexp.checks import Checked
+from qlexp.config.checks import Checked
 
 Tensors = list[Tensor] | tuple[Tensor, ...]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qlexp.checks import Checked, bounded
+from qlexp.config.checks import Checked, bounded
 from qlexp.optim.base import LaneOptimizer, descend
 
 Bases = dict[int, Tensor]  # axis of the matrix, 1 or 2 -> orthonormal columns (L, d, d)

@@ -1,0 +1,109 @@
+"""The folder of runs: the only truth of the project.
+
+    store/runs/<run_id>/        summary.json, curves.parquet, adapter.safetensors
+    store/backbones/<id>/       summary.json, curves.parquet, backbone.safetensors
+    store/studies/<study>.json  the cells that a study asked for, by run_id
+    store/groups/<id>/          plan and checkpoint of a batch in training
+
+A folder is written under a temporary name and put in place by one rename, so that a reader sees a
+whole run or none.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from qlexp.errors import UsageError
+from qlexp.store.files import is_finished, read_summary, write_file
+from qlexp.store.manifest import Cell
+
+
+class Store:
+    """Reads and writes a store at `root`, which is made if needed.
+
+    Args:
+        writable: False leaves the folder as it is, for one that is only read.
+
+    Raises:
+        UsageError: `root` is to be written to and cannot be.
+    """
+
+    def __init__(self, root: str | Path, writable: bool = True) -> None:
+        self.root = Path(root).expanduser().resolve()
+        if not writable:
+            return
+        try:
+            for folder in ("runs", "backbones", "studies", "locks"):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"The results folder {self.root} is not writable ({error.strerror}): name another "
+                "with store=PATH."
+            ) from error
+
+    def run_folder(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def backbone_folder(self, backbone_id: str) -> Path:
+        return self.root / "backbones" / backbone_id
+
+    def summary(self, run_id: str) -> dict[str, Any] | None:
+        """The summary of a run, or None where it is not stored whole."""
+        return read_summary(self.run_folder(run_id))
+
+    def finished(self, run_id: str) -> bool:
+        """Whether a rerun may skip this run."""
+        return is_finished(self.run_folder(run_id))
+
+    def has_backbone(self, backbone_id: str) -> bool:
+        """Whether this backbone is stored whole."""
+        return read_summary(self.backbone_folder(backbone_id)) is not None
+
+    def summaries(self) -> Iterator[dict[str, Any]]:
+        """Every stored run, in the order of run ids."""
+        for folder in sorted((self.root / "runs").iterdir()):
+            summary = read_summary(folder)
+            if summary is not None:
+                yield summary
+
+    def write_study(self, name: str, cells: Sequence[Cell], goes_on: bool = False) -> None:
+        """Names the cells of a study.
+
+        Args:
+            goes_on: adds them to those named before; else the last sweep is the one that counts.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        path = self.root / "studies" / f"{name}.json"
+        with self.lock(f"study-{name}"):
+            before = self.study(name) if goes_on and path.exists() else []
+            unique = dict.fromkeys([*before, *cells])
+            write_file(path, json.dumps([vars(cell) for cell in unique], indent=1) + "\n")
+
+    def lock(self, name: str) -> FileLock:
+        """An inter-process lock, to be held in a `with`."""
+        return FileLock(self.root / "locks" / f"{name}.lock")
+
+    def study(self, name: str) -> list[Cell]:
+        """The cells of a study.
+
+        Raises:
+            UsageError: no sweep of that name has run here.
+        """
+        path = self.root / "studies" / f"{name}.json"
+        if not path.exists():
+            known = sorted(file.stem for file in path.parent.glob("*.json"))
+            listed = f"stored studies: {', '.join(known)}" if known else "no study is stored yet"
+            raise UsageError(
+                f"The store {self.root} has no study '{name}' ({listed}). Run "
+                f"`qlexp experiment={name}` first."
+            )
+        entries = json.loads(path.read_text())
+        return [Cell(**{**entry, "overrides": tuple(entry["overrides"])}) for entry in entries]

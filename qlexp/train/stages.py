@@ -1,0 +1,310 @@
+"""The two stages of a group of lanes: pretrain backbones, adapt them; every lane is stored."""
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from qlexp import environment, tracking
+from qlexp.adapters.base import Adapter
+from qlexp.adapters.budget import reference_count
+from qlexp.adapters.stored import build_adapter, lane_seeds, load_backbones
+from qlexp.config.identity import backbone_id, group_id, plain, run_id
+from qlexp.config.schedule import updates
+from qlexp.config.schema import Config, StageConfig
+from qlexp.model.backbone import Backbone
+from qlexp.model.evaluate import Samples, mean_square_error
+from qlexp.model.initial import Draw
+from qlexp.model.precision import arithmetic, dtype_of
+from qlexp.problem.functions import FUNCTIONS, samples_per_period
+from qlexp.problem.instructions import encode
+from qlexp.problem.targets import Problem, problem_of
+from qlexp.store.files import lane_tensors, read_summary, write_folder
+from qlexp.store.store import Store
+from qlexp.train.checkpoint import Checkpoint
+from qlexp.train.compilation import loss_function
+from qlexp.train.loop import Curves, train
+from qlexp.train.sequence import History, adapt_in_sequence
+
+Advance = Callable[[int], object]
+_SPLITS = {"test_clean": "test", "paraphrased": "test"}
+
+
+def pretrain(
+    configs: Sequence[Config], store: Store, checkpoint: Checkpoint, advance: Advance
+) -> None:
+    """Trains the backbones of `configs` as lanes and stores each.
+
+    Args:
+        advance: called with the number of updates just done, all lanes counted.
+    """
+    first = configs[0]
+    device = environment.pick_device(first.device)
+    environment.start_peak_memory(device)
+    problems = [problem_of(config) for config in configs]
+    draw = Draw(lane_seeds(configs, "backbone"), dtype_of(first.precision))
+    model = Backbone(first.backbone, draw).to(device)
+    model.recompute = first.recompute
+    parameters = dict(model.named_parameters())
+    samples = _stack(configs, problems, "pretrain", device)
+    curves = _train(model, configs, parameters, samples, "pretrain", checkpoint, advance)
+    validation = _stack(configs, problems, "source_validation", device)
+    with arithmetic(first.precision, device):
+        fit = mean_square_error(model, samples).tolist()
+        held_out = mean_square_error(model, validation)
+    r2 = _r2(held_out, validation).tolist()
+    provenance = _provenance(checkpoint.seconds, len(configs), device)
+    for lane, config in enumerate(configs):
+        summary = {
+            "backbone_id": backbone_id(config),
+            "function": config.function.name,
+            "seed": config.seed,
+            "status": "done" if curves.alive[lane] else "diverged",
+            "pretrain_loss": fit[lane],
+            "pretrain_r2": r2[lane],
+            "source_loss": held_out[lane].item(),
+            "steps": updates(config, "pretrain"),
+            **provenance,
+            "config": plain(config),
+        }
+        folder = store.backbone_folder(backbone_id(config))
+        tensors = {"backbone": lane_tensors(parameters, lane)}
+        write_folder(folder, summary, _curve_table(curves, lane), tensors)
+
+
+def adapt(
+    configs: Sequence[Config], store: Store, checkpoint: Checkpoint, advance: Advance
+) -> None:
+    """Adapts the stored backbones of `configs` as lanes and stores every run.
+
+    Args:
+        advance: called with the number of updates just done, all lanes counted.
+    """
+    first = configs[0]
+    device = environment.pick_device(first.device)
+    environment.start_peak_memory(device)
+    problems = [problem_of(config) for config in configs]
+    backbone = load_backbones(configs, store, device)
+    splits = {name: _stack(configs, problems, name, device) for name in _evaluated(configs)}
+    with arithmetic(first.precision, device):
+        frozen = mean_square_error(backbone, splits["test"])
+    adapter = build_adapter(configs, backbone)
+    parameters = adapter.trainable()
+    tasks, history = first.shift.tasks, None
+    if tasks == 1:
+        curves = _train(adapter, configs, parameters, splits["adapt"], "adapt", checkpoint, advance)
+    else:
+        with arithmetic(first.precision, device):
+            history = adapt_in_sequence(
+                adapter,
+                splits["adapt"].chunk(tasks),
+                splits["test"].chunk(tasks),
+                lambda samples, part, alive: _train(
+                    adapter, configs, parameters, samples, "adapt", part, advance, alive
+                ),
+                checkpoint,
+                lambda done: advance(done * len(configs)),
+            )
+        curves = history.joined_curves()
+    with arithmetic(first.precision, device):
+        losses = {name: mean_square_error(adapter, split) for name, split in splits.items()}
+    r2 = _r2(losses["test"], splits["test"])
+    provenance = _provenance(checkpoint.seconds, len(configs), device)
+    for lane, config in enumerate(configs):
+        final = {name: values[lane].item() for name, values in losses.items()}
+        seen = (final["adapt"], final["validation"])  # the test samples decide nothing
+        ceiling = config.trainer.loss_ceiling
+        fine = bool(curves.alive[lane]) and all(loss <= ceiling for loss in seen)
+        summary = {
+            **identity(config),
+            "status": "done" if fine else "diverged",
+            **_source(config, store),
+            "frozen_loss": frozen[lane].item(),
+            "post_train_loss": final["adapt"],
+            "validation_loss": final["validation"],
+            "test_loss": final["test"],
+            "test_loss_clean": final["test_clean"],
+            "unseen_loss": final["unseen"] if config.shift.targets > 1 else None,
+            "paraphrased_loss": final.get("paraphrased"),
+            "test_r2": r2[lane].item(),
+            "test_loss_raw": final["test"] * problems[lane].deviation ** 2,
+            **(history or History()).summary(lane),
+            "trainable_parameters": _count(parameters.values()),
+            "reference_parameters": reference_count(config),
+            "total_parameters": _count(adapter.parameters()),
+            "rank": getattr(config.method.config, "rank", None),
+            "reading": config.method.kind.reading,
+            "steps": updates(config, "adapt"),
+            "samples_per_period": samples_per_period(
+                FUNCTIONS[config.function.name],
+                problems[lane].target_coefficients,
+                config.function.domain,
+                config.data.adapt,
+            ),
+            **provenance,
+            "config": plain(config),
+        }
+        folder = store.run_folder(run_id(config))
+        table = _curve_table(curves, lane)
+        if write_folder(folder, summary, table, {"adapter": lane_tensors(parameters, lane)}):
+            tracking.mirror(
+                config.tracking, run_id(config), config.study, summary["config"], summary, table
+            )
+
+
+def replay(config: Config, store: Store, observe: Callable[[Adapter, int], object]) -> Curves:
+    """Adapts the stored backbone of `config` once more, alone; nothing is stored.
+
+    The numbers are those of the stored run to rounding; targets in sequence follow on one another
+    as they did.
+
+    Args:
+        observe: called with the adapter and the updates done, at the start and after each update.
+    """
+    device = environment.pick_device(config.device)
+    adapter = build_adapter([config], load_backbones([config], store, device))
+    samples = _stack([config], [problem_of(config)], "adapt", device)
+    updates_done, history = count(1), History()
+    observe(adapter, 0)
+    for task in samples.chunk(config.shift.tasks):
+        history.note(
+            _train(
+                adapter,
+                [config],
+                adapter.trainable(),
+                task,
+                "adapt",
+                None,
+                lambda _: observe(adapter, next(updates_done)),
+                history.alive,
+            )
+        )
+    return history.joined_curves()
+
+
+def _evaluated(configs: Sequence[Config]) -> list[str]:
+    """The splits on which a batch is evaluated: those that say something of one of its lanes."""
+    names = ["adapt", "validation", "test", "test_clean"]
+    if any(config.shift.targets > 1 for config in configs):
+        names.append("unseen")
+    if configs[0].instruction.encoder != "none":
+        names.append("paraphrased")
+    return names
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """How a summary begins."""
+    return {
+        "run_id": run_id(config),
+        "function": config.function.name,
+        "method": config.method.name,
+        "seed": config.seed,
+    }
+
+
+def _train(
+    model: nn.Module,
+    configs: Sequence[Config],
+    parameters: dict[str, nn.Parameter],
+    samples: Samples,
+    stage: str,
+    checkpoint: Checkpoint | None,
+    advance: Advance,
+    alive: Tensor | None = None,
+) -> Curves:
+    """One stage of a batch of lanes, or one task of it; a lane not `alive` (L,) does not move."""
+    first, device, lanes = configs[0], samples.x.device, len(configs)
+    settings: list[StageConfig] = [getattr(config.trainer, stage) for config in configs]
+    if not parameters:
+        empty = torch.empty(0, lanes)
+        return Curves([], empty, empty, {}, torch.ones(lanes, dtype=torch.bool))
+    rates = torch.tensor([s.learning_rate for s in settings], dtype=samples.x.dtype, device=device)
+    if alive is not None:
+        rates = rates * alive.to(device)
+    component = first.optimizer if stage == "adapt" else first.pretrain_optimizer
+    optimizer = component.kind(list(parameters.values()), lr=rates, config=component.config)
+    with arithmetic(first.precision, device):
+        return train(
+            model,
+            parameters,
+            samples,
+            settings[0],
+            optimizer,
+            rates,
+            lane_seeds(configs, f"order of {stage}"),
+            first.trainer.record_every,
+            loss_function(first.compile, device, (stage, lanes, group_id(first))),
+            checkpoint,
+            lambda done: advance(done * lanes),
+        )
+
+
+def _stack(
+    configs: Sequence[Config], problems: Sequence[Problem], name: str, device: torch.device
+) -> Samples:
+    """One split of every lane, with the instructions that its method reads.
+
+    `test_clean` is the test split without its noise, `paraphrased` with held-out wordings.
+    """
+    splits = [getattr(problem, _SPLITS.get(name, name)) for problem in problems]
+    texts = [
+        encode(config, split, held_out=name == "paraphrased")
+        for config, split in zip(configs, splits, strict=True)
+        if split.shifts
+    ]
+
+    def tensor(arrays: Sequence[np.ndarray]) -> Tensor:
+        dtype = dtype_of(configs[0].precision)
+        return torch.as_tensor(np.stack(arrays), dtype=dtype, device=device)
+
+    given = [text for text in texts if text is not None]
+    return Samples(
+        tensor([split.x for split in splits]),
+        tensor([split.clean if name == "test_clean" else split.y for split in splits]),
+        tensor(given) if given else None,
+    )
+
+
+def _r2(loss: Tensor, samples: Samples) -> Tensor:
+    """1 - loss / variance, (L,)."""
+    return 1 - loss / samples.y.double().cpu().var(1, correction=0)
+
+
+def _count(parameters: Any) -> int:
+    """Parameters of one lane."""
+    return sum(parameter[0].numel() for parameter in parameters)
+
+
+def _curve_table(curves: Curves, lane: int) -> pd.DataFrame:
+    columns = {
+        "step": curves.steps,
+        "loss": curves.loss[:, lane].numpy(),
+        "learning_rate": curves.learning_rate[:, lane].numpy(),
+    }
+    for layer, norms in curves.gradient_norms.items():
+        columns[f"gradient_norm.{layer}"] = norms[:, lane].numpy()
+    return pd.DataFrame(columns)
+
+
+def _source(config: Config, store: Store) -> dict[str, Any]:
+    """What a run's summary repeats of its backbone's."""
+    summary = read_summary(store.backbone_folder(backbone_id(config)))
+    assert summary is not None
+    keys = ("backbone_id", "pretrain_loss", "pretrain_r2", "source_loss")
+    return {key: summary[key] for key in keys}
+
+
+def _provenance(seconds: float, lanes: int, device: torch.device) -> dict[str, Any]:
+    """Where and how fast; `seconds` is the batch's wall time over its lanes."""
+    return {
+        "lanes": lanes,
+        "seconds": seconds / lanes,
+        "peak_memory_bytes": environment.peak_memory_bytes(device),
+        "versions": environment.versions(),
+        "commit": environment.commit(),
+        "device": environment.device_name(device),
+    }

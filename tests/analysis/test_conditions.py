@@ -1,0 +1,90 @@
+"""Losses on different data or networks are not held against each other."""
+
+import itertools
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_up import cell_of, summary_of, write_run
+
+from analysis import stats, tables
+from analysis.cells import build_blocks
+from analysis.conditions import conditions, require_one
+from analysis.load import load_study
+from qlexp.errors import UsageError
+from qlexp.store.store import Store
+
+NOISES = ("0", "0.2")
+METHODS = ("lora", "queryable", "full")
+
+
+def noise_study(store: Store, **changes: object) -> pd.DataFrame:
+    """Two noises, three seeds: noise costs a factor of ten, queryable is the best at both."""
+    cells = []
+    for (i, noise), method, seed in itertools.product(enumerate(NOISES), METHODS, range(3)):
+        identity = f"{noise}-{method}-{seed}"
+        loss = 10.0 ** (i - 1) * (1 - 0.1 * METHODS.index(method)) + 1e-3 * seed
+        summary = summary_of("levy", method, seed, run_id=identity, test_loss=loss, **changes)
+        write_run(store, summary)
+        cells.append(cell_of(summary, "equal_rank", "experiment=noise", f"data.noise={noise}"))
+    store.write_study("noise", cells)
+    return load_study(store, "noise")
+
+
+def test_the_best_row_is_that_of_its_condition(tmp_path: Path) -> None:
+    frame = noise_study(Store(tmp_path))
+    (block,) = build_blocks(frame, "test_loss")
+    best = {block.rows[i].label for i in block.best["levy"]}
+    assert best == {f"queryable (data.noise={noise})" for noise in NOISES}
+    folder = tables.render(frame, "noise", tmp_path / "out")
+    cells = pd.read_csv(folder / "table2.csv")
+    assert cells["best_adapter"].sum() == 2
+    assert "Bold within the rows of one setting of data" in (folder / "table2.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "backbones", "wanted"),
+    [
+        ("data.noise=0.1; method.rank=2", True, "data.noise=0.1"),
+        ("shift.strength=0.4; data.adapt=75", True, "data.adapt=75; shift.strength=0.4"),
+        ("shift=none; function.spread=0.1", True, "function.spread=0.1; shift=none"),
+        (
+            "backbone=small; +pretrain_optimizer=soap",
+            True,
+            "backbone=small; pretrain_optimizer=soap",
+        ),
+        ("backbone.depth=2; shift=none", False, "shift=none"),
+        ("trainer.pretrain.epochs=5; trainer.adapt.epochs=5", True, "trainer.pretrain.epochs=5"),
+        ("optimizer@pretrain_optimizer=soap", True, "optimizer@pretrain_optimizer=soap"),
+        ("trainer=smoke; optimizer=soap", True, "trainer=smoke"),
+        ("method.data=1; budget.rank=2; instruction.control=empty; shifty=1", True, ""),
+        ("", True, ""),
+    ],
+)
+def test_what_makes_a_condition(overrides: str, backbones: bool, wanted: str) -> None:
+    frame = pd.DataFrame({"overrides": [overrides]})
+    assert conditions(frame, backbones).tolist() == [wanted]
+
+
+def test_several_conditions_are_refused_in_one_sentence(tmp_path: Path, capsys) -> None:
+    frame = noise_study(Store(tmp_path))
+    require_one(frame[frame["overrides"].str.endswith("noise=0")], "noise")
+    lines = pd.DataFrame({"overrides": ["", "shift.strength=0.4"]})
+    with pytest.raises(UsageError, match=r"2 conditions \(defaults; shift.strength=0.4\)"):
+        require_one(lines, "mine")
+    arguments = ["--study", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert stats.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "python -m analysis.ablation --study noise" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_row_bears_every_mark_that_a_note_explains(tmp_path: Path) -> None:
+    frame = noise_study(Store(tmp_path), reading=True, trainable_parameters=2000)
+    (block,) = build_blocks(frame, "test_loss")
+    assert {row.title for row in block.rows if row.method == "lora"} == {
+        f"lora (data.noise={noise}) (style)†" for noise in NOISES
+    }
+    full = [row.title for row in block.rows if row.method == "full"]
+    assert not any("†" in title for title in full)

@@ -1,0 +1,275 @@
+"""The tables of a made-up study, against plain loops over its summaries."""
+
+import csv
+import io
+import json
+import math
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_up import (
+    BUDGETS,
+    METHODS,
+    SEEDS,
+    STUDY,
+    arguments,
+    cell_of,
+    markdown_rows,
+    plain_losses,
+    summary_of,
+    write_run,
+)
+
+from analysis import tables
+from analysis.cells import Estimate, build_blocks, not_learnable
+from analysis.figures.curves import curves_figure
+from analysis.load import load_study
+from analysis.names import budget_order, function_order, method_order
+from analysis.notes import spread
+from analysis.render import markdown
+from qlexp.problem.functions import FUNCTIONS
+from qlexp.store.store import Store
+
+
+def rendered(store: Store, tmp_path: Path, *more: str) -> Path:
+    assert tables.main(arguments(store, tmp_path / "out", *more)) == 0
+    return tmp_path / "out" / STUDY
+
+
+# The numbers
+
+
+@pytest.mark.parametrize(("table", "key"), [(name, loss) for name, loss, _ in tables.TABLES])
+def test_the_csv_holds_the_numbers_of_a_plain_loop(
+    made_up: Store, tmp_path: Path, table: str, key: str
+) -> None:
+    cells = pd.read_csv(rendered(made_up, tmp_path) / f"{table}.csv", keep_default_na=False)
+    assert len(cells) == len(FUNCTIONS) * len(METHODS) * len(BUDGETS)
+    for cell in cells.itertuples():
+        losses = plain_losses(made_up, cell.function, cell.method, key)
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        assert cell.seeds == 3
+        assert cell.infinite == len(losses) - len(finite)
+        assert float(cell.mean) == pytest.approx(sum(losses) / 3)
+        if len(finite) > 1:
+            assert float(cell.finite_mean) == pytest.approx(sum(finite) / len(finite))
+            assert float(cell.finite_deviation) == pytest.approx(statistics.stdev(finite))
+        assert (cell.deviation == "") == (len(finite) < 3)
+
+
+@pytest.mark.parametrize(("table", "key"), [(name, loss) for name, loss, _ in tables.TABLES])
+def test_the_best_adapter_of_a_column_is_bold(
+    made_up: Store, tmp_path: Path, table: str, key: str
+) -> None:
+    sections = markdown_rows(rendered(made_up, tmp_path) / f"{table}.md")
+    assert list(sections) == ["Equal rank", "Equal count: LoRA's at rank 4"]
+    for rows in sections.values():
+        methods = [row["method"].rstrip("†").replace("\\", "") for row in rows]
+        assert methods == ["frozen", "lora", "shared_lora", "queryable", "full"]
+        for function, entry in FUNCTIONS.items():
+            column = next(header for header in rows[0] if header.startswith(entry.title))
+            means = {m: statistics.fmean(plain_losses(made_up, function, m, key)) for m in methods}
+            best = min(("lora", "shared_lora", "queryable"), key=means.__getitem__)
+            bold = [m for m, row in zip(methods, rows, strict=True) if "**" in row[column]]
+            assert bold == [best]
+            for method, row in zip(methods, rows, strict=True):
+                if math.isfinite(means[method]):
+                    shown = float(row[column].strip("*").split(" ±")[0])
+                    assert shown == pytest.approx(means[method], rel=6e-3)
+
+
+def test_inf_is_counted_and_never_dropped(made_up: Store, tmp_path: Path) -> None:
+    folder = rendered(made_up, tmp_path)
+    rows = {row["method"]: row for row in markdown_rows(folder / "table1.md")["Equal rank"]}
+    assert rows["lora"]["Ackley"] == "inf (1/3)"
+    assert rows["queryable"]["Matyas"] == "inf (3/3)"
+    losses = [x for x in plain_losses(made_up, "ackley", "lora", "post_train_loss") if x < math.inf]
+    text = (folder / "table1.md").read_text()
+    assert f"lora on Ackley (equal\\_rank) {spread(losses)} over 2" in text
+    assert "queryable on Matyas (equal\\_rank) none" in text
+
+
+def test_marks_and_footnotes(made_up: Store, tmp_path: Path) -> None:
+    folder = rendered(made_up, tmp_path)
+    for table in ("table1", "table2", "table2_raw"):
+        headers = list(markdown_rows(folder / f"{table}.md")["Equal rank"][0])
+        assert [header for header in headers if header[-1] in "‡§"] == ["Griewank§", "Levy‡"]
+        text = (folder / f"{table}.md").read_text()
+        assert "test R² of full below 0: Levy -0.25 (seed 2)." in text
+        assert "below 0.9: Griewank 0.50 (seed 0)." in text
+        assert "shared\\_lora (equal\\_rank) 600 to 1,000" in text
+        assert "queryable (equal" not in text.split("reference rank:")[1].splitlines()[0]
+        assert "Drop-Wave 0.0300 ± 0.010 → 0.600 ± 0.10;" in text
+        assert "Drop-Wave 3.2; Sin-Cos 3.2; Matyas no ripples" in text
+        assert "AdamW (lora, shared\\_lora, queryable), SOAP (full)" in text
+        assert "frozen 2.5, lora 1.5" in text
+        assert "torch 2.13.0; commit 0123456789ab; device CPU." in text
+        assert "backbone depth 4, width 32" in text
+        assert "adaptation updates 5, test samples 16" in text
+        assert ("Noise floor of the test loss: 0.00250" in text) == (table != "table2_raw")
+        assert "Gaps" not in text
+
+
+def test_backbones_are_counted_once(made_up: Store, tmp_path: Path) -> None:
+    folder = rendered(made_up, tmp_path)
+    rows = {row["function"]: row for row in markdown_rows(folder / "backbones.md")[""]}
+    assert len(rows) == len(FUNCTIONS)
+    assert rows["Drop-Wave"]["backbones"] == "3"
+    assert rows["Drop-Wave"]["validation R²"] == "0.970 ± 0.010"
+    assert rows["Drop-Wave"]["loss after shift"] == "0.600 ± 0.10"
+    assert len(pd.read_csv(folder / "backbones.csv")) == len(FUNCTIONS) * len(SEEDS)
+
+
+LOSS = st.floats(0.0, 1e6) | st.just(math.inf)
+
+
+@given(st.dictionaries(st.integers(0, 99), LOSS, min_size=1, max_size=9))
+def test_estimates_agree_with_numpy(values: dict[int, float]) -> None:
+    estimate = Estimate(values)
+    finite = np.array([value for value in values.values() if value < math.inf])
+    assert estimate.mean == pytest.approx(np.mean(list(values.values())))
+    assert estimate.infinite == len(values) - len(finite)
+    if len(finite) > 1:
+        assert estimate.finite_deviation == pytest.approx(finite.std(ddof=1), abs=1e-9)
+    assert ("inf" in spread(list(values.values()))) == (estimate.infinite > 0)
+
+
+# Rows and columns
+
+
+def test_a_reference_row_serves_every_block(made_up: Store) -> None:
+    cells = [
+        cell_of(summary_of("levy", method, 0), budget)
+        for budget in BUDGETS
+        for method in METHODS
+        if budget == "equal_rank" or method not in ("full", "frozen")
+    ]
+    made_up.write_study("once", cells)
+    blocks = build_blocks(load_study(made_up, "once"), "test_loss")
+    assert [[row.method for row in block.rows] for block in blocks] == [
+        ["frozen", "lora", "shared_lora", "queryable", "full"]
+    ] * 2
+
+
+def test_overrides_that_differ_make_rows_of_their_own(made_up: Store, tmp_path: Path) -> None:
+    cells = [cell_of(summary_of("levy", "full", 0), "equal_rank", "experiment=ranks")]
+    for rank in (2, 8):
+        summary = summary_of("levy", "lora", 0, run_id=f"rank-{rank}", rank=rank, test_loss=rank)
+        write_run(made_up, summary)
+        cells.append(cell_of(summary, "equal_rank", "experiment=ranks", f"method.rank={rank}"))
+    made_up.write_study("ranks", cells)
+    frame = load_study(made_up, "ranks")
+    (block,) = build_blocks(frame, "test_loss")
+    labels = [row.label for row in block.rows]
+    assert labels == ["lora (method.rank=2)", "lora (method.rank=8)", "full"]
+    assert block.best["levy"] == {0}
+    text = markdown(tables.loss_grid(frame, [block], "test_loss", "caption", "label"))
+    assert "One seed has no spread" in text
+    figure = curves_figure(made_up, frame)
+    assert len({line.get_linestyle() for line in figure.axes[0].lines[:2]}) == 2
+
+
+def test_a_function_is_judged_by_targets_as_they_were_learnt() -> None:
+    losses = json.dumps([[1.0, 1.0], [0.1, 1.0], [2.9, 0.1]])  # the first target is forgotten
+    run = {"function": "matyas", "method": "full", "seed": 0, "status": "done"}
+    frame = pd.DataFrame([{**run, "test_loss": 1.5, "test_r2": -0.5, "task_losses": losses}])
+    assert not_learnable(frame) == {}
+    never = json.dumps([[1.0, 1.0], [1.4, 1.0], [1.4, 1.6]])
+    (value,) = not_learnable(frame.assign(task_losses=never))["matyas"].values()
+    assert value == pytest.approx(-0.5)
+
+
+def test_methods_come_in_a_fixed_order() -> None:
+    shuffled = ["zeta", "full", "queryable", "full_adamw", "lora", "alpha", "frozen", "dora"]
+    assert sorted(shuffled, key=method_order) == [
+        *("frozen", "lora", "dora", "queryable", "alpha", "zeta", "full_adamw", "full")
+    ]
+    assert sorted(["lora_r16", "lora_r4", "equal_rank"], key=budget_order) == [
+        *("equal_rank", "lora_r4", "lora_r16")
+    ]
+
+
+# Gaps
+
+
+def test_gaps_are_refused_by_name(
+    gappy: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tables.main(arguments(gappy, tmp_path / "out")) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "missing: lora on ackley (equal_rank), seed 0;" in message
+    assert "missing: lora on levy (equal_rank), seeds 0, 1, 2;" in message
+    assert "seed 2: RuntimeError: no | memory at all_;" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_gaps_are_printed_when_allowed(gappy: Store, tmp_path: Path) -> None:
+    folder = rendered(gappy, tmp_path, "--allow-missing")
+    rows = {row["method"]: row for row in markdown_rows(folder / "table1.md")["Equal rank"]}
+    assert rows["lora"]["Ackley"] == "inf (1/2), 1 missing"
+    assert rows["lora"]["Levy‡"] == "missing"
+    finite = plain_losses(gappy, "drop_wave", "queryable", "post_train_loss")
+    assert rows["queryable"]["Drop-Wave"].strip("*") == f"{spread(finite)}, 1 failed"
+    assert "**" not in rows["queryable"]["Drop-Wave"]
+    text = (folder / "table1.md").read_text()
+    assert "seed 2: RuntimeError: no \\| memory at all\\_" in text
+    assert "missing: lora on levy" in text.replace("\\", "")
+    cells = pd.read_csv(folder / "table1.csv").set_index(["budget", "method", "function"])
+    assert cells.at[("equal_rank", "lora", "levy"), "missing"] == 3
+    assert cells.at[("equal_rank", "queryable", "drop_wave"), "failed"] == 1
+    statuses = pd.read_csv(folder / "runs.csv")["status"].value_counts()
+    assert (statuses["missing"], statuses["failed"]) == (8, 2)
+
+
+# The files
+
+
+def test_tables_are_the_same_bytes_again(made_up: Store, tmp_path: Path) -> None:
+    first = rendered(made_up, tmp_path / "a")
+    second = rendered(made_up, tmp_path / "b")
+    names = sorted(path.name for path in first.iterdir())
+    assert names == sorted(
+        ["runs.csv"]
+        + [
+            f"{table}.{kind}"
+            for table in ("table1", "table2", "table2_raw", "backbones")
+            for kind in ("md", "csv", "tex")
+        ]
+    )
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_no_file_says_where_the_runs_were_kept(made_up: Store, tmp_path: Path) -> None:
+    for path in rendered(made_up, tmp_path).iterdir():
+        assert "/somewhere" not in path.read_text()
+        assert str(made_up.root) not in path.read_text()
+
+
+def test_csv_files_are_rectangular_and_in_order(made_up: Store, tmp_path: Path) -> None:
+    folder = rendered(made_up, tmp_path)
+    for path in folder.glob("*.csv"):
+        rows = list(csv.reader(io.StringIO(path.read_text())))
+        assert {len(row) for row in rows} == {len(rows[0])}
+    runs = pd.read_csv(folder / "runs.csv")
+    keys = list(
+        zip(
+            runs["budget"].map(budget_order),
+            runs["function"].map(function_order),
+            runs["method"].map(method_order),
+            runs["seed"],
+            strict=True,
+        )
+    )
+    assert keys == sorted(keys)
+    reread = runs[runs["run_id"] == "levy-lora-1"].iloc[0]
+    assert (
+        reread["test_loss"]
+        == json.loads((made_up.run_folder("levy-lora-1") / "summary.json").read_text())["test_loss"]
+    )

@@ -334,7 +334,7 @@ def test_a_closure_is_evaluated_with_gradients(make: Make) -> None:
 
 @pytest.mark.parametrize("cls", [AdamW, SOAP])
 def test_yaml_holds_the_defaults_and_comments_on_every_key(cls: type[LaneOptimizer]) -> None:
-    path = Path(__file__).parents[1] / "conf" / "optimizer" / f"{cls.__name__.lower()}.yaml"
+    path = Path(__file__).parents[2] / "conf" / "optimizer" / f"{cls.__name__.lower()}.yaml"
     node = OmegaConf.load(path)
     assert node.pop("_target_") == f"{cls.__module__}.{cls.__qualname__}"
     assert node == OmegaConf.structured(cls.Config)

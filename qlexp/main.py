@@ -99,6 +99,10 @@ def main() -> None:
 
     A run that raised an error is one sentence and exit code 1, after all others are stored.
     """
+    if sys.argv[1:2] == ["show"]:
+        from analysis.__main__ import main as show  # noqa: PLC0415, not before it is asked for
+
+        sys.exit(show(sys.argv[2:], program="qlexp show"))
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
     sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra wants options first
     register_schema()

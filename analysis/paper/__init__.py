@@ -1,0 +1,1 @@
+"""What is said of queryable LoRA alone: the only place in analysis/ that names it."""

@@ -1,0 +1,62 @@
+"""The one long table of a study: what is stored, and what every view has to know of a cell.
+
+A view never computes anew what a column holds.
+"""
+
+import numpy as np
+import pandas as pd
+
+from analysis.cells import not_learnable, off_budget, variants, weak_backbones
+from analysis.conditions import conditions
+from analysis.load import load_study
+from analysis.names import REFERENCES, UNRESTRICTED
+from qlexp.store.store import Store
+
+LEAST_LEARNT = 0.5  # a run that learnt less of what the frozen backbone lacks says little
+
+
+def read_table(store: Store, study: str) -> pd.DataFrame:
+    """`load_study` with the columns of `with_columns`; raises its errors."""
+    return with_columns(load_study(store, study))
+
+
+def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with what is told of its cells beside each other.
+
+    Columns:
+        variant: the settings that tell the cell's row from others of its method, or "".
+        condition: the settings that all methods share and the study sweeps, or "": losses of two
+            conditions are not compared. `task`: the same without the backbone's.
+        is_reference: the frozen backbone and full fine-tuning, which are no adapters.
+        off_budget: the adapter's parameters lie further from LoRA's than `COUNT_TOLERANCE`.
+        weak_backbone: the backbone's validation R² lies below its floor.
+        not_learnable: full fine-tuning could not learn the function with one of its seeds;
+            `learnability_checked`: the study has such a run of the function.
+        learnt: the share of the frozen backbone's loss above the noise floor that adaptation took
+            away, by validation loss: 1 is all of it, 0 none. NaN without a finished run.
+    """
+    unlearnable, weak = not_learnable(frame), weak_backbones(frame)
+    reference = frame["method"].isin(REFERENCES)
+    checked = set(frame.loc[frame["method"] == UNRESTRICTED, "function"])
+    return frame.assign(
+        variant=variants(frame),
+        condition=conditions(frame),
+        task=conditions(frame, backbones=False),
+        is_reference=reference,
+        off_budget=off_budget(frame["trainable_parameters"], frame["reference_parameters"])
+        & ~reference,
+        weak_backbone=[
+            seed in weak.get(function, {})
+            for function, seed in zip(frame["function"], frame["seed"], strict=True)
+        ],
+        not_learnable=frame["function"].isin(list(unlearnable)),
+        learnability_checked=frame["function"].isin(checked),
+        learnt=_learnt(frame),
+    )
+
+
+def _learnt(frame: pd.DataFrame) -> pd.Series:
+    noise = frame["config.data.noise"] if "config.data.noise" in frame else 0.0
+    floor = np.square(pd.to_numeric(pd.Series(noise, index=frame.index)).astype(float))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1 - (frame["validation_loss"] - floor) / (frame["frozen_loss"] - floor)

@@ -1,0 +1,1 @@
+"""General views of a study, each `show(study, options) -> Shown` (`analysis.view`)."""

@@ -56,7 +56,7 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _learnt(frame: pd.DataFrame) -> pd.Series:
-    noise = frame["config.data.noise"] if "config.data.noise" in frame else 0.0
+    noise = frame.get("config.data.noise", 0.0)
     floor = np.square(pd.to_numeric(pd.Series(noise, index=frame.index)).astype(float))
     with np.errstate(invalid="ignore", divide="ignore"):
         return 1 - (frame["validation_loss"] - floor) / (frame["frozen_loss"] - floor)

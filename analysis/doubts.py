@@ -2,8 +2,8 @@
 
 import pandas as pd
 
+from analysis.flags import LEAST_LEARNT
 from analysis.names import UNRESTRICTED, function_order, function_title, method_order
-from analysis.table import LEAST_LEARNT
 
 
 def doubts(cells: pd.DataFrame) -> list[str]:

@@ -3,20 +3,14 @@
 A view never computes anew what a column holds.
 """
 
-import json
-
-import numpy as np
 import pandas as pd
 
-from analysis.cells import not_learnable, off_budget, variants, weak_backbones
+from analysis.cells import variants
 from analysis.conditions import conditions
+from analysis.flags import learnt, little_learnt, not_learnable, off_budget, weak_backbones
 from analysis.load import finished, load_study
-from analysis.names import FROZEN, REFERENCES, UNRESTRICTED
-from analysis.transfer import learnt_loss
+from analysis.names import REFERENCES, UNRESTRICTED
 from qlexp.store.store import Store
-
-MATCHED = "matched"  # the control under which a target has its own text
-LEAST_LEARNT = 0.5  # a run that learnt less of what the frozen backbone lacks says little
 
 
 def read_table(store: Store, study: str) -> pd.DataFrame:
@@ -37,16 +31,12 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
         not_learnable: full fine-tuning could not learn the function with one of its seeds;
             `learnability_checked`: the study has such a run of the function.
         learnt: the share of the frozen backbone's loss above the noise floor that adaptation took
-            away, by validation loss: 1 is all of it, 0 none. Of targets in sequence, each as it
-            was just learnt, by test loss. NaN without a finished run, or where nothing was lacking.
-        little_learnt: the run trained, did not diverge and learnt less than `LEAST_LEARNT`. What a
-            control of the instruction does not learn is what it shows, and is not flagged.
+            away: 1 is all of it, 0 none. `little_learnt`: too little to say much of the method.
     """
     unlearnable, weak = not_learnable(frame), weak_backbones(frame)
     reference = frame["method"].isin(REFERENCES)
     done = finished(frame)
     checked = set(done.loc[done["method"] == UNRESTRICTED, "function"])
-    learnt = _learnt(frame)
     return frame.assign(
         variant=variants(frame),
         condition=conditions(frame),
@@ -60,26 +50,6 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
         ],
         not_learnable=frame["function"].isin(list(unlearnable)),
         learnability_checked=frame["function"].isin(checked),
-        learnt=learnt,
-        little_learnt=(frame["status"] == "done")
-        & (frame["method"] != FROZEN)
-        & ~(learnt >= LEAST_LEARNT)
-        & (_column(frame, "config.instruction.control", MATCHED) == MATCHED),
+        learnt=learnt(frame),
+        little_learnt=little_learnt(frame),
     )
-
-
-def _learnt(frame: pd.DataFrame) -> pd.Series:
-    noise = pd.to_numeric(_column(frame, "config.data.noise", 0.0)).astype(float)
-    lacking = (frame["frozen_loss"] - noise**2).where(lambda lack: lack > 0)
-    return 1 - (_final_loss(frame) - noise**2) / lacking
-
-
-def _final_loss(frame: pd.DataFrame) -> pd.Series:
-    """The validation loss; of targets in sequence, the mean test loss right after each."""
-    losses = _column(frame, "task_losses", None).where(frame["status"] == "done").dropna()
-    learnt = losses.map(lambda text: learnt_loss(np.array(json.loads(text), dtype=float)))
-    return learnt.astype(float).reindex(frame.index).fillna(frame["validation_loss"])
-
-
-def _column(frame: pd.DataFrame, name: str, default: object) -> pd.Series:
-    return frame[name] if name in frame else pd.Series(default, index=frame.index)

@@ -10,9 +10,9 @@ from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out
 from analysis.claims.rules import LITTLE, UNDECIDED, Answer, Claim, LackingError, verdict
 from analysis.load import incomplete
 from analysis.names import budget_order, budget_title
-from analysis.notes import ratio_text
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.statistics.intervals import Interval
+from analysis.text import ratio_text
 from analysis.tuning import Tuning
 
 _HEADERS = (

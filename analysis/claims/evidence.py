@@ -10,9 +10,9 @@ import pandas as pd
 from analysis.claims.rules import LackingError
 from analysis.curves import layer_columns, load_curves
 from analysis.doubts import doubts
+from analysis.flags import MATCHED
 from analysis.load import LOSSES, finished
 from analysis.statistics.pairs import log_ratio
-from analysis.table import MATCHED
 from qlexp.store.store import Store
 
 NETWORK = ["depth", "width"]

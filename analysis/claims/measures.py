@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.cells import off_budget
 from analysis.claims.evidence import LOSS, NETWORK, Evidence
 from analysis.claims.rules import Finding, LackingError
+from analysis.flags import off_budget
 from analysis.names import function_title
-from analysis.notes import ratio_text
 from analysis.statistics.intervals import Interval, contrast
 from analysis.statistics.pairs import extended_mean, log_ratio
+from analysis.text import ratio_text
 
 
 def gain(

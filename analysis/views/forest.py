@@ -18,21 +18,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cells import OFF_BUDGET, cells_of, rows_of
+from analysis.cells import cells_of, rows_of, with_references
 from analysis.conditions import require_one
 from analysis.doubts import doubts
 from analysis.figures.layout import wrapped
 from analysis.figures.rows import labels_of
 from analysis.figures.ticks import log_ticks
+from analysis.legend import OFF_BUDGET, STYLE
 from analysis.load import finished
-from analysis.names import ALL, FROZEN, STYLE, budget_title
-from analysis.notes import interval_text
+from analysis.names import ALL, FROZEN, budget_title
 from analysis.outputs import Picture
 from analysis.statistics.aggregates import blocks_of
 from analysis.statistics.intervals import contrast
-from analysis.statistics.pairs import BASELINE, CELL, ROW, groups, log_ratio, paired
+from analysis.statistics.pairs import BASELINE, CELL, groups, log_ratio, paired
 from analysis.study import Study
 from analysis.style import method_colour
+from analysis.text import interval_text
 from analysis.view import Shown
 from qlexp.errors import UsageError
 
@@ -103,25 +104,17 @@ def _interval(cells: pd.DataFrame) -> dict[str, float]:
 
 
 def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The rows of full fine-tuning beside the LoRA of each block; they have no size, so that one
-    serves every block."""
-    done = finished(frame)
+    """The cells of full fine-tuning as `paired` gives those of adapters."""
+    done = with_references(finished(frame))
     done = done[done["is_reference"] & (done["method"] != FROZEN) & ~done["not_learnable"]]
-    done = done.drop_duplicates([*ROW, *CELL])
-    done = done.assign(loss=done[LOSS].astype(float), reading=False, off_budget=False)
-    parts = []
-    for budget, block in cells.groupby("budget"):
-        baseline = block["baseline"].iloc[0]
-        own = block[block["method"] == BASELINE].rename(columns={"loss": "base"})
-        if baseline == FROZEN:
-            beside = done.assign(base=done["frozen_loss"])
-        elif own["variant"].nunique() == 1:
-            beside = done.merge(own[[*CELL, "base"]], on=CELL)
-        else:
-            continue
-        logs = log_ratio(beside["loss"], beside["base"])
-        parts.append(beside.assign(budget=budget, baseline=baseline, log_ratio=logs))
-    return pd.concat(parts)[[*cells, "is_reference"]] if parts else cells[:0]
+    lora = cells[cells["method"] == BASELINE].drop_duplicates(["budget", *CELL], keep=False)
+    lora = lora[["budget", *CELL, "loss"]].rename(columns={"loss": "base"})
+    baselines = cells[["budget", "baseline"]].drop_duplicates()
+    done = done.merge(baselines, on="budget").merge(lora, on=["budget", *CELL], how="left")
+    base = done["base"].where(done["baseline"] == BASELINE, done["frozen_loss"])
+    return done.assign(
+        reading=False, loss=done[LOSS], log_ratio=log_ratio(done[LOSS].astype(float), base)
+    )[[*cells, "is_reference"]]
 
 
 def _pictures(table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Picture]:

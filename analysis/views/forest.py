@@ -120,7 +120,8 @@ def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 def _pictures(table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Picture]:
     """To be drawn one by one, under `figure_style`."""
     for budget, block in blocks_of(table):
-        known = frame["function"].isin(block["function"]) & frame["method"].isin(block["method"])
+        methods = {*block["method"], BASELINE}
+        known = frame["function"].isin(block["function"]) & frame["method"].isin(methods)
         remarks = doubts(finished(frame[known & (frame["budget"] == budget)]))
         caption = (
             f"Test loss over {_over(block)} with 95 % intervals, mean over functions; small "

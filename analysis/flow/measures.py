@@ -40,13 +40,8 @@ def thirds(norms: Array) -> Array:
     return np.stack([part.sum(-1) for part in parts], axis=-1)
 
 
-def scaled(norms: Array, parameters: Array) -> dict[str, Array]:
-    """By scale the norms (N, R, layers), for `rms` over the root of `parameters` (N, layers)."""
-    return {"norm": norms, "rms": norms / np.sqrt(parameters)[:, None]}
-
-
 def measures(norms: Array, outside: Array, parameters: Array) -> dict[str, Array]:
-    """The measures (N,) of N runs.
+    """The measures of N runs, an array of N each.
 
     Args:
         norms: of every layer at R recorded updates, (N, R, layers).
@@ -54,23 +49,27 @@ def measures(norms: Array, outside: Array, parameters: Array) -> dict[str, Array
         parameters: trainable ones of every layer, (N, layers).
 
     Returns:
-        `norm` and `rms`, means over layers and updates; `evenness_norm` and `evenness_rms` and the
-        shares `early`, `middle` and `late`, means over the updates at which a layer has a gradient;
-        `outside`, the share of the squared norm that lies outside the layers, mean over the updates
-        that have any. NaN without such an update.
+        For norms as they are, `norm`, and over the root of the parameters, `rms`: `<scale>_layers`
+        (N, layers), means over updates; `<scale>` (N,), also over layers; `evenness_<scale>` (N,).
+        Of the norms as they are: `thirds` (N, 3), and `outside` (N,), the share of the squared norm
+        that lies outside the layers. Evenness and shares are means over the updates at which a
+        layer, and for `outside` anything, has a gradient; NaN without one.
     """
-    found, known = {}, (norms != 0).any(-1)
-    for scale, values in scaled(norms, parameters).items():
+    known, whole = (norms != 0).any(-1), outside + np.square(norms).sum(-1)
+    found = {
+        "thirds": _mean_where(known, thirds(norms)),
+        "outside": _mean_where(whole != 0, _ratio(outside, whole)),
+    }
+    for scale, values in zip(SCALES, (norms, norms / np.sqrt(parameters)[:, None]), strict=True):
+        found[f"{scale}_layers"] = values.mean(1)
         found[scale] = values.mean((1, 2))
         found[f"evenness_{scale}"] = _mean_where(known, evenness(values))
-    parts = thirds(norms)
-    found |= {name: _mean_where(known, parts[..., i]) for i, name in enumerate(THIRDS)}
-    whole = outside + np.square(norms).sum(-1)
-    return found | {"outside": _mean_where(whole != 0, _ratio(outside, whole))}
+    return found
 
 
 def _mean_where(chosen: NDArray[np.bool_], values: Array) -> Array:
-    """The mean of the chosen ones of each row, (N, R) -> (N,); NaN without any."""
+    """The mean over the chosen ones of R updates, (N, R, ...) -> (N, ...); NaN without any."""
+    chosen = chosen.reshape(chosen.shape + (1,) * (values.ndim - 2))
     with np.errstate(invalid="ignore"):
         mean: Array = np.where(chosen, values, 0.0).sum(1) / chosen.sum(1)
     return mean

@@ -19,7 +19,7 @@ has a gradient. Runs of a method and of LoRA that share function, seed and froze
 compared in pairs: by the ratio of their mean norms and the difference of their evenness.
 
 Means are over functions of the means over seeds. Intervals are those of
-`analysis.statistics.intervals`, for new seeds on the same functions; of norms and their ratios on
+`analysis.stats.intervals`, for new seeds on the same functions; of norms and their ratios on
 the logarithm (`analysis.flow.intervals`), of evenness and of shares on the logit. Diverged runs are
 left out and named. A study with missing or failed cells is refused unless `--allow-missing` is
 given.
@@ -46,7 +46,7 @@ from analysis.names import ALL, budget_order, budget_title
 from analysis.notes import diverged_note, flags, interval_text, number, setting_notes
 from analysis.outputs import Picture, write_csv, write_markdown, write_pictures
 from analysis.render import Grid, Section, Text
-from analysis.statistics.pairs import BASELINE
+from analysis.stats.pairs import BASELINE
 from analysis.style import figure_style
 from qlexp.errors import UsageError
 from qlexp.store.store import Store

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from analysis.flow.measures import Array
-from analysis.statistics.intervals import welch_of_mean
+from analysis.stats.intervals import welch_of_mean
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.flow.intervals import Interval, by_function, interval_over_functions
 from analysis.flow.measures import Array
 from analysis.flow.rows import Row
-from analysis.statistics.pairs import BASELINE, log_ratio, partner_of
+from analysis.stats.pairs import BASELINE, log_ratio, partner_of
 
 _PLACE = ["function", "seed", "backbone_id"]
 

@@ -13,7 +13,7 @@ from analysis.load import incomplete
 from analysis.names import budget_order, budget_title
 from analysis.notes import ratio_text, unchecked
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 from analysis.tuning import Tuning
 
 PAPER = "arXiv 2605.08423, "

@@ -11,7 +11,7 @@ from analysis.cells import not_learnable
 from analysis.claims.rules import LackingError
 from analysis.curves import layer_columns, load_curves
 from analysis.load import finished
-from analysis.statistics.pairs import log_ratio
+from analysis.stats.pairs import log_ratio
 from qlexp.store.store import Store
 
 NETWORK = ["depth", "width"]

@@ -18,8 +18,8 @@ from analysis.claims.evidence import LOSS, NETWORK, Evidence
 from analysis.claims.rules import Finding, LackingError
 from analysis.names import function_title
 from analysis.notes import number, ratio_text
-from analysis.statistics.intervals import Interval, contrast
-from analysis.statistics.pairs import extended_mean, log_ratio
+from analysis.stats.intervals import Interval, contrast
+from analysis.stats.pairs import extended_mean, log_ratio
 
 LORA, QUERYABLE, INSTRUCTED = "lora", "queryable", "instruction_queryable"
 Measure = Callable[[np.ndarray, np.ndarray], float]

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.flow.intervals import Interval, welch_of_mean
+from analysis.stats.intervals import NO_INTERVAL, Interval, welch_of_mean
 from analysis.flow.load import PLACE, ROW
 from analysis.flow.measures import SCALES, Array
 from analysis.names import ALL
-from analysis.statistics.intervals import NO_INTERVAL
-from analysis.statistics.pairs import BASELINE, log_ratio, partner_of
+from analysis.stats.pairs import BASELINE, log_ratio, partner_of
 
 Groups = Sequence[pd.DataFrame]  # runs of one row, a frame a function
 

@@ -30,16 +30,16 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures.gradients import depth_figure, flow_figure
-from analysis.flow.intervals import Interval
+from analysis.stats.intervals import Interval
 from analysis.flow.load import ROW, load_runs
 from analysis.flow.means import Groups, beside_lora, mean, parts
 from analysis.flow.measures import SCALES, THIRDS, Array
-from analysis.load import seed_list
 from analysis.names import ALL, budget_title, row_label
-from analysis.notes import diverged_note, flags, interval_text, number, setting_notes
+from analysis.legend import diverged_note, flags, setting_notes
+from analysis.text import interval_text, number, seed_list
 from analysis.outputs import Picture
 from analysis.render import Grid, Section, Text
-from analysis.statistics.pairs import BASELINE
+from analysis.stats.pairs import BASELINE
 from analysis.study import Study
 from analysis.view import Shown
 from qlexp.errors import UsageError

@@ -28,7 +28,7 @@ from analysis.claims.rules import (
     Claim,
     verdict,
 )
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 from qlexp.errors import UsageError
 from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.files import write_folder

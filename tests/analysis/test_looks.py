@@ -26,10 +26,10 @@ from analysis.figures.ablation import ablation_figure
 from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.figures.layout import text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
+from analysis.figures.stats import iqm_figure, profile_figure, ranks_figure
 from analysis.figures.ticks import LogTicks, number_text
 from analysis.flow.rows import Row
 from analysis.report.svg import DARK_PAGE, LEAST_CONTRAST, contrast
-from analysis.statistics.figures import iqm_figure, profile_figure, ranks_figure
 from analysis.style import method_colour
 
 LONG = (

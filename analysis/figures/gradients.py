@@ -39,9 +39,7 @@ def flow_figure(runs: pd.DataFrame, title: str) -> Figure:
     as_pixels = sum(own.size for own in heats) > MOST_CELLS
     for axis, part, own, name in zip(axes, parts, heats, titles, strict=True):
         steps, layers = part["steps"].iloc[0], np.arange(own.shape[1])
-        mesh = axis.pcolormesh(
-            steps, layers, own.T, norm=scale, cmap=SEQUENTIAL, shading="nearest"
-        )
+        mesh = axis.pcolormesh(steps, layers, own.T, norm=scale, cmap=SEQUENTIAL, shading="nearest")
         mesh.set_rasterized(as_pixels)
         axis.set_facecolor(UNKNOWN)
         axis.set_title(name)

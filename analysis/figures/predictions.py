@@ -7,10 +7,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from analysis.cells import RowName
 from analysis.figures.contours import (
     Array,
-    add_colourbar,
-    draw,
+    draw_change,
     grid,
     label_square,
     levels_around_zero,
@@ -30,13 +30,12 @@ _PANEL_WIDTH = 1.9  # inches
 
 @dataclass(frozen=True)
 class Prediction:
-    """A method's problem and its values on `grid(SIDE)`; None, and the run's status, for no run.
+    """A method's problem, its values on `grid(SIDE)`, and its run's status.
 
-    There are no values without a problem.
+    A diverged run has no values, one that is missing or failed has no problem either.
     """
 
-    method: str
-    variant: str
+    row: RowName
     status: str
     problem: Problem | None = None
     values: Array | None = None
@@ -54,48 +53,41 @@ def predictions_figure(function: str, seed: int, predictions: Sequence[Predictio
 
     Every row has its own target: a study may sweep the shift.
     """
-    labels = labels_of([(own.method, own.variant) for own in predictions]).values()
     titles = [
         [wrapped(f"{label}: {kind}", _PANEL_WIDTH) for kind in ("prediction", "error")]
-        for label in labels
+        for label in labels_of([own.row for own in predictions]).values()
     ]
     height = 2.15 + extra_height([title for title, _ in titles])
     figure = Figure(figsize=(7.2, height * len(predictions) + 0.3), layout="constrained")
     add_title(figure, f"{function_title(function)}, seed {seed}")
-    axes = figure.subplots(len(predictions), 3, squeeze=False)
     points = grid(SIDE)
-    targets = [own.problem.target(points) if own.problem else None for own in predictions]
-    errors = [
-        None if own.values is None or target is None else own.values - target
-        for own, target in zip(predictions, targets, strict=True)
-    ]
+    targets = [own.problem and own.problem.target(points) for own in predictions]
     known = np.concatenate([target for target in targets if target is not None])
     levels = levels_between(known.min(), known.max())
-    error_levels = levels_around_zero(_scaling(predictions, errors), ERROR_SHARE)
-    for row, own, title, target, error in zip(
-        axes, predictions, titles, targets, errors, strict=True
-    ):
-        for axis, text in zip(row[1:], title, strict=True):
-            axis.set_title(text)
+    errors = levels_around_zero(_scaling_errors(predictions, targets), ERROR_SHARE)
+    axes = figure.subplots(len(predictions), 3, squeeze=False)
+    for row, own, target, (middle, right) in zip(axes, predictions, targets, titles, strict=True):
+        row[1].set_title(middle)
+        row[2].set_title(right)
         if own.problem is None or target is None:
             label_square(row[0])
         else:
             row[0].set_title(target_title(own.problem))
-            contours = draw(row[0], target, levels, open_ended=True)
-            add_colourbar(contours, list(row[:2]), "value (standardised)")
-        if own.values is None or error is None:
-            for axis in row[1:]:
-                axis.set_axis_off()
-                axis.text(0.5, 0.5, own.status, transform=axis.transAxes, ha="center")
-            continue
-        draw(row[1], own.values, levels, open_ended=True)
-        contours = draw(row[2], error, error_levels, diverging=True, open_ended=True)
-        add_colourbar(contours, [row[2]], "error (standardised)")
+            draw_change(row, target, own.values, levels, errors, "error", open_ended=True)
+        for axis in row[1:] if own.values is None else ():
+            axis.set_axis_off()
+            axis.text(0.5, 0.5, own.status, transform=axis.transAxes, ha="center")
     return figure
 
 
-def _scaling(predictions: Sequence[Prediction], errors: Sequence[Array | None]) -> list[Array]:
+def _scaling_errors(
+    predictions: Sequence[Prediction], targets: Sequence[Array | None]
+) -> list[Array]:
     """The errors that set the colour scale: the adapters', or all where no adapter has any."""
-    known = [(own, e) for own, e in zip(predictions, errors, strict=True) if e is not None]
-    adapters = [error for own, error in known if own.method not in REFERENCES]
+    known = [
+        (own.row[0], own.values - target)
+        for own, target in zip(predictions, targets, strict=True)
+        if own.values is not None and target is not None
+    ]
+    adapters = [error for method, error in known if method not in REFERENCES]
     return adapters or [error for _, error in known] or [np.zeros(1)]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.contours import add_colourbar, draw, grid, levels_around_zero, levels_between
+from analysis.figures.contours import draw_change, grid, levels_around_zero, levels_between
 from analysis.figures.layout import extra_height, wrapped
 from analysis.load import finished
 from analysis.names import function_order, function_title
@@ -67,13 +67,9 @@ def targets_figure(problems: Mapping[str, Drawn]) -> Figure:
         problem = problems[function].problem
         source, target = problem.source(points), problem.target(points)
         both = np.concatenate([source, target])
-        levels, change = levels_between(both.min(), both.max()), target - source
-        draw(row[0], source, levels)
-        values = draw(row[1], target, levels)
-        changes = draw(row[2], change, levels_around_zero([change]), diverging=True)
+        levels = levels_between(both.min(), both.max())
+        draw_change(row, source, target, levels, levels_around_zero([target - source]), "change")
         row[0].set_title(f"{function_title(function)}: source")
         row[1].set_title(problems[function].title)
         row[2].set_title("target − source")
-        add_colourbar(values, list(row[:2]), "value (standardised)")
-        add_colourbar(changes, [row[2]], "change (standardised)")
     return figure

@@ -1,15 +1,15 @@
 """The runs of a study with what is said of their gradients: a frame, one row a run."""
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import compress
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import cells_of, rows_of
-from analysis.curves import GRADIENT, Curves, layer_columns, load_curves
-from analysis.flow.measures import Array, measures
+from analysis.cells import ROW, by_budget, cells_of, rows_of
+from analysis.curves import GRADIENT, layer_columns, load_curves
+from analysis.flow.measures import measures
 from analysis.names import row_label
 from qlexp.adapters.stored import stored_config
 from qlexp.config.schema import Config
@@ -18,111 +18,57 @@ from qlexp.model.backbone import Backbone, layer_of
 from qlexp.model.initial import Shapes
 from qlexp.store.store import Store
 
-ROW = ["budget", "method", "variant"]
 PLACE = ["function", "seed", "backbone_id"]
 
 
 def load_runs(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
     """The runs of a long table that did not diverge and have gradients, rows as in the tables.
 
-    Columns: those of `ROW` and `PLACE` and of `with_measures`, with each run's arrays as its cells.
+    Columns: those of the cell (`ROW`, `PLACE`); those of the curves, whose cells are arrays: steps
+    (R,), the updates done before each recorded one, norms (R, layers), and parameters (layers,),
+    the trainable ones; and the `measures`.
 
     Raises:
         UsageError: curves are not readable, or the runs of a row were recorded at other updates or
             have other layers.
     """
     done = frame.loc[frame["status"] == "done", [*ROW, *PLACE, "run_id"]]
-    shapes = frame.filter(regex=r"^config\.(backbone|method)\.").loc[done.index]
-    done = done.assign(shape=[repr(list(shape)) for shape in shapes.to_numpy()])
-    counts: dict[str, Counter[str]] = {}
-    rows = [
-        _with_curves(store, cells_of(part, row), counts)
-        for _, part in done.groupby("budget", sort=False)
-        for row in rows_of(part)
-    ]
-    rows = [row for row in rows if len(row)]
-    return pd.concat(rows, ignore_index=True) if rows else done.iloc[:0]
+    settings = frame.filter(regex=r"^config\.(backbone|method)\.").loc[done.index]
+    recorded = pd.DataFrame([_recorded(store, run) for run in done["run_id"]], done.index)
+    runs = done.assign(shape=list(map(repr, settings.to_numpy().tolist()))).join(recorded)
+    if runs.empty or (runs := runs[runs["norms"].map(np.size) > 0]).empty:
+        return runs
+    runs = runs.assign(parameters=list(_parameters(store, runs)))
+    rows = [cells_of(part, row) for _, part in by_budget(runs) for row in rows_of(part)]
+    return pd.concat(map(with_measures, rows), ignore_index=True)
 
 
-def _with_curves(
-    store: Store, cells: pd.DataFrame, counts: dict[str, Counter[str]]
-) -> pd.DataFrame:
-    """The cells of one row that have gradients in a layer, with their measures."""
-    read = [load_curves(store, identity) for identity in cells["run_id"]]
-    trained = [len(curves["step"]) > 0 and bool(layer_columns(curves)) for curves in read]
-    cells, read = cells[trained], list(compress(read, trained))
-    if not read:
-        return cells
-    _refuse_unlike(cells.iloc[0], read)
-    return with_measures(
-        cells[[*ROW, *PLACE]],
-        steps=read[0]["step"],
-        norms=np.stack([_inside(curves) for curves in read]),
-        outside=np.stack([_outside(curves) for curves in read]),
-        parameters=np.array(
-            [
-                _parameters(store, identity, layer_columns(curves), shape, counts)
-                for identity, shape, curves in zip(
-                    cells["run_id"], cells["shape"], read, strict=True
-                )
-            ]
-        ),
-    )
+def _recorded(store: Store, identity: str) -> dict[str, Any]:
+    curves = load_curves(store, identity)
+    inside, steps = layer_columns(curves), curves["step"]
+    elsewhere = [curves[n] for n in curves if n.startswith(GRADIENT) and n not in inside]
+    return {
+        "steps": steps,
+        "layers": [name.removeprefix(GRADIENT) for name in inside],
+        "norms": np.stack([curves[name] for name in inside], axis=-1) if inside else np.empty(0),
+        "elsewhere": np.square(elsewhere).sum(0) + np.zeros(len(steps)),
+    }
 
 
-def with_measures(
-    places: pd.DataFrame, *, steps: Array, norms: Array, outside: Array, parameters: Array
-) -> pd.DataFrame:
-    """`places`, a row a run, with its `measures` (norms, outside and parameters as there), and
-
-    steps (R,): updates done before each recorded one; norms (R, layers); parameters (layers,).
-    """
-    found = {"norms": norms, "parameters": parameters, **measures(norms, outside, parameters)}
-    columns = {name: list(values) for name, values in found.items()}
-    return places.assign(steps=[steps] * len(places), **columns)
-
-
-def _refuse_unlike(first: pd.Series, read: Sequence[Curves]) -> None:
-    label = row_label(first["method"], first["variant"])
-    if any(not np.array_equal(curves["step"], read[0]["step"]) for curves in read):
-        raise UsageError(
-            f"The runs of {label} were recorded at different updates: give rows that train for "
-            "another time another method name."
-        )
-    depths = sorted({len(layer_columns(curves)) for curves in read})
-    if len(depths) > 1:
-        raise UsageError(
-            f"The runs of {label} have gradients in {' and '.join(map(str, depths))} layers: give "
-            "rows with another backbone another method name."
-        )
-
-
-def _inside(curves: Curves) -> Array:
-    """The norm of each layer, (R, layers)."""
-    return np.stack([curves[name] for name in layer_columns(curves)], axis=-1)
-
-
-def _outside(curves: Curves) -> Array:
-    """The squared norm of what belongs to no layer, (R,)."""
-    inside = layer_columns(curves)
-    names = [name for name in curves if name.startswith(GRADIENT) and name not in inside]
-    return np.square([curves[name] for name in names]).sum(0) + np.zeros(len(curves["step"]))
-
-
-def _parameters(
-    store: Store, identity: str, columns: Sequence[str], shape: str, counts: dict[str, Counter[str]]
-) -> list[int]:
-    """Trainable parameters of each layer of a run; adds what `counts` lacks, by the shape of
-    backbone and method: resolving a config takes time."""
-    if shape not in counts:
-        counts[shape] = layer_parameters(stored_config(store, identity))
-    layers = [name.removeprefix(GRADIENT) for name in columns]
-    if empty := [layer for layer in layers if not counts[shape][layer]]:
-        raise UsageError(
-            f"The curves of run {identity} have gradients of {', '.join(empty)}, where its "
-            f"method trains nothing: delete {store.run_folder(identity)} and run the study again."
-        )
-    return [counts[shape][layer] for layer in layers]
+def _parameters(store: Store, runs: pd.DataFrame) -> Iterable[list[int]]:
+    """Trainable parameters of each layer, by run."""
+    counts = {  # one of each shape: resolving a config takes time
+        run.shape: layer_parameters(stored_config(store, run.run_id))
+        for run in runs.drop_duplicates("shape").itertuples()
+    }
+    for identity, shape, layers in runs[["run_id", "shape", "layers"]].itertuples(index=False):
+        if empty := [layer for layer in layers if not counts[shape][layer]]:
+            raise UsageError(
+                f"The curves of run {identity} have gradients of {', '.join(empty)}, where its "
+                f"method trains nothing: delete {store.run_folder(identity)} and run the study "
+                "again."
+            )
+        yield [counts[shape][layer] for layer in layers]
 
 
 def layer_parameters(config: Config) -> Counter[str]:
@@ -133,3 +79,21 @@ def layer_parameters(config: Config) -> Counter[str]:
     for name, parameter in adapter.trainable().items():
         counts[layer_of(name)] += parameter.numel()
     return counts
+
+
+def with_measures(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of one row with the `measures` of their norms, elsewhere and parameters."""
+    label, steps = row_label(*runs[["method", "variant"]].iloc[0]), runs["steps"].map(tuple)
+    depths = sorted(runs["parameters"].map(len).unique())
+    if steps.nunique() > 1:
+        raise UsageError(
+            f"The runs of {label} were recorded at different updates: give rows that train for "
+            "another time another method name."
+        )
+    if len(depths) > 1:
+        raise UsageError(
+            f"The runs of {label} have gradients in {' and '.join(map(str, depths))} layers: give "
+            "rows with another backbone another method name."
+        )
+    found = measures(*(np.stack(runs[name]) for name in ("norms", "elsewhere", "parameters")))
+    return runs.assign(**{name: list(values) for name, values in found.items()})

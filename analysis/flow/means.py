@@ -5,20 +5,24 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.stats.intervals import NO_INTERVAL, Interval, welch_of_mean
-from analysis.flow.load import PLACE, ROW
+from analysis.cells import ROW
+from analysis.flow.load import PLACE
 from analysis.flow.measures import SCALES, Array
 from analysis.names import ALL
+from analysis.stats.intervals import NO_INTERVAL, Interval, welch_of_mean
 from analysis.stats.pairs import BASELINE, log_ratio, partner_of
 
-Groups = Sequence[pd.DataFrame]  # runs of one row, a frame a function
+CELL = [*ROW, "function"]
+Groups = Sequence[pd.DataFrame]  # the runs of one row, a frame a function
 
 
-def parts(runs: pd.DataFrame) -> Iterator[tuple[str, Groups]]:
-    """The runs of one row on each function, and on all of them."""
-    groups = {str(function): part for function, part in runs.groupby("function", sort=False)}
-    yield from ((function, [part]) for function, part in groups.items())
-    yield ALL, list(groups.values())
+def parts(runs: pd.DataFrame) -> Iterator[tuple[dict[str, str], Groups]]:
+    """Every row's runs on each function, and on all of them, with the `CELL` that they make."""
+    for row, own in runs.groupby(ROW, sort=False):
+        groups = dict(iter(own.groupby("function", sort=False)))
+        known = {function: [part] for function, part in groups.items()}
+        for function, found in {**known, ALL: list(groups.values())}.items():
+            yield dict(zip(CELL, (*row, function), strict=True)), found
 
 
 def mean(groups: Groups, column: str) -> Interval:
@@ -37,24 +41,24 @@ def beside_lora(runs: pd.DataFrame) -> pd.DataFrame:
     """`runs` of all rows with what compares them with LoRA's.
 
     A run's partner is on the same function, seed and frozen network, in LoRA's row of the same
-    variant or its only one under the condition. There is none of LoRA itself.
+    variant or its only one under the condition. LoRA itself has none.
 
     Columns: paired; `<scale>_over_lora`, the logarithm of the ratio of the mean norms;
     `evenness_<scale>_minus_lora`. NaN without a partner.
     """
-    lora = runs[runs["method"] == BASELINE]
-    known = {budget: set(part["variant"]) for budget, part in lora.groupby("budget")}
+    lora, place = runs[runs["method"] == BASELINE], ["budget", "variant", *PLACE]
+    known = lora.groupby("budget")["variant"].agg(set)
     partners = {
         (budget, method, variant): partner_of(variant, known.get(budget, ()))
         for budget, method, variant in runs[ROW].drop_duplicates().itertuples(index=False)
         if method != BASELINE
     }
-    wanted = runs.assign(variant=[partners.get(row) for row in zip(*map(runs.get, ROW))])
-    place = ["budget", "variant", *PLACE]
-    partner = lora.set_index(place).reindex(pd.MultiIndex.from_frame(wanted[place]))
-    compared = {"paired": partner["method"].notna().to_numpy()}
+    variants = [partners.get(row) for row in runs[ROW].itertuples(index=False, name=None)]
+    wanted = pd.MultiIndex.from_frame(runs.assign(variant=variants)[place])
+    partner = lora.set_index(place).reindex(wanted).set_axis(runs.index)
+    columns = {"paired": partner["method"].notna()}
     for scale in SCALES:
         even = f"evenness_{scale}"
-        compared[f"{scale}_over_lora"] = log_ratio(runs[scale], partner[scale])
-        compared[f"{even}_minus_lora"] = runs[even].to_numpy() - partner[even].to_numpy()
-    return runs.assign(**compared)
+        columns[f"{scale}_over_lora"] = log_ratio(runs[scale], partner[scale])
+        columns[f"{even}_minus_lora"] = runs[even] - partner[even]
+    return runs.assign(**columns)

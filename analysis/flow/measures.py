@@ -29,36 +29,35 @@ def evenness(norms: Array) -> Array:
 
     NaN as there, and for a single layer.
     """
-    part = shares(norms)
     with np.errstate(invalid="ignore"):
-        return np.clip(entr(part).sum(-1) / math.log(part.shape[-1]), 0.0, 1.0)
+        return np.clip(entr(shares(norms)).sum(-1) / math.log(norms.shape[-1]), 0.0, 1.0)
 
 
 def thirds(norms: Array) -> Array:
     """Shares of the first, middle and last third of the layers: (..., layers) -> (..., 3)."""
-    parts = np.array_split(shares(norms), 3, axis=-1)
+    parts = np.array_split(shares(norms), len(THIRDS), axis=-1)
     return np.stack([part.sum(-1) for part in parts], axis=-1)
 
 
-def measures(norms: Array, outside: Array, parameters: Array) -> dict[str, Array]:
-    """The measures of N runs, an array of N each.
+def measures(norms: Array, elsewhere: Array, parameters: Array) -> dict[str, Array]:
+    """The measures of N runs.
 
     Args:
         norms: of every layer at R recorded updates, (N, R, layers).
-        outside: the squared norm of what belongs to no layer, (N, R).
+        elsewhere: the squared norm of what belongs to no layer, (N, R).
         parameters: trainable ones of every layer, (N, layers).
 
     Returns:
-        For norms as they are, `norm`, and over the root of the parameters, `rms`: `<scale>_layers`
-        (N, layers), means over updates; `<scale>` (N,), also over layers; `evenness_<scale>` (N,).
-        Of the norms as they are: `thirds` (N, 3), and `outside` (N,), the share of the squared norm
-        that lies outside the layers. Evenness and shares are means over the updates at which a
-        layer, and for `outside` anything, has a gradient; NaN without one.
+        Of the norms as they are, `norm`, and over the root of the parameters, `rms`:
+        `<scale>_layers` (N, layers), means over updates; `<scale>` (N,), over layers too;
+        `evenness_<scale>` (N,). Of the norms as they are: `thirds` (N, 3), and `outside` (N,), the
+        share of the squared norm that belongs to no layer. Evenness and shares are means over the
+        updates at which a layer, for `outside` anything, has a gradient; NaN without one.
     """
-    known, whole = (norms != 0).any(-1), outside + np.square(norms).sum(-1)
+    known, whole = (norms != 0).any(-1), elsewhere + np.square(norms).sum(-1)
     found = {
         "thirds": _mean_where(known, thirds(norms)),
-        "outside": _mean_where(whole != 0, _ratio(outside, whole)),
+        "outside": _mean_where(whole != 0, _ratio(elsewhere, whole)),
     }
     for scale, values in zip(SCALES, (norms, norms / np.sqrt(parameters)[:, None]), strict=True):
         found[f"{scale}_layers"] = values.mean(1)

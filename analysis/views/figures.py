@@ -18,9 +18,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-import pandas as pd
-
-from analysis.cells import cells_of, rows_of
+from analysis.cells import RowName, cells_of, rows_of
 from analysis.figures.contours import grid
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
@@ -77,34 +75,31 @@ def targets(study: Study) -> Picture:
 def _predictions(study: Study, suffix: str) -> Iterator[Picture]:
     """Of each budget and the study's one function, with the first seed that a method finished."""
     for budget, cells in study.frame.groupby("budget", sort=False):
-        done = finished(cells)
-        if done.empty:
+        if finished(cells).empty:
             continue
-        function, seed = done["function"].iloc[0], int(done["seed"].min())
-        cells = cells[cells["seed"] == seed]
-        shown = [
-            _prediction(study.store, cell)
-            for row in rows_of(cells)
-            for cell in cells_of(cells, row).itertuples()
+        function, seed = cells["function"].iloc[0], int(finished(cells)["seed"].min())
+        own = cells[cells["seed"] == seed]
+        predictions = [
+            _prediction(study.store, row, next(cells_of(own, row).itertuples()))
+            for row in rows_of(own)
         ]
-        if all(own.values is None for own in shown):
+        if all(prediction.values is None for prediction in predictions):
             raise UsageError(f"No run of {function} with seed {seed} has weights to predict with.")
         yield Picture(
             f"predictions_{budget}{suffix}",
             f"Target, prediction and error of {function_title(function)} with seed {seed}, by "
             f"method. {budget_title(budget)}.",
-            predictions_figure(function, seed, shown),
+            predictions_figure(function, seed, predictions),
         )
 
 
-def _prediction(store: Store, cell: Any) -> Prediction:
-    """Of a cell of the long table."""
-    row = (cell.method, cell.variant, cell.status)
+def _prediction(store: Store, row: RowName, cell: Any) -> Prediction:
+    """Of a row's one cell in the long table."""
     if cell.status not in FINISHED:
-        return Prediction(*row)
+        return Prediction(row, cell.status)
     config = stored_config(store, cell.run_id)
     if cell.status == "diverged":
-        return Prediction(*row, problem_of(config))
+        return Prediction(row, cell.status, problem_of(config))
     adapter, problem = load_run(store, cell.run_id)
     values = evaluate(adapter, *inputs_at(config, problem, adapter, grid(SIDE)))
-    return Prediction(*row, problem, values)
+    return Prediction(row, cell.status, problem, values)

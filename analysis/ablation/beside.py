@@ -8,8 +8,8 @@ import pandas as pd
 
 from analysis.cells import not_learnable
 from analysis.conditions import is_shared
-from analysis.statistics.intervals import welch_of_mean
-from analysis.statistics.pairs import BASELINE, partner_of
+from analysis.stats.intervals import welch_of_mean
+from analysis.stats.pairs import BASELINE, partner_of
 
 Logs = np.ndarray | None  # a log ratio a seed, (seeds,); None where a run is lacking
 UNASKED = "unasked"  # the status of a run of LoRA that is not there
@@ -21,7 +21,7 @@ def with_lora(runs: pd.DataFrame, axes: Collection[str]) -> pd.DataFrame:
     It has the same budget, function and seed, and the same value of each swept setting that all
     methods share (`analysis.conditions`) or of which LoRA has several values. Its other overrides
     are the same, or it is LoRA's only row under the same condition
-    (`analysis.statistics.pairs.partner_of`). Where there is no such run the loss is NaN and the
+    (`analysis.stats.pairs.partner_of`). Where there is no such run the loss is NaN and the
     status `UNASKED`.
 
     Args:

@@ -3,7 +3,7 @@
 These are the main effects of a factorial. Runs of one method, budget, function and seed are paired
 where their other settings agree. Within a seed the log ratios are averaged over the other settings
 at which both values were asked for. A function has the mean over seeds with Student's interval, all
-functions together the mean over functions with Welch's (`analysis.statistics.intervals.contrast`).
+functions together the mean over functions with Welch's (`analysis.stats.intervals.contrast`).
 
 A setting that changes what all methods share (`analysis.conditions`), such as the noise, changes
 how hard the task is. Its effect is that on the loss over LoRA's (`analysis.ablation.beside`):
@@ -42,8 +42,8 @@ from analysis.notes import (
 )
 from analysis.overrides import joined, order, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.intervals import CONFIDENCE
-from analysis.statistics.pairs import BASELINE, extended_mean, log_ratio
+from analysis.stats.intervals import CONFIDENCE
+from analysis.stats.pairs import BASELINE, extended_mean, log_ratio
 
 ROW = ["budget", "method", "variant"]
 CHANGE = ["setting", "of", "value", "first"]

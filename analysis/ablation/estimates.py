@@ -38,8 +38,8 @@ from analysis.notes import (
 )
 from analysis.overrides import joined, order, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.intervals import CONFIDENCE
-from analysis.statistics.pairs import BASELINE, log_ratio
+from analysis.stats.intervals import CONFIDENCE
+from analysis.stats.pairs import BASELINE, log_ratio
 
 _MEANS = ("mean", "geometric_mean", "low", "high")
 _COUNTS = (

@@ -12,7 +12,7 @@ from analysis.figures.ablation import ablation_figure
 from analysis.outputs import Picture
 from analysis.overrides import swept
 from analysis.render import Grid
-from analysis.statistics.intervals import CONFIDENCE
+from analysis.stats.intervals import CONFIDENCE
 from qlexp.errors import UsageError, unknown_name
 
 LOSS = "test_loss"

@@ -17,8 +17,8 @@ from analysis.claims.evidence import LOSS, NETWORK, Evidence
 from analysis.claims.rules import Finding, LackingError
 from analysis.flags import off_budget
 from analysis.names import function_title
-from analysis.statistics.intervals import Interval, contrast
-from analysis.statistics.pairs import extended_mean, log_ratio
+from analysis.stats.intervals import Interval, contrast
+from analysis.stats.pairs import extended_mean, log_ratio
 from analysis.text import ratio_text
 
 

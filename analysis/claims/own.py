@@ -16,7 +16,7 @@ from analysis.claims.measures import gain
 from analysis.claims.rules import AT_LEAST, LITTLE, Claim
 from analysis.load import LOSSES
 from analysis.names import function_title
-from analysis.statistics.pairs import BASELINE
+from analysis.stats.pairs import BASELINE
 from qlexp.errors import UsageError, unknown_name
 from qlexp.problem.functions import FUNCTIONS
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis import continual, gradients, routing, stats
+from analysis import continual, gradients, routing
 from analysis.ablation import tables as ablation
 from analysis.claims.answers import answer, grid
 from analysis.claims.evidence import stored_norms
@@ -23,11 +23,12 @@ from analysis.outputs import Picture
 from analysis.overrides import swept
 from analysis.paper.claims import CLAIMS
 from analysis.render import Grid, Section, Text
-from analysis.statistics.pairs import paired
+from analysis.stats.pairs import paired
 from analysis.table import with_columns
 from analysis.tables import backbone_grid, loss_tables
 from analysis.trained import done_cells
 from analysis.tuning import Tuning, tune
+from analysis.views import stats
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 

@@ -28,8 +28,8 @@ from analysis.legend import OFF_BUDGET, STYLE
 from analysis.load import finished
 from analysis.names import ALL, FROZEN, budget_title
 from analysis.outputs import Picture
-from analysis.statistics.intervals import contrast
-from analysis.statistics.pairs import BASELINE, CELL, groups, log_ratio, paired
+from analysis.stats.intervals import contrast
+from analysis.stats.pairs import BASELINE, CELL, groups, log_ratio, paired
 from analysis.study import Study
 from analysis.style import method_colour
 from analysis.text import interval_text

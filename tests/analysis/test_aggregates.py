@@ -21,17 +21,17 @@ from random_tables import (
 )
 from scipy import stats as scipy_stats
 
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     by_function,
     improvement,
     interquartile_mean,
     iqm,
     profiles,
 )
-from analysis.statistics.intervals import (
+from analysis.stats.intervals import (
     bootstrap_of_mean,
 )
-from analysis.statistics.pairs import paired
+from analysis.stats.pairs import paired
 
 
 @given(st.lists(VALUES, min_size=1, max_size=12))
@@ -102,7 +102,7 @@ def test_every_two_rows_are_resampled_once(monkeypatch: pytest.MonkeyPatch) -> N
         calls.append(len(shares))
         return bootstrap_of_mean(shares)
 
-    monkeypatch.setattr("analysis.statistics.aggregates.bootstrap_of_mean", counted)
+    monkeypatch.setattr("analysis.stats.aggregates.bootstrap_of_mean", counted)
     table = improvement(cells)
     assert len(calls) == len(table) / 2
     for own in table.itertuples():

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from made_up import cell_of, summary_of, write_run
 
-from analysis import stats, tables
+from analysis import tables
 from analysis.cells import build_blocks
 from analysis.conditions import conditions, require_one
 from analysis.load import load_study
+from analysis.views import stats
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 

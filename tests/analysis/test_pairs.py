@@ -19,11 +19,11 @@ from random_tables import (
     row,
 )
 
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     improvement,
     iqm,
 )
-from analysis.statistics.pairs import (
+from analysis.stats.pairs import (
     common,
     extended_mean,
     groups,
@@ -32,7 +32,7 @@ from analysis.statistics.pairs import (
     partner_of,
     unpaired,
 )
-from analysis.statistics.ranks import (
+from analysis.stats.ranks import (
     against_baseline,
 )
 

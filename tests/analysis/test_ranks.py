@@ -20,11 +20,11 @@ from random_tables import (
 )
 from scipy import stats as scipy_stats
 
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     improvement,
 )
-from analysis.statistics.pairs import paired
-from analysis.statistics.ranks import (
+from analysis.stats.pairs import paired
+from analysis.stats.ranks import (
     against_baseline,
     average_ranks,
     cliques,

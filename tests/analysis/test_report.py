@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, sync_playwright
 from test_transfer import summary_of as sequence_summary
 
-from analysis import continual, gradients, outputs, routing, stats, tables
+from analysis import continual, outputs, routing, tables
 from analysis.__main__ import main as view
 from analysis.ablation import __main__ as ablation
 from analysis.load import load_study
@@ -31,6 +31,7 @@ from analysis.report import chapters
 from analysis.report.page import headings, numeric_columns, sort_number
 from analysis.report.svg import contrast, inline_svg
 from analysis.style import figure_style
+from analysis.views import stats
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store
 

@@ -20,22 +20,22 @@ from random_tables import (
     same,
 )
 
-from analysis import stats
+from analysis.figures.stats import iqm_figure, ranks_figure
 from analysis.render import NO_CELL
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     by_function,
     improvement,
     iqm,
     profiles,
 )
-from analysis.statistics.figures import iqm_figure, ranks_figure
-from analysis.statistics.pairs import paired
-from analysis.statistics.ranks import (
+from analysis.stats.pairs import paired
+from analysis.stats.ranks import (
     against_baseline,
     average_ranks,
     function_ranks,
 )
 from analysis.tuning import LEARNING_RATE, UNTUNED, tune
+from analysis.views import stats
 from qlexp.problem.functions import FUNCTIONS as NINE
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import cell_of, markdown_rows, summary_of, write_run
 
-from analysis import stats, tables
+from analysis import tables
 from analysis.__main__ import main as view
 from analysis.cells import build_blocks
 from analysis.load import LOSSES, load_study
 from analysis.report.__main__ import main as report
 from analysis.tuning import LEARNING_RATE, tune
+from analysis.views import stats
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 

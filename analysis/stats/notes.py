@@ -13,10 +13,10 @@ from analysis.names import (
     row_label,
 )
 from analysis.notes import OFF_BUDGET_NOTE, flags, number, unchecked
-from analysis.statistics.aggregates import blocks_of
-from analysis.statistics.intervals import RESAMPLES
-from analysis.statistics.pairs import BASELINE, unpaired
-from analysis.statistics.ranks import decidable
+from analysis.stats.aggregates import blocks_of
+from analysis.stats.intervals import RESAMPLES
+from analysis.stats.pairs import BASELINE, unpaired
+from analysis.stats.ranks import decidable
 
 FEW = 4  # functions, below which a bootstrap interval is too narrow
 

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.cells import cells_of, rows_of
-from analysis.statistics.aggregates import blocks_of
-from analysis.statistics.pairs import BASELINE, common, extended_mean, groups
+from analysis.stats.aggregates import blocks_of
+from analysis.stats.pairs import BASELINE, common, extended_mean, groups
 
 ALPHA = 0.05
 

@@ -14,8 +14,8 @@ import pandas as pd
 
 from analysis.cells import cells_of, rows_of
 from analysis.names import budget_order
-from analysis.statistics.intervals import bootstrap_of_mean, contrast, stratified_bootstrap
-from analysis.statistics.pairs import CELL, ROW, common, extended_mean, groups
+from analysis.stats.intervals import bootstrap_of_mean, contrast, stratified_bootstrap
+from analysis.stats.pairs import CELL, ROW, common, extended_mean, groups
 
 FACTORS = np.round(np.geomspace(1.0, 2.0, 41), 6)  # of a performance profile
 

@@ -11,8 +11,8 @@ Of a tuned study the trials are compared that `analysis.tables` shows, by the sa
 `--loss` names another loss than the test loss; its files then begin with `stats_<loss>`. Blocks of
 equal rank and of equal count are never mixed. The frozen backbone and full fine-tuning are no
 adapters and not ranked among them. How an interval is made and what it covers:
-`analysis.statistics.intervals`; the tests: `analysis.statistics.ranks`; what happens to runs that
-diverged: `analysis.statistics.pairs`. A study with missing or failed cells is refused unless
+`analysis.stats.intervals`; the tests: `analysis.stats.ranks`; what happens to runs that
+diverged: `analysis.stats.pairs`. A study with missing or failed cells is refused unless
 `--allow-missing` is given; the notes then name them, and one with several conditions
 (`analysis.conditions`) in any case: see `analysis.ablation`. The same store gives the same bytes.
 """
@@ -29,6 +29,12 @@ from matplotlib.figure import Figure
 
 from analysis.cli import exit_code, parser, read_study, writing
 from analysis.conditions import require_one
+from analysis.figures.stats import (
+    improvement_figure,
+    iqm_figure,
+    profile_figure,
+    ranks_figure,
+)
 from analysis.load import LOSSES
 from analysis.names import (
     budget_title,
@@ -38,16 +44,10 @@ from analysis.names import (
 from analysis.notes import interval_text, number, ratio_text
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.aggregates import blocks_of, by_function, improvement, iqm, profiles
-from analysis.statistics.figures import (
-    improvement_figure,
-    iqm_figure,
-    profile_figure,
-    ranks_figure,
-)
-from analysis.statistics.notes import label_of, notes_of
-from analysis.statistics.pairs import BASELINE, paired
-from analysis.statistics.ranks import ALPHA, against_baseline, average_ranks, decidable
+from analysis.stats.aggregates import blocks_of, by_function, improvement, iqm, profiles
+from analysis.stats.notes import label_of, notes_of
+from analysis.stats.pairs import BASELINE, paired
+from analysis.stats.ranks import ALPHA, against_baseline, average_ranks, decidable
 from analysis.style import figure_style
 from analysis.tuning import Tuning, add_option, tune
 from qlexp.errors import UsageError
@@ -114,9 +114,9 @@ class Comparison:
 
     Attributes:
         summary: see `summary`.
-        functions: see `analysis.statistics.aggregates.by_function`.
-        chances: see `analysis.statistics.aggregates.improvement`.
-        shares: see `analysis.statistics.aggregates.profiles`.
+        functions: see `analysis.stats.aggregates.by_function`.
+        chances: see `analysis.stats.aggregates.improvement`.
+        shares: see `analysis.stats.aggregates.profiles`.
     """
 
     loss: str

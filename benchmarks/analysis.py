@@ -3,7 +3,7 @@
     python -m benchmarks.analysis [--runs 10000] [--out results/benchmarks]
 
 The store's own writer fills a temporary folder with runs of the paper's shape: their configs,
-summaries and curves, and a tiny adapter file. Each command then runs in a process of its own. Its
+summaries and curves, and a tiny adapter file. Each view is then shown by a process of its own. Its
 wall time counts from the start of the process, so imports are in it; its memory is the largest
 resident set. Processor seconds stand beside the wall time, which a busy machine stretches. The
 tables, statistics and claims of 10,000 runs are to take less than `LIMIT_SECONDS` and `LIMIT_MIB`:
@@ -30,11 +30,12 @@ from tqdm import tqdm
 
 from analysis.flow.load import layer_parameters
 from analysis.names import REFERENCES
-from benchmarks.report import publish
+from analysis.view import Shown
+from benchmarks.report import grid, publish, section
 from qlexp.config.identity import plain
 from qlexp.config.resolve import resolve
 from qlexp.config.schema import register_schema
-from qlexp.environment import device_name, versions
+from qlexp.environment import versions
 from qlexp.main import CONF
 from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.files import write_folder
@@ -46,25 +47,23 @@ BUDGETS = ("rank_8", "lora_r8")
 UPDATES = range(0, 5001, 50)
 LORA_COUNT = 262_144
 SWEPT = "swept"  # the same runs, the budgets as values of a setting
-LIMITED = ("analysis.tables", "analysis.stats", "analysis.claims")
-COMMANDS = {
+LIMITED = ("tables", "stats", "claims")
+VIEWS = {  # by name, the study that is shown
     **dict.fromkeys(LIMITED, STUDY),
-    "analysis.ablation": SWEPT,
-    "analysis.gradients": STUDY,
-    "analysis.report": STUDY,
+    "ablation": SWEPT,
+    "gradients": STUDY,
+    "report": STUDY,
 }
 LIMIT_SECONDS = 10
 LIMIT_MIB = 1024
 _MEASURED = """\
-import resource, runpy, sys, time
+import resource, sys, time
 started = time.perf_counter()
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-except SystemExit as stop:
-    assert not stop.code, stop.code
+from analysis.__main__ import main
+code = main(sys.argv[1:])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(time.perf_counter() - started, time.process_time(), peak)
+sys.exit(code)
 """
 
 
@@ -78,38 +77,35 @@ def main() -> int:
         store = Store(Path(folder) / "store")
         fill(store, options.runs)
         out = Path(folder) / "results"
-        costs = {name: measure(name, study, store, out) for name, study in COMMANDS.items()}
+        costs = {view: measure(view, study, store, out) for view, study in VIEWS.items()}
         page = (out / STUDY / "report.html").stat().st_size
-    machine = device_name(torch.device("cpu"))
-    rows = [
-        f"| {name} | {wall:.1f} | {processor:.1f} | {peak:.0f} |"
-        for name, (wall, processor, peak) in costs.items()
-    ]
     over = [
-        name for name in LIMITED if costs[name][0] > LIMIT_SECONDS or costs[name][2] > LIMIT_MIB
+        view for view in LIMITED if costs[view][0] > LIMIT_SECONDS or costs[view][2] > LIMIT_MIB
     ]
-    sections = [
-        f"{options.runs:,} runs; {machine}, pandas {versions()['pandas']}.",
-        "\n".join(
-            ["| command | seconds | processor seconds | peak MiB |", "|---|---:|---:|---:|", *rows]
-        ),
+    rows = [
+        [view, f"{seconds:.1f}", f"{processor:.1f}", f"{peak:.0f}"]
+        for view, (seconds, processor, peak) in costs.items()
+    ]
+    notes = [
+        f"pandas {versions()['pandas']}.",
         f"The page has {page / 2**20:.1f} MiB. The made-up runs hold no weights, so it lacks the "
         "chapter on routing, which looks at a hundred runs at most.",
         f"Limit of {', '.join(LIMITED)}: {LIMIT_SECONDS} seconds and {LIMIT_MIB} MiB. Above it: "
         f"{', '.join(over) or 'none'}.",
     ]
-    publish("\n\n".join(sections), options.out, "analysis.md")
+    headers = ["view", "seconds", "processor seconds", "peak MiB"]
+    title = f"The analysis of {options.runs:,} runs"
+    table = grid("analysis", title, headers, section("", rows), notes=notes)
+    publish(Shown(grids={"analysis": [table]}), options.out)
     return int(bool(over))
 
 
-def measure(module: str, study: str, store: Store, out: Path) -> tuple[float, float, float]:
-    """Seconds, processor seconds and peak MiB of `python -m <module>` on a study."""
-    command = [sys.executable, "-c", _MEASURED, module, "--study", study]
+def measure(view: str, study: str, store: Store, out: Path) -> tuple[float, float, float]:
+    """Seconds, processor seconds and peak MiB of showing a view of a study."""
+    command = [sys.executable, "-c", _MEASURED, view, study]
     command += ["--store", str(store.root), "--out", str(out)]
-    *_, last = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.splitlines()
-    seconds, processor, peak = map(float, last.split())
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    seconds, processor, peak = map(float, printed.splitlines()[-1].split())
     return seconds, processor, peak
 
 

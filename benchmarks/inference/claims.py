@@ -1,13 +1,16 @@
 """What the paper says of inference time (Table 5), beside what was measured."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from analysis.claims.rules import NOT_SUPPORTED, SUPPORTED, UNDECIDED
-from analysis.inference.measure import REFERENCE, Setting
-from analysis.inference.report import Measured, ratio_text
 from analysis.names import REFERENCES
-from analysis.ratios import LEVEL, Ratio
-from analysis.render import Grid, Section, Text
+from analysis.render import Grid
+from analysis.statistics.intervals import Interval
+from benchmarks.contenders import REFERENCE
+from benchmarks.inference.measured import LORA, Form, Measured, Setting
+from benchmarks.report import interval_text, section
+from benchmarks.timing import LEVEL
 
 OURS = "queryable"
 SAME = (REFERENCE, "rslora", "shared_lora")  # adapters with LoRA's arithmetic
@@ -21,24 +24,17 @@ Judge = Callable[[Measured, Setting], Finding]
 
 def claims_grid(measured: Measured) -> Grid:
     """A section a claim, a row a setting; claims on methods that were not timed are left out."""
-    claims: list[tuple[str, Judge]] = [(f"{REFERENCE} is the fastest adapter", fastest)]
+    claims: dict[str, Judge] = {f"{REFERENCE} is the fastest adapter": fastest}
     if OURS in measured.methods:
-        claims.append((f"{OURS} is slower than {REFERENCE}", slower))
-        claims += [
-            (f"{OURS} is faster than {measured.label(other)}", _faster_than(other))
-            for other in SLOWER
-            if other in measured.methods
-        ]
-    claims.append(("the adapters' arithmetic is negligible", negligible))
+        claims[f"{OURS} is slower than {REFERENCE}"] = slower
+        for other in SLOWER:
+            if other in measured.methods:
+                name = f"{OURS} is faster than {measured.label(other)}"
+                claims[name] = partial(faster, other=other)
+    claims["the adapters' arithmetic is negligible"] = negligible
     sections = [
-        Section(
-            f"The paper: {claim}",
-            [
-                [Text(f"{s.place}, batch {s.batch}"), *map(Text, finding(measured, s))]
-                for s in measured.settings
-            ],
-        )
-        for claim, finding in claims
+        section(f"The paper: {claim}", [[str(s), *judge(measured, s)] for s in measured.settings])
+        for claim, judge in claims.items()
     ]
     headers = ["setting", "measured", "verdict"]
     caption = "What the paper says and what was measured"
@@ -79,62 +75,58 @@ def fastest(measured: Measured, setting: Setting) -> Finding:
     if not rivals:
         return "no other adapter that is no reading", UNDECIDED
     level = joint_level(len(rivals))
-    ratios = {name: _ratio(measured, setting, name, level=level) for name in rivals}
-    faster = {name: ratio for name, ratio in ratios.items() if ratio.below_one}
-    unclear = {n: ratio for n, ratio in ratios.items() if not (ratio.below_one or ratio.above_one)}
-    slow = len(ratios) - len(faster) - len(unclear)
-    parts = [f"slower: {slow} of {len(ratios)}"]
-    for word, found in (("faster", faster), ("not told apart", unclear)):
-        listed = (f"{name} {ratio.median:.2f}" for name, ratio in found.items())
-        if found:
-            parts.append(f"{word}: {', '.join(listed)}")
-    return "; ".join(parts), verdict(not faster and not unclear, bool(faster))
+    found: dict[str, list[str]] = {SUPPORTED: [], NOT_SUPPORTED: [], UNDECIDED: []}
+    for name in rivals:
+        ratio = _ratio(measured, setting, Form(name), level=level)
+        found[verdict(ratio.low > 1, ratio.high < 1)].append(f"{name} {ratio.value:.2f}")
+    parts = [f"slower: {len(found[SUPPORTED])} of {len(rivals)}"]
+    for word, answer in (("faster", NOT_SUPPORTED), ("not told apart", UNDECIDED)):
+        if found[answer]:
+            parts.append(f"{word}: {', '.join(found[answer])}")
+    decided = not found[NOT_SUPPORTED] and not found[UNDECIDED]
+    return "; ".join(parts), verdict(decided, bool(found[NOT_SUPPORTED]))
 
 
 def slower(measured: Measured, setting: Setting) -> Finding:
     """Queryable over LoRA."""
-    ratio = _ratio(measured, setting, OURS)
-    return ratio_text(ratio), verdict(ratio.above_one, ratio.below_one)
+    ratio = _ratio(measured, setting, Form(OURS))
+    return interval_text(ratio), verdict(ratio.low > 1, ratio.high < 1)
 
 
-def _faster_than(other: str) -> Judge:
+def faster(measured: Measured, setting: Setting, other: str) -> Finding:
     """Queryable over another."""
-
-    def finding(measured: Measured, setting: Setting) -> Finding:
-        ratio = _ratio(measured, setting, OURS, over=other)
-        if measured.reading(other):
-            return ratio_text(ratio), NOT_JUDGED
-        return ratio_text(ratio), verdict(ratio.below_one, ratio.above_one)
-
-    return finding
+    ratio = _ratio(measured, setting, Form(OURS), over=Form(other))
+    judged = verdict(ratio.high < 1, ratio.low > 1)
+    return interval_text(ratio), NOT_JUDGED if measured.reading(other) else judged
 
 
 def negligible(measured: Measured, setting: Setting) -> Finding:
-    """FLOPs that LoRA and queryable add, which are judged, and the time that they add."""
+    """FLOPs that LoRA and queryable add, which are judged, and the time that they add.
+
+    The time is over the bare backbone's, which is LoRA merged, round by round.
+    """
     shares, parts = [], []
     for name in (REFERENCE, OURS):
         if name not in measured.methods:
             continue
-        share = measured.row(setting, name).share
-        assert share is not None  # an unmerged form is always counted
+        share = measured.cost(setting, name).share
+        ratio = _ratio(measured, setting, Form(name), over=Form(REFERENCE, merged=True))
+        median, low, high = (f"{limit - 1:+.0%}" for limit in (ratio.value, ratio.low, ratio.high))
         shares.append(share)
-        parts.append(f"{name} {share:+.1%} FLOPs, {_added_time(measured, setting, name)} time")
+        parts.append(f"{name} {share:+.1%} FLOPs, {median} ({low} to {high}) time")
     found = SUPPORTED if max(shares) < NEGLIGIBLE else NOT_SUPPORTED
     return "; ".join(parts), f"FLOPs: {found}"
 
 
-def _added_time(measured: Measured, setting: Setting, method: str) -> str:
-    """`+49% (+40% to +60%)`: over the bare backbone, which is LoRA merged, round by round."""
-    ratio = measured.ratio(setting, method, over=REFERENCE, over_merged=True)
-    assert ratio is not None
-    return f"{ratio.median - 1:+.0%} ({ratio.low - 1:+.0%} to {ratio.high - 1:+.0%})"
-
-
 def _ratio(
-    measured: Measured, setting: Setting, method: str, over: str = REFERENCE, level: float = LEVEL
-) -> Ratio:
-    ratio = measured.ratio(setting, method, over=over, level=level)
-    assert ratio is not None  # an unmerged form is always timed
+    measured: Measured,
+    setting: Setting,
+    form: Form,
+    over: Form = LORA,
+    level: float = LEVEL,
+) -> Interval:
+    ratio = measured.ratio(setting, form, over, level)
+    assert ratio is not None  # all of these are timed
     return ratio
 
 

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.inference.measure import REFERENCE, Setting
-from analysis.inference.report import Measured
 from analysis.style import method_colour
+from benchmarks.contenders import REFERENCE
+from benchmarks.inference.measured import Form, Measured, Setting
 
 
 def ratios_figure(measured: Measured) -> Figure:
@@ -34,21 +34,19 @@ def ratios_figure(measured: Measured) -> Figure:
 def _draw(axis: Axes, measured: Measured, setting: Setting) -> None:
     axis.axvline(1.0, color="#b0b0b0", linewidth=0.8)
     for place, method in enumerate(measured.methods):
+        colour = method_colour(method)
         for merged in (False, True):
-            ratio = measured.ratio(setting, method, merged)
-            if ratio is None:
-                continue
-            colour = method_colour(method)
-            axis.errorbar(
-                ratio.median,
-                place,
-                xerr=[[ratio.median - ratio.low], [ratio.high - ratio.median]],
-                fmt="o",
-                markersize=3.5,
-                linewidth=0.9,
-                color=colour,
-                markerfacecolor="white" if merged else colour,
-            )
+            if (ratio := measured.ratio(setting, Form(method, merged))) is not None:
+                axis.errorbar(
+                    ratio.value,
+                    place,
+                    xerr=[[ratio.value - ratio.low], [ratio.high - ratio.value]],
+                    fmt="o",
+                    markersize=3.5,
+                    linewidth=0.9,
+                    color=colour,
+                    markerfacecolor="white" if merged else colour,
+                )
     axis.set_yticks(range(len(measured.methods)), [measured.label(m) for m in measured.methods])
     axis.set_ylim(len(measured.methods) - 0.5, -0.5)
-    axis.set_title(f"{setting.place}, batch {setting.batch}")
+    axis.set_title(str(setting))

@@ -1,8 +1,8 @@
-"""Times a forward pass under every method: `python -m analysis.inference`.
+"""Times a forward pass under every method: `python -m benchmarks.inference`.
 
-    results/inference/inference.{md,csv,tex}  latency, throughput, FLOPs and parameters
-    results/inference/inference_rounds.csv    seconds of every round
-    results/inference/inference.svg           times over LoRA's
+    inference.{md,csv,tex}        latency, throughput, FLOPs and parameters
+    inference_rounds.{csv,json}   seconds of every round; where they were measured
+    inference.svg                 times over LoRA's
 
 After the paper's Table 5: every method at the same backbone, rank, batch and length, as trained and
 merged into the backbone where that is possible, eager and compiled, on every device there is.
@@ -10,6 +10,9 @@ Latency is the time of a pass over one point, throughput that of a batch. All co
 within each round, so ratios are of times that were taken side by side. The networks are drawn
 anew and every trained weight is moved from its start: the time of a pass does not depend on what
 was learned, so no store is read. What the paper says is set beside what was measured.
+
+The committed tables are rendered again from their rounds by
+`python -m benchmarks.inference --rounds results/inference --out results/inference`.
 """
 
 import argparse
@@ -17,20 +20,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 
-from analysis.cli import bare_parser, exit_code, writing
-from analysis.inference.claims import claims_grid, joint_level, rivals_of
-from analysis.inference.figure import ratios_figure
-from analysis.inference.measure import MODES, REFERENCE, configs_of, measure
-from analysis.inference.memory import check_memory
-from analysis.inference.notes import setting_notes
-from analysis.inference.report import Measured, cost_grid, long_table, rounds_table
+from analysis.__main__ import RENDERED
+from analysis.cli import exit_code, writing
 from analysis.names import method_order
-from analysis.outputs import write_csv, write_latex, write_markdown
-from analysis.ratios import fewest_rounds
+from analysis.outputs import Picture
 from analysis.render import markdown
-from analysis.style import figure_style, save_svg
+from analysis.style import figure_style
+from analysis.view import Shown
+from benchmarks.contenders import COMPILED, EAGER, MODES, REFERENCE
+from benchmarks.inference.claims import claims_grid, joint_level, rivals_of
+from benchmarks.inference.counts import check_memory
+from benchmarks.inference.figure import ratios_figure
+from benchmarks.inference.measured import Measured
+from benchmarks.inference.notes import setting_notes
+from benchmarks.inference.rounds import (
+    NAME,
+    Origin,
+    configs_of,
+    measure,
+    read_rounds,
+    write_origin,
+)
+from benchmarks.inference.tables import cost_grid, long_table
+from benchmarks.timing import fewest_rounds
 from qlexp.config.schema import Config
 from qlexp.environment import keep_freed_memory
 from qlexp.errors import UsageError, unknown_name
@@ -40,9 +55,13 @@ from qlexp.train.compilation import compiler_error
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    command = bare_parser(
-        "analysis.inference", "Time a forward pass under every method.", "results/inference"
+    command = argparse.ArgumentParser(
+        prog="python -m benchmarks.inference", description="Time a forward pass under every method."
     )
+    command.add_argument(
+        "--out", default=f"{RENDERED}/inference", help="folder to render to (%(default)s)"
+    )
+    command.add_argument("--rounds", help="folder with measured rounds to render; none are timed")
     command.add_argument("--device", choices=("cpu", "cuda"), help="one only (every one there is)")
     command.add_argument(
         "--backbone", nargs="+", default=["small", "paper"], help="of conf/backbone (small paper)"
@@ -59,61 +78,68 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    _check(options)
-    devices = _devices(options.device)
-    methods = _methods(options.methods)
-    for kind, names in (("method", methods), ("backbone", options.backbone)):
-        for name in names:
-            if name not in choices(kind):
-                raise unknown_name(kind, name, choices(kind))
-    sized = {
-        backbone: configs_of(sorted(methods, key=method_order), backbone, options.rank)
-        for backbone in dict.fromkeys(options.backbone)
-    }
-    _check_rounds(options.repeats, next(iter(sized.values())))
-    check_memory(sized, options.batch, devices)
-    modes = MODES[:1] if options.eager else MODES
-    if "compiled" in modes:
-        _check_compiler(devices)
-    keep_freed_memory()
-    with writing(Path(options.out)):
-        pass  # refused before minutes of measuring, not after them
-    measured = Measured(
-        [
-            row
-            for backbone, configs in sized.items()
-            for device in devices
-            for row in measure(
-                configs, backbone, device, (1, options.batch), modes, options.repeats
-            )
-        ]
-    )
-    shapes = {backbone: configs[0].backbone for backbone, configs in sized.items()}
-    notes = setting_notes(measured, shapes, devices, options.rank, options.repeats)
+    rounds, origin = read_rounds(Path(options.rounds)) if options.rounds else _measured(options)
+    measured = Measured.counted(rounds, origin.rank)
     with writing(Path(options.out)) as folder:
-        write(measured, notes, folder)
+        shown(measured, origin).write(folder)
+        write_origin(origin, folder)
     print(markdown(claims_grid(measured)))
     print(folder)
 
 
-def _check(options: argparse.Namespace) -> None:
+def shown(measured: Measured, origin: Origin) -> Shown:
+    """Every file of the command but the rounds' origin."""
+    with figure_style():
+        picture = Picture("inference", "Times over LoRA's", ratios_figure(measured))
+    grids = [cost_grid(measured, setting_notes(measured, origin)), claims_grid(measured)]
+    return Shown(
+        grids={"inference": grids},
+        frames={"inference": long_table(measured), NAME: measured.rounds},
+        pictures=[picture],
+        latex=["inference"],
+    )
+
+
+def _measured(options: argparse.Namespace) -> tuple[pd.DataFrame, Origin]:
     if options.batch < 2:
         raise UsageError(
             f"--batch {options.batch}: throughput wants at least 2 points; batch 1, the latency, "
             "is always measured."
         )
+    devices, methods = _devices(options.device), _methods(options.methods)
+    backbones = list(dict.fromkeys(options.backbone))
+    for kind, names in (("method", methods), ("backbone", backbones)):
+        for name in names:
+            if name not in choices(kind):
+                raise unknown_name(kind, name, choices(kind))
+    sized = {backbone: configs_of(methods, backbone, options.rank) for backbone in backbones}
+    _check_rounds(options.repeats, next(iter(sized.values())))
+    check_memory(sized, options.batch, devices)
+    modes = [EAGER] if options.eager else list(MODES)
+    if COMPILED in modes:
+        _check_compiler(devices)
+    keep_freed_memory()
+    with writing(Path(options.out)):
+        pass  # refused before minutes of measuring, not after them
+    rounds = [
+        row
+        for backbone, configs in sized.items()
+        for device in devices
+        for row in measure(configs, backbone, device, (1, options.batch), modes, options.repeats)
+    ]
+    return pd.DataFrame(rounds), Origin.here(options.rank, devices)
 
 
 def _methods(listed: str | None) -> list[str]:
     """Those of a list with commas; all where there is no list."""
     if listed is None:
-        return choices("method")
+        return sorted(choices("method"), key=method_order)
     if not listed.strip():
         raise UsageError(
             "--methods names none: list some of conf/method, such as dora,hyra, or leave the "
             "option out for all."
         )
-    return [name.strip() for name in listed.split(",")]
+    return sorted((name.strip() for name in listed.split(",")), key=method_order)
 
 
 def _check_rounds(repeats: int, configs: Sequence[Config]) -> None:
@@ -143,17 +169,6 @@ def _devices(name: str | None) -> list[torch.device]:
     if name is not None and name not in there:
         raise UsageError(f"--device {name}, but torch sees no CUDA device: use --device cpu.")
     return [torch.device(device) for device in there if name in (None, device)]
-
-
-def write(measured: Measured, notes: Sequence[str], folder: Path) -> None:
-    """Every file of the command."""
-    grids = (cost_grid(measured, notes), claims_grid(measured))
-    write_markdown(folder / "inference.md", *grids)
-    write_latex(folder / "inference.tex", *grids)
-    write_csv(folder / "inference.csv", long_table(measured))
-    write_csv(folder / "inference_rounds.csv", rounds_table(measured))
-    with figure_style():
-        save_svg(ratios_figure(measured), folder / "inference.svg")
 
 
 if __name__ == "__main__":

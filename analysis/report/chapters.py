@@ -3,14 +3,14 @@
 A chapter stands where the study holds what it needs, and shows what its command shows.
 """
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from types import ModuleType
 
 import pandas as pd
 
 from analysis import continual, gradients, routing
-from analysis.ablation import tables as ablation
 from analysis.claims.answers import answer, grid
 from analysis.claims.evidence import stored_norms
 from analysis.conditions import conditions
@@ -27,31 +27,10 @@ from analysis.stats.pairs import paired
 from analysis.table import with_columns
 from analysis.tables import backbone_grid, loss_tables
 from analysis.trained import done_cells
-from analysis.tuning import Tuning, tune
-from analysis.views import stats
+from analysis.views import ablation, stats
 from qlexp.errors import UsageError
-from qlexp.store.store import Store
 
 ROUTED = 100  # the most runs whose weights are loaded for a page
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study that was read: its name, its store, its long table, and what was tuned in it."""
-
-    name: str
-    store: Store
-    frame: pd.DataFrame
-    tuned: Sequence[str] | None = None
-
-    @cached_property
-    def kept(self) -> tuple[pd.DataFrame, Tuning]:
-        """The cells of the best trials, and how they were chosen.
-
-        Raises:
-            UsageError: see `analysis.tuning.tune`.
-        """
-        return tune(self.frame, self.tuned)
 
 
 @dataclass(frozen=True)
@@ -86,26 +65,22 @@ def paper(study: Study) -> Chapter | None:
 
 def statistics(study: Study) -> Chapter | None:
     """Adapters compared by their test losses, in a study of one condition."""
-    frame, tuning = study.kept
-    cells = paired(frame, stats.DEFAULT)
-    if cells.empty or conditions(frame).nunique() > 1:
-        return None
-    found = stats.compare(frame, cells, tuning)
-    return Chapter("Statistics", grids=found.grids(study.name), pictures=list(found.pictures()))
+    return _shown("Statistics", stats, study, Namespace(loss=stats.DEFAULT))
 
 
 def swept_settings(study: Study) -> Chapter | None:
     """The test loss against every setting that the study sweeps, and what each value changes."""
-    axes, frame = swept(study.frame), study.frame
-    if not axes or finished(frame).empty:
+    return _shown("Ablation", ablation, study, Namespace(loss=ablation.DEFAULT, axis=None))
+
+
+def _shown(title: str, view: ModuleType, study: Study, options: Namespace) -> Chapter | None:
+    """What a view shows; None where it refuses the study."""
+    try:
+        shown = view.show(study, options)
+    except UsageError:
         return None
-    tables = ablation.ablation_tables(frame, axes, ablation.LOSS, study.name)
-    points = tables[0][1]
-    return Chapter(
-        "Ablation",
-        grids=[grid for grid, _ in tables],
-        pictures=list(ablation.pictures(points, axes, ablation.LOSS, axes)),
-    )
+    grids = [grid for grids in shown.grids.values() for grid in grids]
+    return Chapter(title, grids=grids, pictures=list(shown.pictures))
 
 
 def sequence(study: Study) -> Chapter | None:

@@ -1,14 +1,12 @@
-"""Each run of an ablation beside the run of LoRA that it is compared with, and means of ratios."""
+"""Each run of a sweep beside the run of LoRA that it is compared with, and means of ratios."""
 
-import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import not_learnable
 from analysis.conditions import is_shared
-from analysis.stats.intervals import welch_of_mean
+from analysis.stats.intervals import NO_INTERVAL, Interval, welch_of_mean
 from analysis.stats.pairs import BASELINE, partner_of
 
 Logs = np.ndarray | None  # a log ratio a seed, (seeds,); None where a run is lacking
@@ -52,19 +50,15 @@ def learnable(cells: pd.DataFrame) -> dict[str, list[str]]:
 
     A function that it could not learn under one condition is left out under all.
     """
-    kept = cells[~cells["function"].isin(list(not_learnable(cells)))]
+    kept = cells[~cells["not_learnable"]]
     return {budget: list(part.unique()) for budget, part in kept.groupby("budget")["function"]}
 
 
-def geometric_mean(parts: Sequence[Logs]) -> tuple[float, float, float]:
-    """The geometric mean over functions of the means over seeds, and its interval.
+def geometric_mean(parts: Sequence[Logs]) -> Interval:
+    """The geometric mean over functions of the means over seeds.
 
-    Welch's t interval of the logarithms; of one function Student's. NaN where a part is None, and
-    without any part; limits are NaN where a function has one seed.
+    With Welch's t interval of the logarithms; of one function Student's. NaN where a part is None,
+    and without any part; limits are NaN where a function has one seed.
     """
     known = [logs for logs in parts if logs is not None]
-    if not known or len(known) < len(parts):
-        return math.nan, math.nan, math.nan
-    with np.errstate(over="ignore"):
-        value, low, high = np.exp(welch_of_mean(known)).tolist()
-    return value, low, high
+    return welch_of_mean(known).exp() if 0 < len(known) == len(parts) else NO_INTERVAL

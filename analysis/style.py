@@ -18,43 +18,18 @@ from typing import Any, TextIO
 import matplotlib
 from matplotlib.figure import Figure
 
+from analysis.names import method_look
+
 SEQUENTIAL = "viridis"
 DIVERGING = "RdBu_r"
 PIXELS_PER_INCH = 96
 RASTER_PIXELS_PER_INCH = 144  # of what is stored as pixels: filled contours, maps of many cells
 FONT_SIZE = 8.0  # points
 
-_COLOURS = (
-    {  # what the claims are about, solid
-        "frozen": "#8c8c8c",
-        "lora": "#0068d3",
-        "dora": "#c68700",
-        "shared_lora": "#08a05a",
-        "queryable": "#b52a00",
-        "instruction_queryable": "#904890",
-        "full": "#000000",
-    },
-    {
-        "rslora": "#169ce1",
-        "vera": "#9018fc",
-        "vb_lora": "#7d7a1a",
-        "lily": "#d95a95",
-        "mix_lora": "#905448",
-        "moe_lora": "#6a55d0",
-    },
-    {
-        "doran": "#905448",
-        "rep_lora": "#6a55d0",
-        "hyra": "#169ce1",
-        "text_to_lora": "#9018fc",
-        "prior_only": "#d95a95",
-        "query_only": "#7d7a1a",
-    },
-    {"full_adamw": "#000000"},
-)  # by group
-_SPARE_COLOURS = tuple(_COLOURS[1].values())
-_GROUP_OF_SPARES = len(_COLOURS)
-_GROUPS = _GROUP_OF_SPARES + 1
+# Of methods that name none, which make up a group of their own.
+_SPARE_COLOURS = ("#169ce1", "#9018fc", "#7d7a1a", "#d95a95", "#905448", "#6a55d0")
+_SPARE_GROUP = 4
+_GROUPS = _SPARE_GROUP + 1
 
 _DASHES = (
     (),
@@ -86,15 +61,16 @@ _SETTINGS: dict[Any, Any] = {
 
 
 def method_colour(method: str) -> str:
-    """The colour of a method in every figure; one without an entry gets a spare by its name."""
+    """The colour of a method in every figure; one without a look gets a spare by its name."""
+    look = method_look(method)
     spare = _SPARE_COLOURS[zlib.crc32(method.encode()) % len(_SPARE_COLOURS)]
-    return next((colours[method] for colours in _COLOURS if method in colours), spare)
+    return look.colour if look else spare
 
 
 def method_group(method: str) -> int:
-    """The group of a method; those without a colour of their own make up the last one."""
-    known = (group for group, colours in enumerate(_COLOURS) if method in colours)
-    return next(known, _GROUP_OF_SPARES)
+    """The group of a method; those without a look make up the last one."""
+    look = method_look(method)
+    return look.group if look else _SPARE_GROUP
 
 
 def mark(group: int, index: int) -> tuple[tuple[float, ...], str]:

@@ -31,7 +31,7 @@ from analysis.figures.curves import curves_figure
 from analysis.load import load_study
 from analysis.names import budget_order, function_order, method_order
 from analysis.notes import spread
-from analysis.render import markdown
+from analysis.render.markdown import markdown
 from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.store import Store
 

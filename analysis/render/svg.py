@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from analysis.style import save_svg
+from analysis.render.style import save_svg
 
 DARK_PAGE = "#0d0f11"  # as light as leaves queryable its contrast
 LEAST_CONTRAST = 3.0  # of what a figure draws: WCAG 2.2, criterion 1.4.11

@@ -29,7 +29,7 @@ from analysis.inference.report import Measured, cost_grid, long_table, rounds_ta
 from analysis.names import method_order
 from analysis.outputs import write_csv, write_latex, write_markdown
 from analysis.ratios import fewest_rounds
-from analysis.render.markdown import markdown
+from analysis.render import markdown
 from analysis.style import figure_style, save_svg
 from qlexp.config.schema import Config
 from qlexp.environment import keep_freed_memory

@@ -32,9 +32,9 @@ class Chapter:
     @property
     def shared_notes(self) -> list[str]:
         """The notes that all of several grids have, to be printed once."""
-        first, *others = self.grids or [None]
-        if first is None or not others:
+        if len(self.grids) < 2:
             return []
+        first, *others = self.grids
         return [note for note in first.notes if all(note in grid.notes for grid in others)]
 
     @property
@@ -104,8 +104,8 @@ def _breakable(text: str) -> Markup:
 
 def _two_lines(text: str) -> Markup:
     """A number over its deviation, interval or count."""
-    number, *rest = _SPREAD.split(text, maxsplit=1)
-    return escape(number) + "".join(Markup(" <small>{}</small>").format(part) for part in rest)
+    number, space, rest = re.sub(_SPREAD, "\n", text, count=1).partition("\n")
+    return Markup("{} <small>{}</small>").format(number, rest) if space else escape(text)
 
 
 def _is_prose(grid: Grid) -> bool:

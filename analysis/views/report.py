@@ -1,249 +1,201 @@
-"""The chapters of a report. Another one is a function from a study, named in `CHAPTERS`.
+"""One self-contained HTML page of a study: findings, tables, figures, settings and gaps.
 
-A chapter stands where the study holds what it needs, and shows what its command shows.
+    report.html    what the other views show, a chapter a view; the forest plot and what the numbers
+                   decide come first
+
+The page asks the network for nothing, so that it can be mailed, archived or opened from a disk. Its
+tables can be sorted, and each holds its LaTeX (booktabs). What a view refuses to show is named at
+the end with the reason; where many runs route, the first seeds are looked into. The same store and
+the same versions give the same bytes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from itertools import islice
 
 import pandas as pd
 
-from analysis import continual, gradients, routing, stats
-from analysis.ablation import tables as ablation
-from analysis.claims.answers import answer, grid
-from analysis.claims.evidence import stored_norms
-from analysis.conditions import conditions
-from analysis.figures.curves import curves_figure
-from analysis.figures.targets import problems_of, targets_figure
-from analysis.load import finished, seed_list
-from analysis.names import budget_order, budget_title
-from analysis.notes import setting_notes
-from analysis.outputs import Picture
-from analysis.overrides import swept
-from analysis.render import Grid, Section, Text
-from analysis.statistics.pairs import paired
-from analysis.tables import backbone_grid, loss_tables
+from analysis.findings import findings
+from analysis.legend import setting_notes
+from analysis.load import finished, incomplete
+from analysis.names import function_order, function_title, method_order
+from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render.page import Chapter, Page
+from analysis.render.style import figure_style
+from analysis.study import Study
+from analysis.text import listed
 from analysis.trained import done_cells
-from analysis.tuning import Tuning, tune
+from analysis.unconverted import UNCONVERTED
+from analysis.view import Shown, default_options, views
 from qlexp.errors import UsageError
-from qlexp.store.store import Store
 
 ROUTED = 100  # the most runs whose weights are loaded for a page
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study that was read: its name, its store, its long table, and what was tuned in it."""
+class Part:
+    """A chapter of the page: what it takes of a view.
 
-    name: str
-    store: Store
-    frame: pd.DataFrame
-    tuned: Sequence[str] | None = None
-
-    @cached_property
-    def kept(self) -> tuple[pd.DataFrame, Tuning]:
-        """The cells of the best trials, and how they were chosen.
-
-        Raises:
-            UsageError: see `analysis.tuning.tune`.
-        """
-        return tune(self.frame, self.tuned)
-
-
-@dataclass(frozen=True)
-class Chapter:
-    """What stands under one heading, in this order."""
+    Attributes:
+        grids: patterns of names (`fnmatch`), in the order of the page; as for `pictures`.
+        most_pictures: how many of its figures the view is asked to draw; None: all.
+    """
 
     title: str
-    text: Sequence[str] = ()
-    grids: Sequence[Grid] = ()
-    pictures: Sequence[Picture] = ()
+    view: str
+    grids: Sequence[str] = ("*",)
+    pictures: Sequence[str] = ("*",)
+    most_pictures: int | None = None
 
 
-def losses(study: Study) -> Chapter:
-    """Methods by functions: test loss, the same on the raw scale, post-training loss."""
-    frame, tuning = study.kept
-    post_training, *tests = (grid for grid, _ in loss_tables(frame, study.name, tuning))
-    return Chapter("Losses", grids=[*tests, post_training])
+FIRST = Part("Findings", "forest", grids=())
+PARTS = (
+    Part("Losses", "tables", grids=("table2", "table2_raw", "table1")),
+    Part("Claims", "claims"),
+    Part("Statistics", "stats"),
+    Part("Ablation", "ablation"),
+    Part("Continual", "continual"),
+    Part("Learning curves", "figures", pictures=("curves_*",)),
+    Part("Gradient flow", "gradients"),
+    Part("Routing", "routing", most_pictures=1),
+    Part("Targets", "figures", pictures=("targets",)),
+    Part("Backbones", "tables", grids=("backbones",)),
+)
 
 
-def paper(study: Study) -> Chapter | None:
-    """The claims of the paper, where the study has one condition and answers one."""
-    frame, tuning = study.kept
-    if conditions(frame, backbones=False).nunique() > 1:
-        return None
-    answers = answer(frame, stored_norms(study.store))
-    if not any(own.runs for own in answers):
-        return None
-    return Chapter("Claims", grids=[grid(answers, frame, study.name, tuning)])
-
-
-def statistics(study: Study) -> Chapter | None:
-    """Adapters compared by their test losses, in a study of one condition."""
-    frame, tuning = study.kept
-    cells = paired(frame, stats.DEFAULT)
-    if cells.empty or conditions(frame).nunique() > 1:
-        return None
-    found = stats.compare(frame, cells, tuning)
-    return Chapter("Statistics", grids=found.grids(study.name), pictures=list(found.pictures()))
-
-
-def swept_settings(study: Study) -> Chapter | None:
-    """The test loss against every setting that the study sweeps, and what each value changes."""
-    axes, frame = swept(study.frame), study.frame
-    if not axes or finished(frame).empty:
-        return None
-    tables = ablation.ablation_tables(frame, axes, ablation.LOSS, study.name)
-    points = tables[0][1]
-    return Chapter(
-        "Ablation",
-        grids=[grid for grid, _ in tables],
-        pictures=list(ablation.pictures(points, axes, ablation.LOSS, axes)),
-    )
-
-
-def sequence(study: Study) -> Chapter | None:
-    """What later targets did to earlier ones."""
-    if not continual.in_sequence(study.frame):
-        return None
-    frame = continual.with_measures(study.store, study.frame, study.name)
-    return Chapter(
-        "Continual",
-        grids=[continual.continual_grid(frame, continual.measure_blocks(frame), study.name)],
-        pictures=list(continual.pictures(frame)),
-    )
-
-
-def learning_curves(study: Study) -> Chapter | None:
-    """A figure a budget."""
-    if finished(study.frame).empty:
-        return None
-    pictures = [
-        Picture(
-            f"curves_{budget}",
-            f"Training loss over the updates of the adaptation. {budget_title(budget)}. "
-            "Lines: mean over seeds; bands: the range between them.",
-            curves_figure(study.store, study.frame[study.frame["budget"] == budget]),
+def show(study: Study, options: Namespace) -> Shown:
+    """The page of a study, gaps and all."""
+    with figure_style():
+        shown, refused = _views(study, options)
+        first = Chapter(FIRST.title, findings(shown), pictures=_chapter(FIRST, shown).pictures)
+        page = Page(
+            title=f"Study {study.name}",
+            facts=_facts(study.frame),
+            gaps=incomplete(study.frame),
+            chapters=[
+                first,
+                *(_chapter(part, shown) for part in PARTS if part.view in shown),
+                *_diverged(study.frame),
+                _settings(study.frame),
+                *_left_out(refused),
+            ],
+            footer=f"Rendered from the store of runs by qlexp show report {study.name}.",
+            folded=("fields",),
         )
-        for budget in sorted(study.frame["budget"].unique(), key=budget_order)
-    ]
-    return Chapter("Learning curves", pictures=pictures)
+        return Shown(pages={"report": page.html()})
 
 
-def gradient_flow(study: Study) -> Chapter | None:
-    """Gradient norms over depth."""
-    blocks = gradients.load_blocks(study.store, study.frame)
-    if not gradients.has_depth(blocks):
-        return None
+def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str, str]]:
+    """What each view shows of the study, and why others refuse it."""
+    known = {**UNCONVERTED, **views()}
+    shown: dict[str, Shown] = {}
+    refused: dict[str, str] = {}
+    for part in (FIRST, *PARTS):
+        if part.view in shown or part.view in refused:
+            continue
+        own = _few_routed(study) if part.view == "routing" else study
+        view = known[part.view]
+        try:
+            whole = view.show(own, default_options(view, options))
+            pictures = tuple(islice(whole.pictures, part.most_pictures))
+        except UsageError as error:
+            refused[part.view] = str(error)
+        else:
+            shown[part.view] = replace(whole, pictures=pictures)
+    return shown, refused
+
+
+def _few_routed(study: Study) -> Study:
+    """The study with as many seeds as `ROUTED` allows, at least one."""
+    cells, frame = done_cells(study.frame), study.frame
+    for seed in sorted(frame["seed"].unique(), reverse=True)[:-1]:
+        if cells["run_id"].nunique() <= ROUTED:
+            break
+        cells, frame = (part[part["seed"] != seed] for part in (cells, frame))
+    return replace(study, frame=frame)
+
+
+def _chapter(part: Part, shown: Mapping[str, Shown]) -> Chapter:
+    whole = shown.get(part.view, Shown())
     return Chapter(
-        "Gradient flow",
-        grids=[
-            gradients.gradient_grid(blocks, study.frame, study.name),
-            *gradients.pair_grids(blocks, study.name),
-        ],
-        pictures=list(gradients.pictures(blocks, study.name)),
+        part.title,
+        grids=[grid for name in _picked(part.grids, whole.grids) for grid in whole.grids[name]],
+        pictures=[own for own in whole.pictures if _picked(part.pictures, [own.name])],
     )
 
 
-def routes(study: Study) -> Chapter | None:
-    """How queryable adapters route: as many seeds as `ROUTED` allows, and the first function."""
-    cells = done_cells(study.frame)
-    if cells.empty:
-        return None
-    seeds, looked = sorted(cells["seed"].unique()), cells
-    while looked["run_id"].nunique() > ROUTED:
-        seeds.pop()
-        looked = cells[cells["seed"].isin(seeds)]
-    counts = [part["run_id"].nunique() for part in (looked, cells)]
-    text = [
-        f"Looked at here: {counts[0]} of {counts[1]} runs"
-        + (f", {seed_list(seeds)}." if seeds else f", since a page looks at {ROUTED} at most."),
-        f"All of them, with the maps of all functions: python -m analysis.routing --study "
-        f"{study.name}. Bounds on the changes that they make: python -m analysis.theory --study "
-        f"{study.name}.",
+def _picked(patterns: Sequence[str], names: Sequence[str] | Mapping[str, object]) -> list[str]:
+    return [name for pattern in patterns for name in names if fnmatch(name, pattern)]
+
+
+def _left_out(refused: Mapping[str, str]) -> list[Chapter]:
+    """Why chapters are not there."""
+    lines = [f"{part.title}: {refused[part.view]}" for part in PARTS if part.view in refused]
+    return [Chapter("Left out", lines)] if lines else []
+
+
+def _facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """What a reader wants to know first, as terms and descriptions."""
+    statuses = frame["status"].value_counts()
+    order = ("done", "diverged", "failed", "missing")
+    cells = [f"{statuses[name]:,} {name}" for name in order if name in statuses]
+    functions = sorted(frame["function"].unique(), key=function_order)
+    return [
+        ("Cells", ", ".join(cells)),
+        ("Methods", ", ".join(sorted(frame["method"].unique(), key=method_order))),
+        ("Functions", ", ".join(map(function_title, functions))),
+        ("Seeds", listed(frame["seed"])),
+        *(
+            (name.capitalize(), ", ".join(sorted(frame[name].dropna().unique())) or "unknown")
+            for name in ("commit", "device")
+        ),
     ]
-    if not seeds:
-        return Chapter("Routing", text)
-    try:
-        runs = routing.load_runs(study.store, looked)
-    except UsageError:  # a store may have been passed on without its weights
-        gap = f"Not shown: a run's weights are not readable; analysis.routing says which. {text[1]}"
-        return Chapter("Routing", [gap])
-    blocks, similar = routing.block_cells(looked, runs), routing.similarity_cells(looked, runs)
-    return Chapter(
-        "Routing",
-        text,
-        routing.grids(blocks, similar, study.frame, study.name),
-        [routing.map_picture(study.store, looked, looked["function"].iloc[0])],
-    )
 
 
-def targets(study: Study) -> Chapter | None:
-    """What is learnt first, and what the networks are adapted to."""
-    problems = problems_of(study.store, study.frame)
-    if not problems:
-        return None
-    caption = "Clean source, clean target and their difference over the scaled inputs, by function."
-    return Chapter("Targets", pictures=[Picture("targets", caption, targets_figure(problems))])
-
-
-def backbones(study: Study) -> Chapter:
-    """The frozen networks."""
-    return Chapter("Backbones", grids=[backbone_grid(study.kept[0], study.name)])
-
-
-def diverged(study: Study) -> Chapter | None:
+def _diverged(frame: pd.DataFrame) -> list[Chapter]:
     """The cells whose mean is inf."""
-    cells = study.frame[study.frame["status"] == "diverged"]
-    if cells.empty:
-        return None
-    keys = ["budget", "function", "method", "overrides"]
+    cells = frame[frame["status"] == "diverged"]
     rows = [
-        [Text(text) for text in (method, function, budget, overrides or "–", seeds, str(len(part)))]
-        for (budget, function, method, overrides), part in cells.groupby(keys, sort=False)
-        for seeds in [", ".join(map(str, sorted(part["seed"])))]
+        [Text(text) for text in (method, function, budget, overrides or NO_CELL, listed(seeds))]
+        for (budget, function, method, overrides), seeds in cells.groupby(
+            ["budget", "function", "method", "overrides"], sort=False
+        )["seed"]
     ]
-    headers = ["method", "function", "budget", "overrides", "seeds", "runs"]
     note = "A loss is inf where a value was not finite or ended above the ceiling of its config."
-    return Chapter(
-        "Diverged cells",
-        grids=[Grid("diverged", "Diverged cells", headers, [Section("", rows)], [note])],
-    )
+    headers = ["method", "function", "budget", "overrides", "seeds"]
+    grid = Grid("diverged", "Diverged cells by seed", headers, [Section("", rows)], [note])
+    return [Chapter("Diverged cells", grids=[grid])] if rows else []
 
 
-def settings(study: Study) -> Chapter:
+def _settings(frame: pd.DataFrame) -> Chapter:
     """Versions, commits and devices; every field of the configs."""
-    done = finished(study.frame).drop_duplicates("run_id")
-    names = ["commit", "device", *(name for name in done if name.startswith("versions."))]
+    done = finished(frame).drop_duplicates("run_id")
     origin = [
-        [Text(name.removeprefix("versions.")), Text(str(value)), Text(str(count))]
-        for name in names
+        (name.removeprefix("versions."), str(value), str(count))
+        for name in ("commit", "device", *(name for name in done if name.startswith("versions.")))
         for value, count in done[name].value_counts(dropna=False).sort_index().items()
     ]
     fields = [
-        [Text(name.removeprefix("config.")), Text(_values(done[name]))]
+        (name.removeprefix("config."), _values(done[name]))
         for name in sorted(done)
         if name.startswith("config.") and name.split(".")[1] not in _PLACES
     ]
     return Chapter(
         "Settings",
-        setting_notes(study.frame),
+        setting_notes(frame),
         [
-            Grid(
-                "origin",
-                "Versions, commits and devices",
-                ["what", "value", "runs"],
-                [Section("", origin)],
-            ),
-            Grid(
-                "fields",
-                "Every field of the runs' configs",
-                ["field", "values"],
-                [Section("", fields)],
-            ),
+            _listing("origin", "Versions, commits and devices", ["what", "value", "runs"], origin),
+            _listing("fields", "Every field of the runs' configs", ["field", "values"], fields),
         ],
     )
+
+
+def _listing(
+    label: str, caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Grid:
+    return Grid(label, caption, headers, [Section("", [list(map(Text, row)) for row in rows])])
 
 
 _PLACES = ("store", "study", "tracking")
@@ -256,19 +208,3 @@ def _values(column: pd.Series) -> str:
     texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in found]
     more = [f"and {len(texts) - _LISTED} more"] if len(texts) > _LISTED else []
     return ", ".join([*texts[:_LISTED], *more, *["null"] * bool(column.isna().any())])
-
-
-CHAPTERS: Sequence[Callable[[Study], Chapter | None]] = (
-    losses,
-    paper,
-    statistics,
-    swept_settings,
-    sequence,
-    learning_curves,
-    gradient_flow,
-    routes,
-    targets,
-    backbones,
-    diverged,
-    settings,
-)

@@ -43,12 +43,13 @@ def _compared(part: pd.DataFrame) -> str:
         for word, rows in (("lower", part[part["high"] < 0]), ("higher", part[part["low"] > 0]))
         if not rows.empty
     ]
-    number = len(part)
+    ratio = ratio_text(best["iqm"], best["low"], best["high"])
+    adapters = f"{len(part)} adapter{'s' * (len(part) > 1)}"
     return (
-        f"{budget_title(first['budget'])}. The lowest loss of {number} adapter{'s' * (number > 1)} "
-        f"has {_label(best)}, {ratio_text(best['iqm'], best['low'], best['high'])} of that of "
-        f"{baseline} (interquartile mean over {best['functions']:.0f} functions{''.join(counts)}). "
-        f"Told from {baseline} by the interval: {'; '.join(told) or 'none'}."
+        f"{budget_title(first['budget'])}. Of {adapters} {_label(best)} has the lowest "
+        f"loss, {ratio} of {baseline}'s (interquartile mean over {best['functions']:.0f} functions"
+        f"{''.join(counts)}). "
+        f"Intervals tell from {baseline}: {'; '.join(told) or 'none'}."
     )
 
 

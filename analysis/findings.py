@@ -1,12 +1,11 @@
 """What a study decides, in sentences made of the numbers that its views show."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
-from analysis.names import FROZEN, budget_title, row_label
-from analysis.text import ratio_text
+from analysis.names import ALL, FROZEN, budget_title, row_label
+from analysis.text import interval_text
 from analysis.view import Shown
 
 _UNDECIDED = "undecided"
@@ -16,49 +15,43 @@ def findings(shown: Mapping[str, Shown]) -> list[str]:
     """A sentence a budget on the adapters beside LoRA, and one on the claims.
 
     Args:
-        shown: by the name of the view; `stats` and `claims` are read, where they are there.
+        shown: by the name of the view; `forest` and `claims` are read, where they are there.
     """
-    table = _frame(shown, "stats")
-    blocks = table.groupby("budget", sort=False) if not table.empty else ()
-    others = [part[part["method"] != part["baseline"]].dropna(subset="iqm") for _, part in blocks]
-    compared = [_compared(part) for part in others if not part.empty]
-    return [*(compared or ["No two adapters are compared."]), _answered(_frame(shown, "claims"))]
+    ratios = _frame(shown, "forest")
+    blocks = ratios[~ratios["is_reference"]].groupby("budget", sort=False) if len(ratios) else ()
+    compared = [_compared(block) for _, block in blocks]
+    return [
+        *(compared or ["No adapter is held against another."]),
+        _answered(_frame(shown, "claims")),
+    ]
 
 
 def _frame(shown: Mapping[str, Shown], name: str) -> pd.DataFrame:
     return shown[name].frames[name] if name in shown else pd.DataFrame()
 
 
-def _compared(part: pd.DataFrame) -> str:
+def _compared(block: pd.DataFrame) -> str:
     """The lowest of a block's adapters, picked after the fact, and those that intervals tell."""
-    best, first = part.loc[part["iqm"].idxmin()], part.iloc[0]
-    baseline = "the frozen backbone" if first["baseline"] == FROZEN else "LoRA"
-    counts = [
-        f", {word} on {best[name]:.0f}"
-        for name, word in (("better", "lower"), ("worse", "higher"), ("tied", "tied"))
-        if best[name] > 0
-    ]
-    told = [
-        f"{word}: {', '.join(map(_label, rows.to_dict('records')))}"
-        for word, rows in (("lower", part[part["high"] < 0]), ("higher", part[part["low"] > 0]))
-        if not rows.empty
-    ]
-    ratio = ratio_text(best["iqm"], best["low"], best["high"])
-    adapters = f"{len(part)} adapter{'s' * (len(part) > 1)}"
+    means, parts = block[block["function"] == ALL], block[block["function"] != ALL]
+    best = means.sort_values("ratio", kind="stable").iloc[0]
+    over = "the frozen backbone" if best["baseline"] == FROZEN else "LoRA"
+    own = parts[(parts["method"] == best["method"]) & (parts["variant"] == best["variant"])]
+    told = "; ".join(
+        f"{word}: {', '.join(map(row_label, rows['method'], rows['variant']))}"
+        for word, rows in (("lower", means[means["high"] < 1]), ("higher", means[means["low"] > 1]))
+        if len(rows)
+    )
     return (
-        f"{budget_title(first['budget'])}. Of {adapters} {_label(best)} has the lowest "
-        f"loss, {ratio} of {baseline}'s (interquartile mean over {best['functions']:.0f} functions"
-        f"{''.join(counts)}). "
-        f"Intervals tell from {baseline}: {'; '.join(told) or 'none'}."
+        f"{budget_title(best['budget'])}. Of {len(means)} adapter{'s' * (len(means) > 1)} "
+        f"{row_label(best['method'], best['variant'])} has the lowest loss, "
+        f"{interval_text(best['ratio'], best['low'], best['high'])} of {over}'s (lower on "
+        f"{(own['ratio'] < 1).sum()} of {len(own)} functions). Intervals over all functions tell "
+        f"from {over}: {told or 'none'}."
     )
 
 
-def _label(row: Any) -> str:
-    return row_label(row["method"], row["variant"])
-
-
 def _answered(table: pd.DataFrame) -> str:
-    asked = table[table["runs"] != ""] if not table.empty else table
+    asked = table[table["runs"] != ""] if len(table) else table
     if asked.empty:
         return "None of the claims can be asked of this study."
     decided = [
@@ -66,5 +59,5 @@ def _answered(table: pd.DataFrame) -> str:
         for answer, part in asked.groupby("answer")
         if answer != _UNDECIDED
     ]
-    undecided = int((asked["answer"] == _UNDECIDED).sum())
+    undecided = (asked["answer"] == _UNDECIDED).sum()
     return f"Claims: of {len(asked)} answers {', '.join([*decided, f'{undecided} undecided'])}."

@@ -6,8 +6,6 @@ from typing import Any
 
 from analysis import continual, gradients, routing, stats
 from analysis.ablation import tables as ablation
-from analysis.claims.answers import answer, grid, table
-from analysis.claims.evidence import stored_norms
 from analysis.conditions import require_one
 from analysis.figures.curves import curves_figure
 from analysis.figures.targets import problems_of, targets_figure
@@ -20,16 +18,6 @@ from analysis.study import Study
 from analysis.trained import queryable_cells
 from analysis.view import Shown
 from qlexp.errors import UsageError
-
-
-def show_claims(study: Study, options: Namespace) -> Shown:
-    frame, tuning = study.kept
-    require_one(frame, study.name)
-    answers = answer(frame, stored_norms(study.store))
-    if not any(own.runs for own in answers):
-        raise UsageError(f"Study '{study.name}' answers no claim.")
-    own = grid(answers, frame, study.name, tuning)
-    return Shown({"claims": [own]}, {"claims": table(answers)})
 
 
 def show_stats(study: Study, options: Namespace) -> Shown:
@@ -98,10 +86,6 @@ def show_routing(study: Study, options: Namespace) -> Shown:
             routing.map_picture(study.store, looked, name) for name in looked["function"].unique()
         ),
     )
-
-
-def show_forest(study: Study, options: Namespace) -> Shown:
-    raise UsageError("No forest plot yet.")
 
 
 UNCONVERTED: dict[str, Any] = {

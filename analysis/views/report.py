@@ -66,7 +66,8 @@ PARTS = (
 
 
 def show(study: Study, options: Namespace) -> Shown:
-    """The page of a study, gaps and all."""
+    """The page of a study, gaps and all; raises the errors of `study.kept`."""
+    _ = study.kept
     with figure_style():
         shown, refused = _views(study, options)
         first = Chapter(FIRST.title, findings(shown), pictures=_chapter(FIRST, shown).pictures)

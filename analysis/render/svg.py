@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from analysis.style import save_svg
+from analysis.render.style import save_svg
 
 DARK_PAGE = "#0d0f11"  # as light as leaves queryable its contrast
 LEAST_CONTRAST = 3.0  # of what a figure draws: WCAG 2.2, criterion 1.4.11
@@ -22,9 +22,10 @@ def inline_svg(figure: Figure, name: str) -> str:
 
     Every id begins with `name`, so that figures of one page do not meet. Metadata, namespaces and
     the style sheet (which would hold for the whole page) are left out. Black is painted in the text
-    colour around the figure and white in its `--paper`. The class `adapts` says that all other
-    colours have a contrast of `LEAST_CONTRAST` on `DARK_PAGE`, as those of methods do; a figure
-    with another, such as a dark end of a colour map, keeps white paper.
+    colour around the figure and white in its `--paper`; `--width` is how wide it was drawn. The
+    class `adapts` says that all other colours have a contrast of `LEAST_CONTRAST` on `DARK_PAGE`,
+    as those of methods do; a figure with another, such as a dark end of a colour map, keeps white
+    paper.
     """
     file = StringIO()
     save_svg(figure, file)
@@ -44,6 +45,7 @@ def inline_svg(figure: Figure, name: str) -> str:
     for attribute in ("height", "version"):  # the height follows from the width and the view box
         root.attrib.pop(attribute, None)
     root.attrib |= {"role": "img", "aria-labelledby": f"{name}-title"}
+    root.attrib["style"] = f"--width: {root.attrib['width']}"
     if all(_is_ink(paint) or contrast(paint, DARK_PAGE) >= LEAST_CONTRAST for paint in paints):
         root.attrib["class"] = "adapts"
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)

@@ -114,8 +114,9 @@ def route_columns(adapter: Queryable, x: Tensor, instruction: Tensor | None) -> 
     router = adapter.router
     if not isinstance(router, InstructedRouter) or router.P is None:
         return columns
-    assert instruction is not None
-    likely = router.log_prior(instruction)[0].topk(router.config.top_k).indices  # (n, k)
+    prior = router.log_prior(instruction)
+    assert prior is not None
+    likely = prior[0].topk(router.config.top_k).indices  # (n, k)
     likely = likely.reshape(len(likely), *[1] * (weights.ndim - 2), -1)
     likely = likely.expand(*weights.shape[:-1], -1)
     shared = support.gather(-1, likely).sum(-1) / support.sum(-1)

@@ -17,7 +17,6 @@ d the length of keys and queries, e that of a text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -129,21 +128,3 @@ def _as_tokens(rows_last: Tensor, low: Tensor) -> Tensor:
 def _beside(values: Tensor, ndim: int) -> Tensor:
     """values (L, ...) with axes of 1 behind L, `ndim` in all."""
     return values.unflatten(0, (-1, *[1] * (ndim - values.ndim)))
-
-
-@dataclass(frozen=True)
-class RoutedLinear:
-    """A linear whose change at a point x is scale B (I + gate R_b(x)) A.
-
-    Attributes:
-        block: b, whose operator it is.
-        A: (L, r, in). B: (L, out, r). gate: (L,).
-    """
-
-    layer: int
-    name: str
-    block: int
-    A: Tensor
-    B: Tensor
-    gate: Tensor
-    scale: float

@@ -13,6 +13,7 @@ taken away or changed: the gates (`gated=false`: g = 1), the memory of earlier b
 (`depth_summary=false`: q_b = q~_b), and one route per example (`routing=token`: one per token).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from qlexp import routing
-from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, LowRankConfig
+from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, LowRankConfig
+from qlexp.adapters.routed import RoutedAdapter, RoutedLinear
 from qlexp.config.checks import bounded, one_of
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
@@ -192,6 +194,11 @@ class QueryableLinear(AdaptedLinear):
         self.B = draw.constant(base.d_out, config.rank, value=0.0)
         self.gate = draw.constant(value=config.gate) if config.gated else None  # (L,)
 
+    @property
+    def gates(self) -> Tensor:
+        """g of every lane, (L,)."""
+        return self.A.new_ones(len(self.A)) if self.gate is None else self.gate
+
     def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
         assert isinstance(context, Routing)
         low = lane_down(h, self.A)  # (L, N, T, rank)
@@ -203,7 +210,7 @@ class QueryableLinear(AdaptedLinear):
         return lane_linear_add(self.base.project(h), low + routed, self.B, self.scale), context
 
 
-class Queryable(Adapter):
+class Queryable(RoutedAdapter):
     """State-routed queryable LoRA."""
 
     Config: ClassVar = QueryableConfig
@@ -224,7 +231,22 @@ class Queryable(Adapter):
         return Routing(mask, instruction, router=self.router)
 
     def routes(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
-        """Atom weights of points x (L, N, 2) in every block: (L, N, N_b, K), or one per token."""
         _, context = self.run(x, instruction)
         assert isinstance(context, Routing)
         return torch.stack(context.weights, dim=-2)
+
+    def log_prior(self, instruction: Tensor | None) -> Tensor | None:
+        return self.router.log_prior(instruction)
+
+    def bank(self) -> Tensor:
+        return self.router.atoms
+
+    def routed_linears(self) -> Iterator[RoutedLinear]:
+        for index, layer in enumerate(self.backbone.layers):
+            for name in ALL_LINEARS:
+                linear = getattr(layer, name)
+                if isinstance(linear, QueryableLinear):
+                    block = index // self.config.block_size
+                    yield RoutedLinear(
+                        index, name, block, linear.A, linear.B, linear.gates, linear.scale
+                    )

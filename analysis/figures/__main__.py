@@ -28,10 +28,10 @@ from analysis.figures.contours import grid
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
 from analysis.figures.targets import problems_of, targets_figure
+from analysis.inputs import inputs_at
 from analysis.load import finished, require_complete
 from analysis.names import budget_order, method_order
 from analysis.style import figure_style, save_svg
-from analysis.trained import inputs_at
 from qlexp.adapters.stored import load_run, stored_config
 from qlexp.errors import UsageError, unknown_name
 from qlexp.problem.targets import problem_of

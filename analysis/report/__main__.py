@@ -22,9 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.cli import exit_code, parser, read_study, writing
-from analysis.report.chapters import CHAPTERS, Study
+from analysis.report.chapters import CHAPTERS
 from analysis.report.page import page
+from analysis.study import Study
 from analysis.style import figure_style
+from analysis.table import with_columns
 from analysis.tuning import add_option
 
 
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     store, frame = read_study(options)
-    study = Study(options.study, store, frame, options.tune)
+    study = Study(options.study, store, with_columns(frame), options.tune)
     with figure_style():
         text = page(study, [chapter for make in CHAPTERS if (chapter := make(study)) is not None])
     with writing(Path(options.out) / study.name) as folder:

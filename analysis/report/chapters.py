@@ -3,13 +3,13 @@
 A chapter stands where the study holds what it needs, and shows what its command shows.
 """
 
+from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis import continual, gradients, routing, stats
+from analysis import gradients, stats
 from analysis.ablation import tables as ablation
 from analysis.claims.answers import answer, grid
 from analysis.claims.evidence import stored_norms
@@ -21,34 +21,15 @@ from analysis.names import budget_order, budget_title
 from analysis.notes import setting_notes
 from analysis.outputs import Picture
 from analysis.overrides import swept
+from analysis.paper import continual, routing
+from analysis.paper.trained import done_cells
 from analysis.render import Grid, Section, Text
 from analysis.statistics.pairs import paired
+from analysis.study import Study
 from analysis.tables import backbone_grid, loss_tables
-from analysis.trained import done_cells
-from analysis.tuning import Tuning, tune
 from qlexp.errors import UsageError
-from qlexp.store.store import Store
 
 ROUTED = 100  # the most runs whose weights are loaded for a page
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study that was read: its name, its store, its long table, and what was tuned in it."""
-
-    name: str
-    store: Store
-    frame: pd.DataFrame
-    tuned: Sequence[str] | None = None
-
-    @cached_property
-    def kept(self) -> tuple[pd.DataFrame, Tuning]:
-        """The cells of the best trials, and how they were chosen.
-
-        Raises:
-            UsageError: see `analysis.tuning.tune`.
-        """
-        return tune(self.frame, self.tuned)
 
 
 @dataclass(frozen=True)
@@ -105,14 +86,11 @@ def swept_settings(study: Study) -> Chapter | None:
 
 def sequence(study: Study) -> Chapter | None:
     """What later targets did to earlier ones."""
-    if not continual.in_sequence(study.frame):
+    try:
+        shown = continual.show(study)
+    except UsageError:  # its targets are not in sequence
         return None
-    frame = continual.with_measures(study.store, study.frame, study.name)
-    return Chapter(
-        "Continual",
-        grids=[continual.continual_grid(frame, continual.measure_blocks(frame), study.name)],
-        pictures=list(continual.pictures(frame)),
-    )
+    return Chapter("Continual", grids=shown.grids["continual"], pictures=list(shown.pictures))
 
 
 def learning_curves(study: Study) -> Chapter | None:
@@ -159,24 +137,18 @@ def routes(study: Study) -> Chapter | None:
     text = [
         f"Looked at here: {counts[0]} of {counts[1]} runs"
         + (f", {seed_list(seeds)}." if seeds else f", since a page looks at {ROUTED} at most."),
-        f"All of them, with the maps of all functions: python -m analysis.routing --study "
-        f"{study.name}. Bounds on the changes that they make: python -m analysis.theory --study "
-        f"{study.name}.",
+        f"All of them, with the maps of all functions: qlexp show routing {study.name}. Bounds on "
+        f"the changes that they make: qlexp show theory {study.name}.",
     ]
     if not seeds:
         return Chapter("Routing", text)
+    few = replace(study, frame=study.frame[study.frame["seed"].isin(seeds)])
     try:
-        runs = routing.load_runs(study.store, looked)
+        shown = routing.show(few, Namespace(function=looked["function"].iloc[0]))
     except UsageError:  # a store may have been passed on without its weights
-        gap = f"Not shown: a run's weights are not readable; analysis.routing says which. {text[1]}"
-        return Chapter("Routing", [gap])
-    blocks, similar = routing.block_cells(looked, runs), routing.similarity_cells(looked, runs)
-    return Chapter(
-        "Routing",
-        text,
-        routing.grids(blocks, similar, study.frame, study.name),
-        [routing.map_picture(study.store, looked, looked["function"].iloc[0])],
-    )
+        gap = "Not shown: a run's weights are not readable; qlexp show routing says which."
+        return Chapter("Routing", [f"{gap} {text[1]}"])
+    return Chapter("Routing", text, shown.grids["routing"], list(shown.pictures))
 
 
 def targets(study: Study) -> Chapter | None:

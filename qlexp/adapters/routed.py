@@ -43,7 +43,7 @@ class RoutedAdapter(Adapter):
     def log_prior(self, instruction: Tensor | None) -> Tensor | None:
         """log pi(m | z) of a language prior, (L, N, K), of e(z) (L, N, d_e); None without one.
 
-        The lane field `prior_strength` weighs it.
+        The lane field `prior_strength` weighs it; `config.top_k` atoms get a weight.
         """
         return None
 

@@ -53,7 +53,7 @@ def estimate(losses: Sequence[float]) -> dict[str, float]:
     deviation = statistics.stdev(finite) if len(finite) > 1 else math.nan
     infinite = len(losses) - len(finite)
     return {
-        "mean": math.inf if infinite else mean,
+        "mean": statistics.fmean(losses) if losses else math.nan,
         "deviation": math.nan if infinite else deviation,
         "seeds": len(losses),
         "infinite": infinite,

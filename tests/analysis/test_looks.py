@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from analysis import style
 from analysis.cells import RowName
 from analysis.figures import gradients
 from analysis.figures.ablation import ablation_figure
@@ -28,9 +27,10 @@ from analysis.figures.layout import text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import LogTicks, number_text
 from analysis.flow.rows import Row
-from analysis.report.svg import DARK_PAGE, LEAST_CONTRAST, contrast
+from analysis.render import style
+from analysis.render.style import method_colour
+from analysis.render.svg import DARK_PAGE, LEAST_CONTRAST, contrast
 from analysis.statistics.figures import iqm_figure, profile_figure, ranks_figure
-from analysis.style import method_colour
 
 LONG = (
     "method.depth_summary=False; instruction.control=shuffled",

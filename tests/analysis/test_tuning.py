@@ -15,7 +15,6 @@ from analysis import stats, tables
 from analysis.__main__ import main as view
 from analysis.cells import build_blocks
 from analysis.load import LOSSES, load_study
-from analysis.report.__main__ import main as report
 from analysis.tuning import LEARNING_RATE, tune
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
@@ -198,6 +197,10 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
 
 def claims(arguments: list[str]) -> int:
     return view(["claims", *arguments[1:]])
+
+
+def report(arguments: list[str]) -> int:
+    return view(["report", *arguments[1:]])
 
 
 @pytest.mark.parametrize("command", [tables.main, stats.main, claims, report])

@@ -11,7 +11,7 @@ from analysis.claims.rules import LITTLE, UNDECIDED, Answer, Claim, LackingError
 from analysis.load import incomplete
 from analysis.names import budget_order, budget_title
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 from analysis.text import ratio_text
 from analysis.tuning import Tuning
 

@@ -12,7 +12,7 @@ from analysis.curves import layer_columns, load_curves
 from analysis.doubts import doubts
 from analysis.flags import MATCHED
 from analysis.load import LOSSES, finished
-from analysis.statistics.pairs import log_ratio
+from analysis.stats.pairs import log_ratio
 from qlexp.store.store import Store
 
 NETWORK = ["depth", "width"]

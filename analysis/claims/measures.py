@@ -17,8 +17,8 @@ from analysis.claims.evidence import LOSS, NETWORK, Evidence
 from analysis.claims.rules import Finding, LackingError
 from analysis.flags import off_budget
 from analysis.names import function_title
-from analysis.statistics.intervals import Interval, contrast
-from analysis.statistics.pairs import extended_mean, log_ratio
+from analysis.stats.intervals import Interval, contrast
+from analysis.stats.pairs import extended_mean, log_ratio
 from analysis.text import ratio_text
 
 
@@ -47,24 +47,20 @@ def gain(
 def gain_above_all(method: str, against: str, evidence: Evidence, *, function: str) -> Finding:
     """The gain on one function over that on the other that leaves it the least certain lead."""
     pairs = of_one_network(evidence.pairs(method, against))
-    own = _on(pairs, [function])
-    others = sorted(set(pairs["function"]) - {function})
-    if not others:
+    own, gains = _on(pairs, [function]), _by_function(pairs, "gain")
+    leads = {
+        name: _difference([gains[function]], [other])
+        for name, other in gains.items()
+        if name != function
+    }
+    if not leads:
         raise LackingError("the study has no other function to compare with")
-    leads = {name: _lead(pairs, function, name) for name in others}
-    rival = min(others, key=lambda name: _certainty(leads[name]))
+    rival = min(
+        leads, key=lambda name: (np.nan_to_num(leads[name].low, nan=-math.inf), leads[name].value)
+    )
     runs = [*runs_of(own), *runs_of(_on(pairs, [rival]))]
-    remark = f"the closest of {len(others)} others: {function_title(rival)}"
+    remark = f"the closest of {len(leads)} others: {function_title(rival)}"
     return Finding(leads[rival], runs, remark, average(own, "gain").effect, runs_of(pairs))
-
-
-def _lead(pairs: pd.DataFrame, function: str, other: str) -> Interval:
-    gains = [pairs.loc[pairs["function"] == name, "gain"].to_numpy() for name in (function, other)]
-    return contrast(gains, [1.0, -1.0])
-
-
-def _certainty(lead: Interval) -> tuple[float, float]:
-    return -math.inf if math.isnan(lead.low) else lead.low, lead.value
 
 
 def gain_on_ripples(
@@ -73,15 +69,11 @@ def gain_on_ripples(
     """The mean gain on targets with ripples, but for `without`, over that on all other targets."""
     pairs = of_one_network(evidence.pairs(method, against))
     rippled = pairs["samples_per_period_own"].notna() & ~pairs["function"].isin(list(without))
-    inside, outside = (
-        [part.to_numpy(float) for _, part in pairs[chosen].groupby("function")["gain"]]
-        for chosen in (rippled, ~rippled)
-    )
+    inside, outside = (_by_function(pairs[own], "gain").values() for own in (rippled, ~rippled))
     if not inside or not outside:
         raise LackingError("the study has functions of one kind only, and none to compare with")
-    weights = [1 / len(inside)] * len(inside) + [-1 / len(outside)] * len(outside)
     part = average(pairs[rippled], "gain")
-    return Finding(contrast([*inside, *outside], weights), runs_of(pairs), part.remark, part.effect)
+    return Finding(_difference(inside, outside), runs_of(pairs), part.remark, part.effect)
 
 
 def gain_with_depth(method: str, against: str, evidence: Evidence) -> Finding:
@@ -150,19 +142,30 @@ def average(pairs: pd.DataFrame, column: str, remark: str = "") -> Finding:
 
 def mean_over_functions(cells: pd.DataFrame, column: str) -> Interval:
     """Of the means over seeds, with Welch's interval."""
-    groups = [part.to_numpy(float) for _, part in cells.groupby("function")[column]]
-    return contrast(groups, [1 / len(groups)] * len(groups))
+    return _difference(_by_function(cells, column).values())
+
+
+def _by_function(cells: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
+    return {name: own.to_numpy(float) for name, own in cells.groupby("function")[column]}
+
+
+def _difference(inside: Collection[np.ndarray], outside: Collection[np.ndarray] = ()) -> Interval:
+    """The mean over functions of the means over seeds, less that of other functions."""
+    weights = [1 / len(inside)] * len(inside) + [-1 / len(outside) for _ in outside]
+    return contrast([*inside, *outside], weights)
 
 
 def _agreement(cells: pd.DataFrame, column: str) -> str:
     """`above 1 on 5 of 9 functions, 0.85 (Matyas) to 2.48 (Ackley)`; "" for one function."""
-    means = cells.groupby("function")[column].agg(lambda own: float(extended_mean(own.to_numpy())))
+    means = {name: float(extended_mean(own)) for name, own in _by_function(cells, column).items()}
     if len(means) < 2:
         return ""
-    ranked = means.sort_values(kind="stable").index
-    ends = (f"{ratio_text(means[name])} ({function_title(name)})" for name in ranked[[0, -1]])
-    above = f"above 1 on {(means > 0).sum()} of {len(means)} functions"
-    return f"{above}, {' to '.join(ends)}"
+    ranked = sorted(means, key=lambda name: means[name])
+    ends = (
+        f"{ratio_text(means[name])} ({function_title(name)})" for name in (ranked[0], ranked[-1])
+    )
+    above = sum(mean > 0 for mean in means.values())
+    return f"above 1 on {above} of {len(means)} functions, {' to '.join(ends)}"
 
 
 def diverged(evidence: Evidence, *methods: str) -> str:

@@ -1,13 +1,6 @@
-"""Claims of one's own: a YAML file with a list of gains of one method over another, such as
+"""Claims of one's own: a YAML file with a list of gains of one method over another.
 
-- name: dora_on_ripples
-  text: DoRA ends below LoRA on rippled targets
-  method: dora
-  against: lora                          # this one, if nothing else is said
-  functions: [drop_wave, rastrigin]      # all of the study, if nothing else is said
-  loss: test_loss                        # this one, if nothing else is said
-  at_least: 1.02                         # the smallest gain of interest, or `little: 1.1`:
-                                         # neither better nor worse by more than that ratio
+An entry has the fields of `Entry`; `examples/extending/claim/` is one to copy.
 """
 
 from dataclasses import dataclass, field
@@ -23,14 +16,20 @@ from analysis.claims.measures import gain
 from analysis.claims.rules import AT_LEAST, LITTLE, Claim
 from analysis.load import LOSSES
 from analysis.names import function_title
-from analysis.statistics.pairs import BASELINE
+from analysis.stats.pairs import BASELINE
 from qlexp.errors import UsageError, unknown_name
 from qlexp.problem.functions import FUNCTIONS
 
 
 @dataclass
 class Entry:
-    """One entry of the file."""
+    """One entry of the file: how far the loss of `method` lies below that of another.
+
+    Attributes:
+        functions: over which the mean is taken; none: all of the study.
+        at_least: the smallest gain of interest, a ratio above 1; or
+        little: the ratio, above 1, by which it is neither better nor worse.
+    """
 
     name: str = MISSING
     text: str = MISSING

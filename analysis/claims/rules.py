@@ -1,7 +1,7 @@
 """A claim, what is found about it, and the rule that answers it, fixed before any number is seen.
 
 Every effect is the logarithm of a ratio, above 0 in the claim's favour, with a 95 % interval over
-new seeds (`analysis.statistics.intervals.contrast`). `smallest` is the smallest ratio of interest.
+new seeds (`analysis.stats.intervals.contrast`). `smallest` is the smallest ratio of interest.
 
     AT_LEAST  supported      the interval lies above 1 and the effect is at least `smallest`
               not supported  the interval lies below `smallest`: a gain of interest is ruled out
@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.statistics.intervals import NO_INTERVAL, Interval
+from analysis.stats.intervals import NO_INTERVAL, Interval
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 AT_LEAST, LITTLE = "at least", "little"

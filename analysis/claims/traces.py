@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.claims.evidence import Evidence
 from analysis.claims.measures import average, diverged, mean_over_functions, minus, of_one_network
 from analysis.claims.rules import Finding, LackingError
-from analysis.statistics.pairs import extended_mean, log_ratio
+from analysis.stats.pairs import extended_mean, log_ratio
 from analysis.text import number
 
 Measure = Callable[[np.ndarray, np.ndarray], float]  # of norms by layer, one's own and the other's

@@ -66,7 +66,7 @@ def add_options(command: ArgumentParser) -> None:
     command.add_argument("--claims", metavar="FILE", help="YAML file of claims of one's own")
 
 
-def show(study: Study, options: Namespace) -> Shown:
+def show(study: Study, options: Namespace | None = None) -> Shown:
     """The claims of the paper, or of a file, as the study answers them.
 
     Raises:

@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cells import cells_of, rows_of, with_references
+from analysis.cells import by_budget, cells_of, rows_of, with_references
 from analysis.conditions import require_one
 from analysis.doubts import doubts
 from analysis.figures.layout import wrapped
@@ -28,9 +28,8 @@ from analysis.legend import OFF_BUDGET, STYLE
 from analysis.load import finished
 from analysis.names import ALL, FROZEN, budget_title
 from analysis.outputs import Picture
-from analysis.statistics.aggregates import blocks_of
-from analysis.statistics.intervals import contrast
-from analysis.statistics.pairs import BASELINE, CELL, groups, log_ratio, paired
+from analysis.stats.intervals import contrast
+from analysis.stats.pairs import BASELINE, CELL, groups, log_ratio, paired
 from analysis.study import Study
 from analysis.style import method_colour
 from analysis.text import interval_text
@@ -44,7 +43,7 @@ _FARTHEST = 2.5  # the ratio up to which an axis goes for an interval
 _SMALL = 6.5  # points
 
 
-def show(study: Study, options: Namespace) -> Shown:
+def show(study: Study, options: Namespace | None = None) -> Shown:
     """The ratios of a study, and a plot a budget.
 
     Raises:
@@ -72,7 +71,7 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
     cells = pd.concat([cells.assign(is_reference=False), _references(frame, cells)])
     cells = cells[(cells["method"] != BASELINE) | (cells["baseline"] != BASELINE)]
     found = []
-    for budget, block in blocks_of(cells.dropna(subset="log_ratio")):
+    for budget, block in by_budget(cells.dropna(subset="log_ratio")):
         for row in rows_of(block):
             own = cells_of(block, row)
             whole = [(ALL, own), *own.groupby("function", sort=False)]
@@ -119,7 +118,7 @@ def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
 
 def _pictures(table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Picture]:
     """To be drawn one by one, under `figure_style`."""
-    for budget, block in blocks_of(table):
+    for budget, block in by_budget(table):
         methods = {*block["method"], BASELINE}
         known = frame["function"].isin(block["function"]) & frame["method"].isin(methods)
         remarks = doubts(finished(frame[known & (frame["budget"] == budget)]))

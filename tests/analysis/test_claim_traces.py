@@ -24,7 +24,7 @@ from analysis.claims.rules import (
 )
 from analysis.claims.traces import larger, larger_later, more_even
 from analysis.paper.claims import QUERYABLE
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 
 
 def test_norms_that_are_alike_are_not_larger() -> None:

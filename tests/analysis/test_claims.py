@@ -31,7 +31,7 @@ from analysis.claims.rules import (
     verdict,
 )
 from analysis.paper.claims import CLAIMS, QUERYABLE
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 
 
 @pytest.mark.parametrize(

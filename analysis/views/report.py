@@ -26,8 +26,7 @@ from analysis.render.page import Chapter, Page
 from analysis.render.style import figure_style
 from analysis.study import Study
 from analysis.text import listed
-from analysis.trained import done_cells
-from analysis.unconverted import UNCONVERTED
+from analysis.paper.trained import done_cells
 from analysis.view import Shown, default_options, views
 from qlexp.errors import UsageError
 
@@ -90,7 +89,6 @@ def show(study: Study, options: Namespace) -> Shown:
 
 def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str, str]]:
     """What each view shows of the study, and why others refuse it."""
-    known = {**UNCONVERTED, **views()}
     shown: dict[str, Shown] = {}
     refused: dict[str, str] = {}
     for part in (FIRST, *PARTS):

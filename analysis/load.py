@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.names import budget_order, function_order, method_order
+from analysis.settings import SEPARATOR as SEPARATOR
 from analysis.spelling import spelt_alike
 from qlexp.errors import UsageError
 from qlexp.store.files import FINISHED
@@ -66,7 +67,6 @@ _NUMBERS = (
     "seconds",
 )
 _PLACE = re.compile(r"[+~]*(experiment|hydra|store|study|tracking)\b")
-SEPARATOR = "; "  # between the overrides of a cell
 _LISTED = 20  # the most cells that an error names
 
 

@@ -1,19 +1,10 @@
 """Overrides that say the same in other words: a study tells settings apart, not spellings."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from analysis.settings import number_in as number_in
 from qlexp.store.manifest import Cell
-
-
-def number_in(value: str) -> float | None:
-    """The finite number that a setting's text means; None where it means none."""
-    try:
-        parsed = float(value)
-    except ValueError:
-        return None
-    return parsed if math.isfinite(parsed) else None
 
 
 def spelt_alike(cells: Sequence[Cell]) -> list[Cell]:

@@ -6,31 +6,38 @@ losses of different conditions say nothing of the methods.
 """
 
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
+from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError
 
 SEPARATOR = "; "  # between the settings of a cell
 
-_SHARED = re.compile(
-    r"(data|shift|function|backbone|(optimizer@)?pretrain_optimizer|trainer\.pretrain)\b|trainer$"
-)
-_BACKBONE = re.compile(r"backbone\b")
+
+def text_of(value: Any) -> str:
+    """A value as on the command line, in the shortest text that means it: 0.0050 -> `0.005`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return _shortest(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(text_of, value))}]"
+    return str(value)
 
 
-def settings_of(overrides: str) -> dict[str, str]:
-    """`a=1; b=2` -> {"a": "1", "b": "2"}."""
-    words = (word.partition("=") for word in overrides.split(SEPARATOR) if word)
-    return {key.lstrip("+"): value for key, _, value in words}
+def _shortest(value: float) -> str:
+    short = f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def joined(settings: Mapping[str, Any]) -> str:
-    """{"a": 1, "b": 2} -> `a=1; b=2`."""
-    return SEPARATOR.join(f"{key}={value}" for key, value in settings.items())
+    """{"a": 1, "b": 0.5} -> `a=1; b=0.5`."""
+    return SEPARATOR.join(f"{key}={text_of(value)}" for key, value in settings.items())
 
 
 def number_in(value: str) -> float | None:
@@ -49,12 +56,12 @@ def order(value: str) -> tuple[bool, float, str]:
 
 
 def swept(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """By setting the values that it takes in the study, ascending; settings of one value are left
-    out."""
+    """By setting the values that it takes in the study as texts, ascending; settings of one value
+    are left out."""
     found: dict[str, set[str]] = {}
-    for text in frame["overrides"]:
-        for key, value in settings_of(text).items():
-            found.setdefault(key, set()).add(value)
+    for own in frame["settings"]:
+        for key, value in own.items():
+            found.setdefault(key, set()).add(text_of(value))
     return {key: sorted(values, key=order) for key, values in found.items() if len(values) > 1}
 
 
@@ -63,15 +70,19 @@ def with_settings(cells: pd.DataFrame, axes: Iterable[str]) -> pd.DataFrame:
 
     A setting is "" where a cell's method lacks it.
     """
-    parsed = [settings_of(text) for text in cells["overrides"]]
-    columns = {axis: [own.get(axis, "") for own in parsed] for axis in axes}
-    rest = ({key: value for key, value in own.items() if key not in columns} for own in parsed)
-    return cells.assign(**columns, variant=[joined(own) for own in rest])
+    names = list(axes)
+    columns = {
+        name: [text_of(own[name]) if name in own else "" for own in cells["settings"]]
+        for name in names
+    }
+    return cells.assign(
+        **columns, variant=[joined(without(own, names)) for own in cells["settings"]]
+    )
 
 
-def is_shared(setting: str) -> bool:
-    """Whether a setting changes what all methods of a cell share."""
-    return _SHARED.match(setting) is not None
+def without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """`settings` but those of `names`."""
+    return {key: value for key, value in settings.items() if key not in names}
 
 
 def conditions(frame: pd.DataFrame, backbones: bool = True) -> pd.Series:
@@ -80,15 +91,14 @@ def conditions(frame: pd.DataFrame, backbones: bool = True) -> pd.Series:
     Args:
         backbones: whether another backbone is another condition.
     """
-    return frame["overrides"].map(lambda text: condition_of(text, backbones))
+    return frame["settings"].map(lambda own: _condition(own, backbones))
 
 
-def condition_of(overrides: str, backbones: bool = True) -> str:
-    """The condition that the overrides of one cell name; `backbones` as in `conditions`."""
+def _condition(settings: Mapping[str, Any], backbones: bool) -> str:
     own = {
         key: value
-        for key, value in sorted(settings_of(overrides).items())
-        if is_shared(key) and (backbones or not _BACKBONE.match(key))
+        for key, value in sorted(settings.items())
+        if is_shared(key) and (backbones or key.partition(".")[0] != "backbone")
     }
     return joined(own)
 
@@ -104,5 +114,5 @@ def require_one(frame: pd.DataFrame, study: str, backbones: bool = True) -> None
         raise UsageError(
             f"Study '{study}' has losses under {len(found)} conditions ({found[0] or 'defaults'}; "
             f"{found[1] or 'defaults'}), which are not compared with each other: render it with "
-            f"`python -m analysis.ablation --study {study}`."
+            f"`qlexp show ablation {study}`."
         )

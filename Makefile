@@ -1,5 +1,7 @@
 # make tables   everything from nothing: environment, study "quick", its tables and figures
-# make report   the same study as one HTML page, results/quick/report.html, with every analysis
+#               in rendered/quick; the committed ones in results/ stay as they are
+# make report   the same study as one HTML page, rendered/quick/report.html, with every analysis
+# make smoke    the smallest study: does everything run?
 # make test     every check: style, types, tests
 # make clean    removes the environment and the caches; keeps the store of runs
 #
@@ -18,20 +20,24 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .SILENT:
 .DELETE_ON_ERROR:
-.PHONY: study tables report test clean
+.PHONY: study tables report smoke test clean
 
 study: .venv/installed
 	$(bin)/qlexp experiment=quick
 
 tables: study
-	$(bin)/python -m analysis.tables --study quick
-	$(bin)/python -m analysis.figures --study quick
-	$(bin)/python -m analysis.figures --study quick --function drop_wave
-	$(bin)/python -m analysis.stats --study quick
-	$(bin)/python -m analysis.claims --study quick
+	$(bin)/qlexp show tables quick
+	$(bin)/qlexp show figures quick
+	$(bin)/qlexp show figures quick --function drop_wave
+	$(bin)/qlexp show forest quick
+	$(bin)/qlexp show stats quick
+	$(bin)/qlexp show claims quick
 
 report: study
-	$(bin)/python -m analysis.report --study quick
+	$(bin)/qlexp show report quick
+
+smoke: .venv/installed
+	$(bin)/qlexp experiment=smoke
 
 test: .venv/installed-test
 	$(bin)/ruff check

@@ -185,7 +185,7 @@ class TrackingConfig(Checked):
     mode: str = one_of("offline", "offline", "online", "none")
     project: str = "qlexp"
     entity: str | None = None
-    directory: str = "."
+    directory: str = "store"
 
 
 @dataclass

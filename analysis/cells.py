@@ -9,14 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.conditions import conditions
 from analysis.flags import (  # noqa: F401
     COUNT_TOLERANCE,
     not_learnable,
     off_budget,
     weak_backbones,
 )
-from analysis.load import SEPARATOR, finished
+from analysis.load import finished
 from analysis.names import (
     REFERENCES,
     STYLE,
@@ -25,6 +24,7 @@ from analysis.names import (
     method_order,
     row_label,
 )
+from analysis.settings import conditions, different, joined
 from qlexp.store.files import FINISHED
 
 RowName = tuple[str, str]  # method, variant
@@ -174,7 +174,7 @@ class Estimate:
         values: by finished seed; inf where the run diverged.
         missing: seeds without a stored run.
         failed: seeds whose run failed.
-        condition: under which the losses were found (`analysis.conditions`).
+        condition: under which the losses were found (`analysis.settings`).
     """
 
     values: dict[int, float]
@@ -266,20 +266,17 @@ def build_blocks(frame: pd.DataFrame, loss: str) -> list[Block]:
 
 
 def variants(frame: pd.DataFrame) -> pd.Series:
-    """For each cell the overrides that tell its row from others of the same method, or "".
+    """For each cell the settings that tell its row from others of the same method, or "".
 
-    They are needed where a method has two cells for one function, seed and budget; overrides that
-    all cells share are left out.
+    They are needed where a method has two cells for one function, seed and budget; settings that
+    all its cells share are left out.
     """
     texts = pd.Series("", index=frame.index)
-    frame = frame[["budget", "method", "function", "seed", "overrides"]]
+    frame = frame[["budget", "method", "function", "seed", "settings"]]
     for _, part in frame.groupby(["budget", "method"]):
         if not part.duplicated(["function", "seed"]).any():
             continue
-        shared = set.intersection(*(set(text.split(SEPARATOR)) for text in part["overrides"]))
-        for index, text in part["overrides"].items():
-            own = [word for word in text.split(SEPARATOR) if word not in shared]
-            texts[index] = SEPARATOR.join(own)
+        texts[part.index] = [joined(own) for own in different(part["settings"])]
     return texts
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.names import budget_order, function_order, method_order
-from analysis.settings import SEPARATOR, joined
+from analysis.settings import SEPARATOR, different, joined
 from qlexp.errors import UsageError
 from qlexp.store.files import FINISHED
 from qlexp.store.manifest import Cell
@@ -118,23 +118,20 @@ def _named(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     for cell in cells:
         given.setdefault(cell.method, set()).update(cell.asked)
     names = list(dict.fromkeys(name for cell in cells for name in cell.asked))
-    names = [name for name in names if _varies(name, cells)]
-    found = {}
-    for cell in cells:
-        own = {
+    told = [
+        {
             name: cell.settings[name]
             for name in names
             if name in cell.settings
             and (name in given[cell.method] or not name.startswith("method."))
         }
+        for cell in cells
+    ]
+    found = {}
+    for cell, own in zip(cells, different(told), strict=True):
         row = _columns(cell, own)
         found[cell.run_id, *(row[key] for key in _NAME)] = row
     return list(found.values())
-
-
-def _varies(name: str, cells: Sequence[Cell]) -> bool:
-    first = cells[0].settings.get(name)
-    return any(name not in cell.settings or cell.settings[name] != first for cell in cells)
 
 
 def _columns(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:

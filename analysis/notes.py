@@ -16,7 +16,6 @@ from analysis.cells import (
     variants,
     weak_backbones,
 )
-from analysis.conditions import conditions
 from analysis.load import finished, incomplete, seed_list
 from analysis.names import (
     REFERENCES,
@@ -28,6 +27,7 @@ from analysis.names import (
     row_label,
 )
 from analysis.render import NO_CELL
+from analysis.settings import conditions
 from qlexp.store.files import FINISHED
 
 NOT_LEARNABLE = "‡"

@@ -75,9 +75,19 @@ def with_settings(cells: pd.DataFrame, axes: Iterable[str]) -> pd.DataFrame:
         name: [text_of(own[name]) if name in own else "" for own in cells["settings"]]
         for name in names
     }
-    return cells.assign(
-        **columns, variant=[joined(without(own, names)) for own in cells["settings"]]
-    )
+    rest = [joined(without(own, names)) for own in cells["settings"]]
+    return cells.assign(**columns, variant=rest)
+
+
+def different(settings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each of `settings` without what all of them have."""
+    first, *others = every = list(settings)
+    shared = [
+        name
+        for name, value in first.items()
+        if all(name in own and own[name] == value for own in others)
+    ]
+    return [without(own, shared) for own in every]
 
 
 def without(settings: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
@@ -101,6 +111,12 @@ def _condition(settings: Mapping[str, Any], backbones: bool) -> str:
         if is_shared(key) and (backbones or key.partition(".")[0] != "backbone")
     }
     return joined(own)
+
+
+def condition_of(variant: str) -> str:
+    """The condition that the settings in a row's name make."""
+    words = [word for word in variant.split(SEPARATOR) if is_shared(word.partition("=")[0])]
+    return SEPARATOR.join(sorted(words))
 
 
 def require_one(frame: pd.DataFrame, study: str, backbones: bool = True) -> None:

@@ -14,7 +14,7 @@ adapters and not ranked among them. How an interval is made and what it covers:
 `analysis.statistics.intervals`; the tests: `analysis.statistics.ranks`; what happens to runs that
 diverged: `analysis.statistics.pairs`. A study with missing or failed cells is refused unless
 `--allow-missing` is given; the notes then name them, and one with several conditions
-(`analysis.conditions`) in any case: see `analysis.ablation`. The same store gives the same bytes.
+(`analysis.settings`) in any case: see `analysis.ablation`. The same store gives the same bytes.
 """
 
 import argparse
@@ -28,7 +28,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.cli import exit_code, parser, read_study, writing
-from analysis.conditions import require_one
 from analysis.load import LOSSES
 from analysis.names import (
     budget_title,
@@ -38,6 +37,7 @@ from analysis.names import (
 from analysis.notes import interval_text, number, ratio_text
 from analysis.outputs import Picture, write_csv, write_pictures, write_table
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.settings import require_one
 from analysis.statistics.aggregates import blocks_of, by_function, improvement, iqm, profiles
 from analysis.statistics.figures import (
     improvement_figure,

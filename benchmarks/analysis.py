@@ -34,6 +34,7 @@ from benchmarks.report import publish
 from qlexp.config.identity import plain
 from qlexp.config.resolve import resolve
 from qlexp.config.schema import register_schema
+from qlexp.config.settings import flat
 from qlexp.environment import device_name, versions
 from qlexp.main import CONF
 from qlexp.problem.functions import FUNCTIONS
@@ -131,7 +132,7 @@ def fill(store: Store, runs: int) -> None:
                 method=summary["method"],
                 seed=summary["seed"],
                 budget=budget,
-                overrides=("backbone=paper", "trainer=paper"),
+                settings=flat(summary["config"]),
                 reference_parameters=LORA_COUNT,
             )
         )
@@ -140,9 +141,8 @@ def fill(store: Store, runs: int) -> None:
 
 
 def _as_swept(cell: Cell) -> Cell:
-    rank = BUDGETS.index(cell.budget)
-    overrides = (*cell.overrides, f"method.rank={8 * (1 + rank)}")
-    return replace(cell, budget=BUDGETS[0], overrides=overrides)
+    settings = {**cell.settings, "method.rank": 8 * (1 + BUDGETS.index(cell.budget))}
+    return replace(cell, budget=BUDGETS[0], settings=settings, asked=("method.rank",))
 
 
 def summaries() -> Iterator[tuple[dict[str, Any], str]]:

@@ -1,8 +1,10 @@
 """Long tables with random losses, and plain loops over them."""
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,6 +41,7 @@ def long_table(
                 "function": function,
                 "method": method,
                 "overrides": "",
+                "settings": {},
                 "seed": number,
                 "run_id": f"{budget}-{function}-{method}-{number}",
                 "status": "diverged" if lost and number else "done",
@@ -53,6 +56,25 @@ def long_table(
             }
         )
     return pd.DataFrame(rows)
+
+
+def named(frame: pd.DataFrame, texts: str | Sequence[str]) -> pd.DataFrame:
+    """`frame` with the settings that `texts` give, one a cell or one for all: `a=1; b=x`."""
+    all_texts = [texts] * len(frame) if isinstance(texts, str) else list(texts)
+    return frame.assign(overrides=all_texts, settings=[settings_of(text) for text in all_texts])
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    """`a=1; b=x` -> {"a": 1, "b": "x"}."""
+    words = (word.partition("=") for word in text.split("; ") if word)
+    return {key: _typed(value) for key, _, value in words}
+
+
+def _typed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def losses_of(frame: pd.DataFrame, budget: str, method: str) -> dict[tuple[str, int], float]:

@@ -5,7 +5,7 @@ where their other settings agree. Within a seed the log ratios are averaged over
 at which both values were asked for. A function has the mean over seeds with Student's interval, all
 functions together the mean over functions with Welch's (`analysis.statistics.intervals.contrast`).
 
-A setting that changes what all methods share (`analysis.conditions`), such as the noise, changes
+A setting that changes what all methods share (`analysis.settings`), such as the noise, changes
 how hard the task is. Its effect is that on the loss over LoRA's (`analysis.ablation.beside`):
 whether the method bears the change better than LoRA does. A ratio is unknown as soon as one run
 behind it diverged, is missing, failed or has no partner.
@@ -19,7 +19,6 @@ import pandas as pd
 
 from analysis.ablation.beside import UNASKED, Logs, geometric_mean, learnable, with_lora
 from analysis.cells import not_learnable
-from analysis.conditions import is_shared
 from analysis.names import (
     ALL,
     STYLE,
@@ -40,10 +39,11 @@ from analysis.notes import (
     setting_notes,
     unchecked,
 )
-from analysis.overrides import joined, order, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.settings import joined, order, with_settings
 from analysis.statistics.intervals import CONFIDENCE
 from analysis.statistics.pairs import BASELINE, extended_mean, log_ratio
+from qlexp.config.settings import is_shared
 
 ROW = ["budget", "method", "variant"]
 CHANGE = ["setting", "of", "value", "first"]

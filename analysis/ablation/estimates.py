@@ -13,7 +13,6 @@ import pandas as pd
 
 from analysis.ablation.beside import Logs, geometric_mean, learnable, with_lora
 from analysis.cells import not_learnable, off_budget
-from analysis.conditions import is_shared
 from analysis.names import (
     ALL,
     STYLE,
@@ -36,10 +35,11 @@ from analysis.notes import (
     setting_notes,
     unchecked,
 )
-from analysis.overrides import joined, order, with_settings
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.settings import joined, order, with_settings
 from analysis.statistics.intervals import CONFIDENCE
 from analysis.statistics.pairs import BASELINE, log_ratio
+from qlexp.config.settings import is_shared
 
 _MEANS = ("mean", "geometric_mean", "low", "high")
 _COUNTS = (
@@ -87,7 +87,7 @@ def estimates(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
 def _with_first(cells: pd.DataFrame, axes: dict[str, list[str]]) -> pd.DataFrame:
     """`cells` with `base_loss` and `baseline`, of the method's own run at the first values.
 
-    Of the settings that are no task of their own (`analysis.conditions`); NaN without any.
+    Of the settings that are no task of their own (`analysis.settings`); NaN without any.
     """
     keys = ["budget", "method", "variant", "function", "seed", *axes]
     own = {axis: values[0] for axis, values in axes.items() if not is_shared(axis)}

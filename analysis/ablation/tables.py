@@ -10,8 +10,8 @@ from analysis.ablation.effects import effects, effects_grid
 from analysis.ablation.estimates import estimates, estimates_grid, ratio_label
 from analysis.figures.ablation import ablation_figure
 from analysis.outputs import Picture
-from analysis.overrides import swept
 from analysis.render import Grid
+from analysis.settings import swept
 from analysis.statistics.intervals import CONFIDENCE
 from qlexp.errors import UsageError, unknown_name
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from analysis.claims.answers import answer, grid, table
 from analysis.claims.evidence import stored_norms
 from analysis.cli import exit_code, parser, read_study, writing
-from analysis.conditions import require_one
 from analysis.outputs import write_csv, write_markdown
+from analysis.settings import require_one
 from analysis.tuning import add_option, tune
 
 

@@ -15,8 +15,7 @@ from analysis.figures.layout import add_legend, add_remarks, text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.names import ALL, function_order, function_title
-from analysis.overrides import joined
-from analysis.spelling import number_in
+from analysis.settings import joined, number_in
 
 _PANEL_WIDTH = 2.1  # inches
 _PANEL_HEIGHT = 2.0

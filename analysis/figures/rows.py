@@ -6,8 +6,8 @@ from typing import Any
 from matplotlib.lines import Line2D
 
 from analysis.cells import RowName
-from analysis.load import SEPARATOR
 from analysis.names import row_label
+from analysis.settings import SEPARATOR
 from analysis.style import mark, method_colour, method_group
 
 

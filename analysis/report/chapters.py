@@ -13,15 +13,14 @@ from analysis import continual, gradients, routing, stats
 from analysis.ablation import tables as ablation
 from analysis.claims.answers import answer, grid
 from analysis.claims.evidence import stored_norms
-from analysis.conditions import conditions
 from analysis.figures.curves import curves_figure
 from analysis.figures.targets import problems_of, targets_figure
 from analysis.load import finished, seed_list
 from analysis.names import budget_order, budget_title
 from analysis.notes import setting_notes
 from analysis.outputs import Picture
-from analysis.overrides import swept
 from analysis.render import Grid, Section, Text
+from analysis.settings import conditions, swept
 from analysis.statistics.pairs import paired
 from analysis.tables import backbone_grid, loss_tables
 from analysis.trained import done_cells

@@ -58,10 +58,10 @@ def long_table(
     return pd.DataFrame(rows)
 
 
-def named(frame: pd.DataFrame, texts: str | Sequence[str]) -> pd.DataFrame:
-    """`frame` with the settings that `texts` give, one a cell or one for all: `a=1; b=x`."""
-    all_texts = [texts] * len(frame) if isinstance(texts, str) else list(texts)
-    return frame.assign(overrides=all_texts, settings=[settings_of(text) for text in all_texts])
+def named(frame: pd.DataFrame, text: str | None = None) -> pd.DataFrame:
+    """`frame` with the settings that `text` gives, or its column `overrides`: `a=1; b=x`."""
+    frame = frame if text is None else frame.assign(overrides=text)
+    return frame.assign(settings=frame["overrides"].map(settings_of))
 
 
 def settings_of(text: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import not_learnable
-from qlexp.config.settings import is_shared
 from analysis.statistics.intervals import welch_of_mean
 from analysis.statistics.pairs import BASELINE, partner_of
+from qlexp.config.settings import is_shared
 
 Logs = np.ndarray | None  # a log ratio a seed, (seeds,); None where a run is lacking
 UNASKED = "unasked"  # the status of a run of LoRA that is not there

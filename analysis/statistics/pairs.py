@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import not_learnable, off_budget, rows_of, variants
-from analysis.settings import condition_of
 from analysis.load import finished
 from analysis.names import FROZEN, REFERENCES, row_label
+from analysis.settings import condition_of
 
 BASELINE = "lora"
 ROW = ["method", "variant"]  # what a row of a block is called by

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import cell_of, check_svg, markdown_rows, summary_of, write_run
+from random_tables import named
 from scipy import stats
 
 from analysis.ablation import __main__ as ablation
@@ -134,7 +135,7 @@ def test_over_all_functions_the_ratio_is_the_mean_with_welchs_interval() -> None
         for value in values
         for seed in (own if method == "queryable" else reversed(own))
     ]
-    points = estimates(pd.DataFrame(rows), {"data.noise": ["0.1", "0.2"]})
+    points = estimates(named(pd.DataFrame(rows)), {"data.noise": ["0.1", "0.2"]})
     overall = points[(points["function"] == ALL) & (points["method"] == "queryable")]
     assert overall["data.noise"].tolist() == ["0.1", "0.2"]
     for point in overall.to_dict("records"):
@@ -182,7 +183,7 @@ def test_a_budget_asks_for_functions_of_its_own() -> None:
         for method in ("lora", "queryable")
         for seed in SEEDS
     ]
-    points = estimates(pd.DataFrame(rows), {"data.noise": ["0.1"]})
+    points = estimates(named(pd.DataFrame(rows)), {"data.noise": ["0.1"]})
     overall = points[points["function"] == ALL].set_index(["budget", "method"])
     assert overall["ratio"].notna().all()
     alone = points[(points["budget"] == "lora_r4") & (points["method"] == "queryable")]
@@ -202,7 +203,7 @@ def test_a_row_of_another_task_has_no_ratio_to_loras() -> None:
         )
         for seed in SEEDS
     ]
-    points = estimates(pd.DataFrame(rows), {"method.atoms": ["4", "8"]})
+    points = estimates(named(pd.DataFrame(rows)), {"method.atoms": ["4", "8"]})
     own = points[points["method"] == "queryable"].set_index(["variant", "method.atoms"])["ratio"]
     assert own.isna().to_dict() == {
         ("", "4"): False,
@@ -213,10 +214,12 @@ def test_a_row_of_another_task_has_no_ratio_to_loras() -> None:
 
 def test_without_lora_losses_of_two_tasks_have_no_ratio() -> None:
     def table(*words: str) -> pd.DataFrame:
-        return pd.DataFrame(
-            {**row_of("matyas", "queryable", word, seed), "overrides": word}
-            for word in words
-            for seed in SEEDS
+        return named(
+            pd.DataFrame(
+                {**row_of("matyas", "queryable", word, seed), "overrides": word}
+                for word in words
+                for seed in SEEDS
+            )
         )
 
     noise = table("data.noise=0.1", "data.noise=0.2")
@@ -262,7 +265,8 @@ def test_more_seeds_of_lora_leave_the_ratio_known_and_fewer_do_not() -> None:
         for method, seeds in (("lora", range(5)), ("queryable", range(3)), ("dora", range(6)))
         for seed in seeds
     ]
-    found = estimates(pd.DataFrame(rows), {"data.noise": ["0.1"]}).set_index("method")["ratio"]
+    points = estimates(named(pd.DataFrame(rows)), {"data.noise": ["0.1"]})
+    found = points.set_index("method")["ratio"]
     expected = [
         loss_of("matyas", "queryable", "0.1", s) / loss_of("matyas", "lora", "0.1", s)
         for s in SEEDS

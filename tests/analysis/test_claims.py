@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import STUDY, cell_of, summary_of, write_run
+from random_tables import named
 from scipy import stats as scipy_stats
 
 from analysis.claims import __main__ as claims_command
@@ -59,6 +60,7 @@ def study(
                 "function": function,
                 "method": method,
                 "overrides": f"backbone.depth={depth}",
+                "settings": {"backbone.depth": depth},
                 "seed": seed,
                 "run_id": f"{budget}-{depth}-{function}-{method}-{seed}",
                 "status": "done",
@@ -384,7 +386,7 @@ def test_what_a_study_lacks_is_said() -> None:
     many = study(nothing, targets=8)
     short = only(many, "gradients_larger_lora", lambda run_id: np.ones(2))
     assert "fewer than three layers" in short.remark
-    twins = pd.concat([frame, frame.assign(overrides="other")], ignore_index=True)
+    twins = pd.concat([frame, named(frame, "other=1")], ignore_index=True)
     assert "several rows of queryable" in only(twins, "held_out").remark
 
 
@@ -498,7 +500,8 @@ def controlled(**gains: float) -> pd.DataFrame:
             losses = {
                 loss: own_loss * (1 + 0.001 * own["seed"]) for loss, own_loss in losses.items()
             }
-        names = {"overrides": f"instruction.control={control}", "run_id": own["run_id"] + control}
+        own = named(own, f"instruction.control={control}")
+        names = {"run_id": own["run_id"] + control}
         parts.append(own.assign(**names, **losses, **{"config.instruction.control": control}))
     return pd.concat(parts, ignore_index=True).fillna({"config.instruction.control": "matched"})
 

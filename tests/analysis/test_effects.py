@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import cell_of, markdown_rows, summary_of, write_run
+from random_tables import named
 from scipy import stats
 
 from analysis.ablation import __main__ as ablation
 from analysis.ablation.effects import LOSS, RATIO, effects
 from analysis.names import ALL
 from analysis.notes import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
-from analysis.overrides import swept
+from analysis.settings import swept
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store
 
@@ -57,7 +58,7 @@ def runs(axes: Grid, functions: Sequence[str] = FUNCTIONS, method: str = "querya
 
 
 def table_of(rows: list[dict]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
+    frame = named(pd.DataFrame(rows))
     return effects(frame, list(swept(frame)))
 
 
@@ -315,7 +316,9 @@ def test_the_standing_is_taken_within_a_budget_and_beside_loras_row_of_the_same_
     alone = table_of(runs(noise) + runs(noise, method="lora"))
     other = [{**run, "budget": "lora_r4"} for run in runs(noise) + runs(noise, method="lora")]
     other = [{**run, "loss": run["loss"] ** 2} for run in other]
-    both = effects(pd.DataFrame(runs(noise) + runs(noise, method="lora") + other), ["data.noise"])
+    both = effects(
+        named(pd.DataFrame(runs(noise) + runs(noise, method="lora") + other)), ["data.noise"]
+    )
     own = both[both["budget"] == "equal_rank"].reset_index(drop=True)
     pd.testing.assert_frame_equal(own, alone)
 
@@ -332,8 +335,8 @@ def test_the_standing_is_taken_within_a_budget_and_beside_loras_row_of_the_same_
 
     loras = runs(noise, method="lora")
     rows = runs(noise) + variant(loras, "x=1", 2) + variant(loras, "x=2", 1)
-    assert effects(pd.DataFrame(rows), ["data.noise"]).empty  # neither is the one
-    told = effects(pd.DataFrame(variant(runs(noise), "x=2", 1) + rows), ["data.noise"])
+    assert effects(named(pd.DataFrame(rows)), ["data.noise"]).empty  # neither is the one
+    told = effects(named(pd.DataFrame(variant(runs(noise), "x=2", 1) + rows)), ["data.noise"])
     assert told["variant"].unique().tolist() == ["x=2"]
     assert told["ratio"].tolist() == pytest.approx(alone["ratio"].tolist())
 
@@ -426,6 +429,6 @@ def test_functions_are_unchecked_without_a_run_of_full(
 
 
 def test_a_run_of_full_that_is_missing_checks_nothing() -> None:
-    rows = pd.DataFrame(runs({}, method="full"))
+    rows = named(pd.DataFrame(runs({}, method="full")))
     assert unchecked(rows) == []
     assert unchecked(rows.assign(status="missing")) == [UNCHECKED]

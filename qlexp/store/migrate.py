@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 
 from qlexp.config.settings import key_of, told
 from qlexp.errors import UsageError
@@ -99,6 +99,6 @@ def _value(override: str) -> Any:
     """The typed value that an override such as `+data.noise=5e-2` gives."""
     try:
         value = OverridesParser.create().parse_override(override).value()
-    except OverrideParseException:
+    except HydraException:
         return override.partition("=")[2]
     return value if value is None or isinstance(value, _JSON) else str(value)

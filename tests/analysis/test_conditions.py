@@ -9,9 +9,11 @@ from made_up import cell_of, summary_of, write_run
 from random_tables import named
 
 from analysis import stats, tables
-from analysis.cells import build_blocks
+from analysis.cells import build_blocks, by_budget, loss_cells
 from analysis.load import load_study
 from analysis.settings import conditions, require_one
+from analysis.table import with_columns
+from analysis.tuning import tune
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 
@@ -75,6 +77,28 @@ def test_several_conditions_are_refused_in_one_sentence(tmp_path: Path, capsys) 
     assert error.count("\n") == 1
     assert "qlexp show ablation noise" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_precision_is_a_condition(tmp_path: Path, capsys) -> None:
+    """float32, which no command line named, and float64: a best row each, and no statistics."""
+    store, cells = Store(tmp_path), []
+    for method, words in itertools.product(METHODS, ((), ("precision=float64",))):
+        for seed in range(3):
+            summary = summary_of("levy", method, seed, run_id=f"{method}-{words}-{seed}")
+            write_run(store, summary)
+            cells.append(cell_of(summary, "equal_rank", *words))
+    store.write_study("mine", cells)
+    frame = with_columns(load_study(store, "mine"))
+    assert set(frame["condition"]) == {"precision=float32", "precision=float64"}
+    (_, block), *others = by_budget(loss_cells(frame, "test_loss"))
+    assert not others
+    best = block.loc[block["best_adapter"], ["method", "variant"]]
+    assert sorted(best["variant"]) == ["precision=float32", "precision=float64"]
+    with pytest.raises(UsageError, match="'precision' is no trial, since all methods share it"):
+        tune(frame, ["precision"])
+    arguments = ["--study", "mine", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert stats.main(arguments) == 2
+    assert "2 conditions (precision=float32; precision=float64)" in capsys.readouterr().err
 
 
 def test_a_row_bears_every_mark_that_a_note_explains(tmp_path: Path) -> None:

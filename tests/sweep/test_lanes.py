@@ -193,6 +193,17 @@ def test_a_diverging_run_is_stored_and_its_neighbour_does_not_notice(
     assert written(store) == before
 
 
+@pytest.mark.parametrize("word", [f"study={'x' * 300}", "study=a/b", f"store={'x' * 300}"])
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1")])
+def test_a_name_that_names_no_file_ends_before_any_compute(
+    word: str, sweep: tuple[str, ...], qlexp: Command, store: Path
+) -> None:
+    outcome = qlexp(*sweep, *TINY, word)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert not store.exists()
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "adapt"])
 @pytest.mark.parametrize(("every", "sizes"), [((2, 2), [2]), ((1, 3), [1, 1])])
 def test_lanes_that_record_at_other_intervals_are_no_batch(

@@ -25,7 +25,7 @@ from analysis.cells import OFF_BUDGET
 from analysis.load import finished
 from analysis.names import FROZEN, function_title, row_label
 from analysis.settings import joined, order, swept, text_of, without
-from analysis.statistics.pairs import BASELINE, partner_of
+from analysis.stats.pairs import BASELINE, partner_of
 from analysis.table import with_columns
 from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError, unknown_name

@@ -8,7 +8,8 @@ import pytest
 from made_up import cell_of, summary_of, write_run
 from random_tables import named
 
-from analysis import stats, tables
+from analysis import tables
+from analysis.__main__ import main
 from analysis.cells import build_blocks, by_budget, loss_cells
 from analysis.load import load_study
 from analysis.settings import conditions, require_one
@@ -71,8 +72,8 @@ def test_several_conditions_are_refused_in_one_sentence(tmp_path: Path, capsys) 
     lines = named(pd.DataFrame({"overrides": ["", "shift.strength=0.4"]}))
     with pytest.raises(UsageError, match=r"2 conditions \(defaults; shift.strength=0.4\)"):
         require_one(lines, "mine")
-    arguments = ["--study", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert stats.main(arguments) == 2
+    arguments = ["stats", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "qlexp show ablation noise" in error
@@ -96,8 +97,8 @@ def test_a_precision_is_a_condition(tmp_path: Path, capsys) -> None:
     assert sorted(best["variant"]) == ["precision=float32", "precision=float64"]
     with pytest.raises(UsageError, match="'precision' is no trial, since all methods share it"):
         tune(frame, ["precision"])
-    arguments = ["--study", "mine", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert stats.main(arguments) == 2
+    arguments = ["stats", "mine", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
     assert "2 conditions (precision=float32; precision=float64)" in capsys.readouterr().err
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from analysis.claims.rules import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from analysis.names import REFERENCES
 from analysis.render import Grid
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 from benchmarks.contenders import REFERENCE
 from benchmarks.inference.measured import LORA, Form, Measured, Setting
 from benchmarks.report import interval_text, section

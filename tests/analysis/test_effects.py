@@ -64,7 +64,7 @@ def runs(axes: Grid, functions: Sequence[str] = FUNCTIONS, method: str = "querya
 
 
 def table_of(rows: list[dict], axes: Sequence[str] | None = None) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
+    frame = named(pd.DataFrame(rows))
     return effects(with_columns(frame), list(axes or swept(frame)))
 
 

@@ -15,9 +15,8 @@ from analysis.figures.layout import add_legend, add_remarks, text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.names import ALL, function_title
-from analysis.overrides import joined
 from analysis.rows import in_order
-from analysis.spelling import number_in
+from analysis.settings import joined, number_in
 from analysis.stats.estimates import Sweep
 
 _PANEL_WIDTH = 2.1  # inches

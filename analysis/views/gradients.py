@@ -35,8 +35,8 @@ from analysis.flow.means import CELL, Groups, beside_lora, mean, parts
 from analysis.flow.measures import SCALES, THIRDS
 from analysis.legend import diverged_note, flags, setting_notes
 from analysis.names import ALL, budget_title, row_label
-from analysis.outputs import Picture
 from analysis.render import Grid, Section, Text
+from analysis.render.output import Picture
 from analysis.stats.intervals import Interval
 from analysis.stats.pairs import BASELINE
 from analysis.study import Study

@@ -22,14 +22,14 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from analysis.cells import ROW, by_budget
-from analysis.conditions import require_one
 from analysis.figures.stats import improvement_figure, iqm_figure, profile_figure, ranks_figure
 from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
 from analysis.load import LOSSES
 from analysis.names import UNRESTRICTED, budget_title, function_title
-from analysis.outputs import Picture
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render.output import Picture
 from analysis.rows import beside, in_order, row_title
+from analysis.settings import require_one
 from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.intervals import RESAMPLES
 from analysis.stats.pairs import BASELINE, paired, unpaired

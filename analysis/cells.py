@@ -53,7 +53,7 @@ def estimate(losses: Sequence[float]) -> dict[str, float]:
     deviation = statistics.stdev(finite) if len(finite) > 1 else math.nan
     infinite = len(losses) - len(finite)
     return {
-        "mean": math.inf if infinite else mean,
+        "mean": statistics.fmean(losses) if losses else math.nan,
         "deviation": math.nan if infinite else deviation,
         "seeds": len(losses),
         "infinite": infinite,
@@ -77,7 +77,7 @@ def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     Args:
         frame: the table (`analysis.table`) with a column `loss`.
     """
-    frame = _with_references(frame)
+    frame = with_references(frame)
     keys = [*ROW, "function"]
     cells = pd.DataFrame(
         dict(zip(keys, key, strict=True)) | _cell(part, loss)
@@ -102,7 +102,8 @@ def _order(budget: str, method: str, variant: str, function: str) -> tuple[objec
     return budget_order(budget), method_order(method), variant, function_order(function)
 
 
-def _with_references(frame: pd.DataFrame) -> pd.DataFrame:
+def with_references(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame`, and in each budget without a row of a reference those of another budget."""
     budgets = sorted(frame["budget"].unique(), key=budget_order)
     borrowed = []
     for method in set(REFERENCES) & set(frame["method"]):

@@ -35,9 +35,10 @@ def iqm_figure(table: pd.DataFrame) -> Figure:
 
 
 def improvement_figure(table: pd.DataFrame) -> Figure:
-    """P(row < LoRA); `table` holds the comparisons of one block with LoRA."""
+    """P(row < LoRA); `table` holds one block of `analysis.views.stats.summary`."""
     figure, axis = _rows_figure(table)
-    _draw_intervals(axis, table, table[["probability", "low", "high"]].to_numpy(float))
+    ends = ["improvement", "improvement_low", "improvement_high"]
+    _draw_intervals(axis, table, table[ends].to_numpy(float))
     axis.axvline(0.5, color="#b0b0b0", linewidth=0.8, zorder=0)
     axis.set_xlim(-0.03, 1.03)
     axis.set_xlabel("probability of a lower loss than LoRA (95 % interval)")
@@ -107,7 +108,7 @@ def ranks_figure(table: pd.DataFrame) -> Figure:
 
 def _rank_title(table: pd.DataFrame) -> str:
     first = table.iloc[0]
-    title = f"average rank over {first['functions']} functions (1 is the lowest loss)"
+    title = f"average rank over {first['ranked_functions']:.0f} functions (1 is the lowest loss)"
     if math.isnan(first["critical_difference"]):
         return title
     return f"{title}; critical difference {first['critical_difference']:.2f}"

@@ -5,24 +5,22 @@ After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Stati
 blocks of a budget apart, and returns a long table whose columns its docstring names.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import cells_of, rows_of
-from analysis.names import budget_order
-from analysis.stats.intervals import bootstrap_of_mean, contrast, stratified_bootstrap
-from analysis.stats.pairs import CELL, ROW, common, extended_mean, groups
+from analysis.cells import ROW, by_budget, rows_of
+from analysis.rows import by_row
+from analysis.stats.intervals import (
+    NO_INTERVAL,
+    bootstrap_of_mean,
+    contrast,
+    stratified_bootstrap,
+)
+from analysis.stats.pairs import by_cell, common, extended_mean, groups
 
 FACTORS = np.round(np.geomspace(1.0, 2.0, 41), 6)  # of a performance profile
-
-
-def blocks_of(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The cells of each budget, in the order of the tables."""
-    yield from sorted(cells.groupby("budget"), key=lambda item: budget_order(item[0]))
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
@@ -42,32 +40,26 @@ def iqm(cells: pd.DataFrame) -> pd.DataFrame:
     NaN without a value).
     """
     found = []
-    for budget, block in blocks_of(cells):
-        for row in rows_of(block):
-            own = cells_of(block, row)
-            values = groups(own, "log_ratio")
-            value, low, high = (
-                stratified_bootstrap(values, lambda g: interquartile_mean(np.concatenate(g, 1)))
-                if values
-                else (np.nan, np.nan, np.nan)
-            )
-            found.append(
-                {
-                    "budget": budget,
-                    "method": row[0],
-                    "variant": row[1],
-                    "reading": bool(own["reading"].any()),
-                    "off_budget": bool(own["off_budget"].any()),
-                    "baseline": own["baseline"].iloc[0],
-                    "functions": len(values),
-                    "cells": len(own),
-                    **_lost(own),
-                    "unpaired": int(own["log_ratio"].isna().sum()),
-                    "iqm": float(value),
-                    "low": float(low),
-                    "high": float(high),
-                }
-            )
+    for row, own in by_row(cells):
+        values = groups(own, "log_ratio")
+        pooled = (
+            stratified_bootstrap(values, lambda g: interquartile_mean(np.concatenate(g, 1)))
+            if values
+            else NO_INTERVAL
+        )
+        found.append(
+            {
+                **row,
+                "reading": bool(own["reading"].any()),
+                "off_budget": bool(own["off_budget"].any()),
+                "baseline": own["baseline"].iloc[0],
+                "functions": len(values),
+                "cells": len(own),
+                **_lost(own),
+                "unpaired": int(own["log_ratio"].isna().sum()),
+                **dict(zip(("iqm", "low", "high"), map(float, pooled), strict=True)),
+            }
+        )
     return pd.DataFrame(found)
 
 
@@ -85,24 +77,18 @@ def by_function(cells: pd.DataFrame) -> pd.DataFrame:
     low, high (logs).
     """
     found = []
-    for budget, block in blocks_of(cells):
-        known = block.dropna(subset="log_ratio")
-        for row in rows_of(known):
-            for function, part in cells_of(known, row).groupby("function", sort=False):
-                interval = contrast([part.sort_values("seed")["log_ratio"].to_numpy(float)], [1.0])
-                found.append(
-                    {
-                        "budget": budget,
-                        "method": row[0],
-                        "variant": row[1],
-                        "function": function,
-                        "seeds": len(part),
-                        **_lost(part),
-                        "mean": interval.value,
-                        "low": interval.low,
-                        "high": interval.high,
-                    }
-                )
+    for row, own in by_row(cells.dropna(subset="log_ratio")):
+        for function, part in own.groupby("function", sort=False):
+            mean = contrast([part.sort_values("seed")["log_ratio"].to_numpy(float)], [1.0])
+            found.append(
+                {
+                    **row,
+                    "function": function,
+                    "seeds": len(part),
+                    **_lost(part),
+                    **dict(zip(("mean", "low", "high"), mean, strict=True)),
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -117,48 +103,23 @@ def improvement(cells: pd.DataFrame) -> pd.DataFrame:
     high.
     """
     found = []
-    for budget, block in blocks_of(cells):
-        table = block.pivot(index=CELL, columns=ROW, values="loss").sort_index()
+    for budget, block in by_budget(cells):
+        table = by_cell(block)
         functions = pd.factorize(table.index.get_level_values("function"))[0]
-        losses = {row: table[row].to_numpy(float) for row in table}
-        rows = rows_of(block)
+        losses, rows = {row: table[row].to_numpy(float) for row in table}, rows_of(block)
         chances = {
-            (row, other): _chance(losses[row], losses[other], functions)
-            for row, other in combinations(rows, 2)
+            (x, y): _chance(losses[x], losses[y], functions) for x, y in combinations(rows, 2)
         }
-        for row, other in permutations(rows, 2):
-            own = chances.get((row, other)) or chances[other, row].mirrored
-            found.append(
-                {
-                    "budget": budget,
-                    "method": row[0],
-                    "variant": row[1],
-                    "other": other[0],
-                    "other_variant": other[1],
-                    **vars(own),
-                }
-            )
+        names = [*ROW, "other", "other_variant"]
+        found += [
+            dict(zip(names, (budget, *x, *y), strict=True))
+            | (chances[x, y] if (x, y) in chances else _mirrored(chances[y, x]))
+            for x, y in permutations(rows, 2)
+        ]
     return pd.DataFrame(found)
 
 
-@dataclass(frozen=True)
-class _Chance:
-    """P(X < Y) on the functions and cells that X and Y share."""
-
-    functions: int
-    cells: int
-    probability: float
-    low: float
-    high: float
-
-    @property
-    def mirrored(self) -> "_Chance":
-        """P(Y < X)."""
-        probability, low, high = 1 - self.probability, 1 - self.high, 1 - self.low
-        return replace(self, probability=probability, low=low, high=high)
-
-
-def _chance(x: np.ndarray, y: np.ndarray, functions: np.ndarray) -> _Chance:
+def _chance(x: np.ndarray, y: np.ndarray, functions: np.ndarray) -> dict[str, float]:
     """P(x < y) of the losses (cells,) of two rows, NaN where a row has no such cell.
 
     Args:
@@ -167,10 +128,18 @@ def _chance(x: np.ndarray, y: np.ndarray, functions: np.ndarray) -> _Chance:
     shared = ~(np.isnan(x) | np.isnan(y))
     wins = (x < y) + 0.5 * (x == y)
     shares = [wins[shared & (functions == name)] for name in np.unique(functions[shared])]
-    if not shares:
-        return _Chance(0, 0, np.nan, np.nan, np.nan)
-    limits = map(float, bootstrap_of_mean(shares))
-    return _Chance(len(shares), int(shared.sum()), *limits)
+    chance = map(float, bootstrap_of_mean(shares) if shares else NO_INTERVAL)
+    return {
+        "functions": len(shares),
+        "cells": int(shared.sum()),
+        **dict(zip(("probability", "low", "high"), chance, strict=True)),
+    }
+
+
+def _mirrored(chance: dict[str, float]) -> dict[str, float]:
+    """P(y < x)."""
+    ends = {"probability": "probability", "low": "high", "high": "low"}
+    return chance | {end: 1 - chance[other] for end, other in ends.items()}
 
 
 def profiles(cells: pd.DataFrame) -> pd.DataFrame:
@@ -183,26 +152,23 @@ def profiles(cells: pd.DataFrame) -> pd.DataFrame:
     Columns: budget, method, variant, factor, share, low, high.
     """
     found = []
-    for budget, block in blocks_of(cells):
+    for budget, block in by_budget(cells):
         losses = common(block)
         if losses.empty:
             continue
-        best = losses.min(axis=1).to_numpy(float)
-        within = np.isfinite(losses.to_numpy(float))[:, :, None] & (
-            losses.to_numpy(float)[:, :, None] <= best[:, None, None] * FACTORS
+        values, best = losses.to_numpy(float), losses.min(axis=1).to_numpy(float)
+        within = np.isfinite(values)[:, :, None] & (
+            values[:, :, None] <= best[:, None, None] * FACTORS
         )  # (cells, rows, factors)
         places = losses.groupby(level="function").indices
-        shares = [within[places[name]].astype(float) for name in sorted(places)]
-        value, low, high = bootstrap_of_mean(shares)
+        share = bootstrap_of_mean([within[places[name]].astype(float) for name in sorted(places)])
         found += [
             {
-                "budget": budget,
-                "method": row[0],
-                "variant": row[1],
+                **dict(zip(ROW, (budget, *row), strict=True)),
                 "factor": factor,
-                "share": value[i, j],
-                "low": low[i, j],
-                "high": high[i, j],
+                "share": share.value[i, j],
+                "low": share.low[i, j],
+                "high": share.high[i, j],
             }
             for i, row in enumerate(losses)
             for j, factor in enumerate(FACTORS)

@@ -19,13 +19,12 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from analysis.cells import not_learnable, off_budget, rows_of, variants
+from analysis.cells import ROW, rows_of
 from analysis.conditions import condition_of
 from analysis.load import finished
-from analysis.names import FROZEN, REFERENCES, row_label
+from analysis.names import FROZEN, row_label
 
 BASELINE = "lora"
-ROW = ["method", "variant"]  # what a row of a block is called by
 CELL = ["function", "seed"]
 
 
@@ -33,23 +32,18 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     """One row a finished cell of an adapter, over the functions that can be learnt.
 
     References are no adapters. A function that full fine-tuning could not learn with one of its
-    seeds (`analysis.cells.not_learnable`) is left out with all of them: leaving out single seeds
-    would choose runs by their test samples.
+    seeds is left out with all of them: leaving out single seeds would choose runs by their test
+    samples.
 
     Columns: budget, method, variant, reading (whether the method's formula is partly a reading),
-    off_budget (whether the count lies further than `COUNT_TOLERANCE` from LoRA's), function, seed,
-    run_id, status, loss (inf where diverged or above the ceiling), baseline ("lora" or "frozen",
-    one a budget), log_ratio (NaN where the baseline has no such cell).
+    off_budget, function, seed, run_id, status, loss (inf where diverged or above the ceiling),
+    baseline ("lora" or "frozen", one a budget), log_ratio (NaN where the baseline has no such
+    cell).
     """
-    frame = frame.assign(variant=variants(frame))
     cells = finished(frame)
-    cells = cells[
-        ~cells["method"].isin(REFERENCES) & ~cells["function"].isin(list(not_learnable(frame)))
-    ]
-    reading = cells["reading"].eq(True) if "reading" in cells else False
-    off = off_budget(cells["trainable_parameters"], cells["reference_parameters"])
-    cells = cells.assign(reading=reading, off_budget=off, loss=cells[loss].astype(float))
-    names = ["budget", *ROW, "reading", "off_budget", *CELL, "run_id", "status", "loss"]
+    cells = cells[~cells["is_reference"] & ~cells["not_learnable"]]
+    cells = cells.assign(reading=cells["reading"].eq(True), loss=cells[loss].astype(float))
+    names = [*ROW, "reading", "off_budget", *CELL, "run_id", "status", "loss"]
     cells = cells[[*names, "frozen_loss"]]  # a wide table is slow to join
     parts = [_with_baseline(part) for _, part in cells.groupby("budget", sort=False)]
     names += ["baseline", "log_ratio"]
@@ -104,13 +98,15 @@ def groups(cells: pd.DataFrame, column: str) -> list[np.ndarray]:
     return [part.to_numpy(float) for _, part in known.groupby("function")[column]]
 
 
-def common(cells: pd.DataFrame) -> pd.DataFrame:
-    """The losses of one budget, a column (method, variant), a row (function, seed).
+def by_cell(cells: pd.DataFrame) -> pd.DataFrame:
+    """The losses of one budget, a column (method, variant), a row (function, seed), sorted."""
+    return cells.pivot(index=CELL, columns=ROW[1:], values="loss").sort_index()
 
-    Only cells that every row has finished: what is compared jointly is compared on the same data.
-    """
-    losses = cells.pivot(index=CELL, columns=ROW, values="loss").dropna().sort_index()
-    return losses[rows_of(cells)]
+
+def common(cells: pd.DataFrame) -> pd.DataFrame:
+    """`by_cell` where every row has finished: what is compared jointly is compared on the same
+    data."""
+    return by_cell(cells).dropna()[rows_of(cells)]
 
 
 def unpaired(cells: pd.DataFrame) -> list[str]:

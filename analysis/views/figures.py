@@ -28,7 +28,7 @@ from analysis.names import budget_title, function_title
 from analysis.outputs import Picture
 from analysis.study import Study
 from analysis.style import figure_style
-from analysis.trained import inputs_at
+from analysis.inputs import inputs_at
 from analysis.view import Shown
 from qlexp.adapters.stored import load_run, stored_config
 from qlexp.errors import UsageError

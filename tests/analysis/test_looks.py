@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from analysis import style
 from analysis.cells import RowName
 from analysis.figures import gradients
 from analysis.figures.ablation import ablation_figure
@@ -29,8 +28,9 @@ from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.stats import iqm_figure, profile_figure, ranks_figure
 from analysis.figures.ticks import LogTicks, number_text
 from analysis.flow.load import with_measures
-from analysis.report.svg import DARK_PAGE, LEAST_CONTRAST, contrast
-from analysis.style import method_colour
+from analysis.render import style
+from analysis.render.style import method_colour
+from analysis.render.svg import DARK_PAGE, LEAST_CONTRAST, contrast
 from analysis.views.gradients import layer_cells
 
 LONG = (
@@ -142,7 +142,7 @@ def test_labels_leave_out_what_all_rows_share() -> None:
 
 
 def points_of(values: Sequence[str], rows: Sequence[RowName]) -> pd.DataFrame:
-    """As `analysis.ablation.estimates` has them, with some seeds missing."""
+    """As `analysis.stats.estimates` has them, with some seeds missing."""
     records = [
         {"method": method, "variant": variant, "budget": "equal_rank", "function": function}
         | {"axis": "" if method == "lora" else value, "runs": 2}
@@ -187,7 +187,7 @@ def table_of(rows: Sequence[RowName]) -> pd.DataFrame:
     places = np.arange(len(rows))
     table = pd.DataFrame(rows, columns=["method", "variant"])
     table = table.assign(iqm=places / 40, low=places / 40 - 0.1, high=places / 40 + 0.1)
-    table = table.assign(baseline="lora", rank=places + 1.0, functions=9)
+    table = table.assign(baseline="lora", rank=places + 1.0, ranked_functions=9)
     return table.assign(critical_difference=1.5)
 
 

@@ -1,7 +1,6 @@
 """Tuning: the best trial by validation, equally many for all, and a mark at the grid's edge."""
 
 import math
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -12,12 +11,10 @@ from hypothesis import strategies as st
 from made_up import cell_of, markdown_rows, summary_of, write_run
 
 from analysis import tables
+from analysis.__main__ import main
 from analysis.cells import build_blocks
-from analysis.claims.__main__ import main as claims
 from analysis.load import LOSSES, load_study
-from analysis.report.__main__ import main as report
 from analysis.tuning import LEARNING_RATE, tune
-from analysis.views import stats
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 
@@ -125,11 +122,11 @@ def test_unequal_numbers_of_trials_are_refused(tmp_path: Path, capsys) -> None:
     frame = fill(Store(tmp_path), losses)
     with pytest.raises(UsageError, match=r"2 for queryable on levy .*; 3 for lora on levy"):
         tune(frame)
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert tables.main(arguments) == 2
+    arguments = ["tables", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    assert tables.main([*arguments, "--tune"]) == 0
+    assert main([*arguments, "--tune"]) == 0
     rows = markdown_rows(tmp_path / "out" / "tuned" / "table2.md")["Equal rank"]
     assert len(rows) == len(losses)
 
@@ -164,14 +161,14 @@ def test_statistics_compare_each_method_at_its_own_trial(tmp_path: Path) -> None
     losses = by_rate(lora=(0.4, 0.2, 0.8), queryable=(0.9, 0.3, 0.1), full=(9.0, 9.0, 0.1))
     folder = tmp_path / "out"
     fill(Store(tmp_path), losses, losses)
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(folder)]
-    assert stats.main(arguments) == 0
+    arguments = ["tuned", "--store", str(tmp_path), "--out", str(folder)]
+    assert main(["stats", *arguments]) == 0
     (lora, queryable) = pd.read_csv(folder / "tuned" / "stats.csv").itertuples()
     assert (lora.method, queryable.method) == ("lora", "queryable")
     assert queryable.iqm == pytest.approx(math.log(0.1 / 0.2))
     text = (folder / "tuned" / "stats.md").read_text().replace("\\", "")
     assert "Tuned: 3 trials for every method" in text
-    assert stats.main([*arguments, "--tune"]) == 0
+    assert main(["stats", *arguments, "--tune"]) == 0
     assert len(pd.read_csv(folder / "tuned" / "stats.csv")) == 6
 
 
@@ -184,8 +181,8 @@ def test_a_function_is_not_given_up_for_one_bad_trial_of_full_finetuning(tmp_pat
         write_run(
             store, summary_of("levy", "full", 0, run_id=identity, test_r2=-1.0, validation_loss=9.0)
         )
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(folder)]
-    assert stats.main(arguments) == 0
+    arguments = ["tuned", "--store", str(tmp_path), "--out", str(folder)]
+    assert main(["stats", *arguments]) == 0
     assert pd.read_csv(folder / "tuned" / "stats.csv")["method"].tolist() == ["lora"]
 
 
@@ -197,7 +194,7 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
     assert tuning.notes() == []
 
 
-@pytest.mark.parametrize("command", [tables.main, stats.main, claims, report])
+@pytest.mark.parametrize("view", ["tables", "stats", "claims", "report"])
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -206,11 +203,11 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_what_was_never_tuned_is_refused(
-    tmp_path: Path, capsys, command: Callable, setting: str, text: str
+    tmp_path: Path, capsys, view: str, setting: str, text: str
 ) -> None:
     fill(Store(tmp_path), by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3)))
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert command([*arguments, "--tune", LEARNING_RATE, setting]) == 2
+    arguments = [view, "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--tune", LEARNING_RATE, setting]) == 2
     message = capsys.readouterr().err
     assert text in message
     assert message.count("\n") == 1

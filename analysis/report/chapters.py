@@ -20,6 +20,7 @@ from analysis.load import finished, seed_list
 from analysis.names import budget_order, budget_title
 from analysis.notes import setting_notes
 from analysis.outputs import Picture
+from analysis.paper.claims import CLAIMS
 from analysis.render import Grid, Section, Text
 from analysis.study import Study
 from analysis.tables import backbone_grid, loss_tables
@@ -52,10 +53,11 @@ def paper(study: Study) -> Chapter | None:
     frame, tuning = study.kept
     if conditions(frame, backbones=False).nunique() > 1:
         return None
-    answers = answer(frame, stored_norms(study.store))
+    answers = answer(frame, stored_norms(study.store), CLAIMS)
     if not any(own.runs for own in answers):
         return None
-    return Chapter("Claims", grids=[grid(answers, frame, study.name, tuning)])
+    caption = f"Claims of the paper, study {study.name}"
+    return Chapter("Claims", grids=[grid(answers, frame, tuning, "claims", caption)])
 
 
 def statistics(study: Study) -> Chapter | None:

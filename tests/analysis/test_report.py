@@ -21,7 +21,6 @@ from test_transfer import summary_of as sequence_summary
 
 from analysis import continual, gradients, outputs, routing, tables
 from analysis.__main__ import main
-from analysis.claims import __main__ as claims
 from analysis.load import load_study
 from analysis.notes import spread
 from analysis.render import Grid, Section, Text
@@ -419,7 +418,7 @@ def test_chapters_stand_where_a_study_has_what_they_need(
 @pytest.mark.parametrize(
     ("page", "commands"),
     [
-        ("inside", (claims, gradients, routing)),
+        ("inside", ("claims", gradients, routing)),
         ("swept", (tables, "stats", "ablation", continual)),
     ],
 )

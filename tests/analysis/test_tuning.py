@@ -14,7 +14,6 @@ from made_up import cell_of, markdown_rows, summary_of, write_run
 from analysis import tables
 from analysis.__main__ import main
 from analysis.cells import build_blocks
-from analysis.claims.__main__ import main as claims
 from analysis.load import LOSSES, load_study
 from analysis.report.__main__ import main as report
 from analysis.tuning import LEARNING_RATE, tune
@@ -197,7 +196,11 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
     assert tuning.notes() == []
 
 
-@pytest.mark.parametrize("command", [tables.main, claims, report])
+def view(name: str) -> Callable[[list[str]], int]:
+    return lambda arguments: main([name, *arguments[1:]])
+
+
+@pytest.mark.parametrize("command", [tables.main, view("stats"), view("claims"), report])
 @pytest.mark.parametrize(
     ("setting", "text"),
     [

@@ -1,7 +1,6 @@
 """Tuning: the best trial by validation, equally many for all, and a mark at the grid's edge."""
 
 import math
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from analysis import tables
 from analysis.__main__ import main
 from analysis.cells import build_blocks
 from analysis.load import LOSSES, load_study
-from analysis.report.__main__ import main as report
 from analysis.tuning import LEARNING_RATE, tune
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
@@ -124,11 +122,11 @@ def test_unequal_numbers_of_trials_are_refused(tmp_path: Path, capsys) -> None:
     frame = fill(Store(tmp_path), losses)
     with pytest.raises(UsageError, match=r"2 for queryable on levy .*; 3 for lora on levy"):
         tune(frame)
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert tables.main(arguments) == 2
+    arguments = ["tables", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    assert tables.main([*arguments, "--tune"]) == 0
+    assert main([*arguments, "--tune"]) == 0
     rows = markdown_rows(tmp_path / "out" / "tuned" / "table2.md")["Equal rank"]
     assert len(rows) == len(losses)
 
@@ -196,11 +194,7 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
     assert tuning.notes() == []
 
 
-def view(name: str) -> Callable[[list[str]], int]:
-    return lambda arguments: main([name, *arguments[1:]])
-
-
-@pytest.mark.parametrize("command", [tables.main, view("stats"), view("claims"), report])
+@pytest.mark.parametrize("view", ["tables", "stats", "claims", "report"])
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -209,11 +203,11 @@ def view(name: str) -> Callable[[list[str]], int]:
     ],
 )
 def test_what_was_never_tuned_is_refused(
-    tmp_path: Path, capsys, command: Callable, setting: str, text: str
+    tmp_path: Path, capsys, view: str, setting: str, text: str
 ) -> None:
     fill(Store(tmp_path), by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3)))
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert command([*arguments, "--tune", LEARNING_RATE, setting]) == 2
+    arguments = [view, "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--tune", LEARNING_RATE, setting]) == 2
     message = capsys.readouterr().err
     assert text in message
     assert message.count("\n") == 1

@@ -41,6 +41,10 @@ from qlexp.errors import UsageError
 
 DEFAULT = "test_loss"
 CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
+_HEADERS = (
+    *("method", "diverged", "loss ratio (IQM)", "P(lower than LoRA)"),
+    *("functions better/worse/tied", "p", "p (Holm)", "average rank"),
+)
 FEW = 4  # functions, below which a bootstrap interval is too narrow
 
 
@@ -110,16 +114,6 @@ def _over_baseline(chances: pd.DataFrame) -> pd.DataFrame:
 
 def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[str]) -> Grid:
     """Methods by statistics, a section a budget; p (Holm) stands where it can decide something."""
-    headers = [
-        "method",
-        "diverged",
-        "loss ratio (IQM)",
-        "P(lower than LoRA)",
-        "functions better/worse/tied",
-        "p",
-        "p (Holm)",
-        "average rank",
-    ]
     sections = [
         Section(
             budget_title(budget),
@@ -127,7 +121,7 @@ def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[
         )
         for budget, part in by_budget(table)
     ]
-    return Grid(label, caption, headers, sections, notes)
+    return Grid(label, caption, _HEADERS, sections, notes)
 
 
 def _summary_texts(row: dict, decided: bool) -> list[Text]:

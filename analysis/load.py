@@ -15,6 +15,7 @@ from analysis.settings import SEPARATOR, different, joined
 from qlexp.errors import UsageError
 from qlexp.store.files import FINISHED
 from qlexp.store.manifest import Cell
+from qlexp.store.migrate import setting_in
 from qlexp.store.store import Store
 
 LOSSES = (
@@ -199,6 +200,28 @@ def _flatten(values: Mapping[str, Any], prefix: str, row: dict[str, Any]) -> Non
         else:
             name = sys.intern(prefix + key)
             row[name] = json.dumps(value) if isinstance(value, list) else value
+
+
+def read_runs(path: str | Path) -> pd.DataFrame:
+    """The long table that a `runs.csv` of the view `tables` holds, as `load_study` gives it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    texts = dict.fromkeys(("run_id", "backbone_id", "commit", "error", "overrides"), str)
+    try:
+        runs = pd.read_csv(path, dtype=texts, float_precision="round_trip")
+        settings = [_settings_in(text) for text in runs["overrides"].fillna("")]
+        runs["overrides"] = list(map(joined, settings))
+        lacking = dict.fromkeys(set(_COLUMNS) - set(runs), math.nan) | {"settings": settings}
+        return pd.concat([runs, pd.DataFrame(lacking)], axis=1).copy()  # in one block
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is not the runs.csv of a study ({error}).") from error
+
+
+def _settings_in(text: str) -> dict[str, Any]:
+    """`a=1; b=5e-3` -> {"a": 1, "b": 0.005}."""
+    return dict(setting_in(word) for word in text.split(SEPARATOR) if word)
 
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:

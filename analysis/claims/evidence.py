@@ -13,7 +13,7 @@ from analysis.doubts import doubts
 from analysis.flags import MATCHED
 from analysis.load import LOSSES, finished
 from analysis.stats.pairs import log_ratio
-from qlexp.store.store import Store
+from analysis.study import Study
 
 NETWORK = ["depth", "width"]
 _CELL = ["function", *NETWORK, "seed"]
@@ -140,11 +140,11 @@ def left_out(frame: pd.DataFrame) -> list[str]:
     return [f"{text} ({', '.join(names)})" for text, names in parts.items() if names]
 
 
-def stored_norms(store: Store) -> Norms:
+def stored_norms(study: Study) -> Norms:
     """Reads the mean over all recorded updates of each layer's adapter gradient norm."""
 
     def norms(run_id: str) -> np.ndarray:
-        curves = load_curves(store, run_id)
+        curves = load_curves(study.store, run_id)
         return np.array([curves[name].mean() for name in layer_columns(curves)])
 
     return norms

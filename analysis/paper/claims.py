@@ -77,7 +77,7 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
         claims, of, name = read_claims(file), Path(file).name, f"claims_{Path(file).stem}"
     require_one(study.frame, study.name, backbones=False)
     frame, tuning = study.kept
-    answers = answer(frame, stored_norms(study.store), claims)
+    answers = answer(frame, stored_norms(study), claims)
     caption = f"Claims of {of}, study {study.name}"
     return Shown({name: [grid(answers, frame, tuning, name, caption)]}, {name: table(answers)})
 

@@ -38,7 +38,9 @@ from qlexp.store.store import Store
 
 
 def add_options(command: ArgumentParser) -> None:
-    command.add_argument("--function", help="one function only, with the methods' predictions")
+    command.add_argument(
+        "--function", dest="only", help="one function only, with the methods' predictions"
+    )
 
 
 def show(study: Study, options: Namespace) -> Shown:
@@ -46,9 +48,9 @@ def show(study: Study, options: Namespace) -> Shown:
     if finished(study.frame).empty:
         raise UsageError(f"Study '{study.name}' has no finished run to draw.")
     with figure_style():  # drawn at once: what is not readable is no fault of the folder written to
-        if options.function is None:
+        if options.only is None:
             return Shown(pictures=[*curves(study), targets(study)])
-        suffix = f"_{options.function}"
+        suffix = f"_{options.only}"
         return Shown(pictures=[*curves(study, suffix), *_predictions(study, suffix)])
 
 

@@ -90,6 +90,7 @@ def show(study: Study, options: Namespace) -> Shown:
 def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str, str]]:
     """What each view shows of the study, and why others refuse it."""
     known, shown = views(), dict[str, Shown]()
+    place = study.stored.root if study.stored else ""
     refused: dict[str, str] = {}
     for part in (FIRST, *PARTS):
         if part.view in shown or part.view in refused:
@@ -100,7 +101,7 @@ def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str
             whole = view.show(own, default_options(view, options))
             pictures = tuple(islice(whole.pictures, part.most_pictures))
         except UsageError as error:
-            refused[part.view] = str(error).replace(f"{study.store.root}/", "")
+            refused[part.view] = str(error).replace(f"{place}/", "")
         else:
             shown[part.view] = replace(whole, pictures=pictures)
     return shown, refused

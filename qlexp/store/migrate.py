@@ -91,7 +91,12 @@ def meant(
         config: of the run, nested; empty where it is not known.
     """
     words = list(overrides)
-    return told(config, {key_of(word): _value(word) for word in words}, words)
+    return told(config, dict(map(setting_in, words)), words)
+
+
+def setting_in(override: str) -> tuple[str, Any]:
+    """The name and the typed value that an override gives."""
+    return key_of(override), _value(override)
 
 
 @cache

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from analysis.cells import RowName
 from analysis.load import SEPARATOR
 from analysis.names import row_label
-from analysis.style import mark, method_colour, method_group
+from analysis.render.style import mark, method_colour, method_group
 
 
 def labels_of(rows: Sequence[RowName]) -> dict[RowName, str]:

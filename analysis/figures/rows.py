@@ -6,9 +6,9 @@ from typing import Any
 from matplotlib.lines import Line2D
 
 from analysis.cells import RowName
-from analysis.load import SEPARATOR
 from analysis.names import row_label
 from analysis.render.style import mark, method_colour, method_group
+from analysis.settings import SEPARATOR
 
 
 def labels_of(rows: Sequence[RowName]) -> dict[RowName, str]:

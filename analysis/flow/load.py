@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells import ROW, by_budget, cells_of, rows_of
+from analysis.cells import ROW
 from analysis.curves import GRADIENT, layer_columns, load_curves
 from analysis.flow.measures import measures
 from analysis.names import row_label
+from analysis.rows import by_row
 from qlexp.adapters.stored import stored_config
 from qlexp.config.schema import Config
 from qlexp.errors import UsageError
@@ -39,8 +40,7 @@ def load_runs(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
     if runs.empty or (runs := runs[runs["norms"].map(np.size) > 0]).empty:
         return runs
     runs = runs.assign(parameters=list(_parameters(store, runs)))
-    rows = [cells_of(part, row) for _, part in by_budget(runs) for row in rows_of(part)]
-    return pd.concat(map(with_measures, rows), ignore_index=True)
+    return pd.concat([with_measures(row) for _, row in by_row(runs)], ignore_index=True)
 
 
 def _recorded(store: Store, identity: str) -> dict[str, Any]:

@@ -15,7 +15,8 @@ runs are left out and named.
 """
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,13 +26,14 @@ from analysis.flow.load import load_runs
 from analysis.flow.means import CELL, Groups, beside_lora, mean, parts
 from analysis.flow.measures import SCALES, THIRDS
 from analysis.legend import diverged_note, flags, setting_notes
-from analysis.names import ALL, budget_title, row_label
-from analysis.render import Grid, Section, Text
+from analysis.names import ALL, budget_title
+from analysis.render import Grid
 from analysis.render.output import Picture
+from analysis.sections import numbers, sections
 from analysis.stats.intervals import Interval
 from analysis.stats.pairs import BASELINE
 from analysis.study import Study
-from analysis.text import interval_text, number, seed_list
+from analysis.text import interval_text, seed_list
 from analysis.view import Shown
 from qlexp.errors import UsageError
 
@@ -145,51 +147,50 @@ def layer_cells(runs: pd.DataFrame) -> pd.DataFrame:
 def grids(methods: pd.DataFrame, study: Study, depths: Sequence[int]) -> Iterator[Grid]:
     """Methods by what is said of their gradients, and beside LoRA's where anything is paired."""
     rows = methods[methods["function"] == ALL]
-    runs, known = rows["runs"].astype(str), (rows["runs"] + rows["diverged"]).astype(str)
-    texts = {
-        "runs": runs.where(rows["diverged"] == 0, runs + " of " + known),
-        SCALES["norm"]: _interval_texts(rows, "norm"),
-        SCALES["rms"]: _interval_texts(rows, "rms"),
-        "evenness": _interval_texts(rows, "evenness_norm"),
-        "evenness / √parameters": _interval_texts(rows, "evenness_rms"),
-        **{f"{third} third": rows[f"{third}_share"].map(number) for third in THIRDS},
-        "outside layers": rows["outside_layers_share"].map(number),
-    }
-    caption = f"Gradients over depth, study {study.name}"
-    yield _grid("gradients", caption, rows, texts, _notes(study.frame, depths))
-    rows = rows[rows["pairs"] > 0]
-    if rows.empty:
-        return
-    texts = {
-        "pairs": rows["pairs"].astype(str),
-        f"{SCALES['norm']}: ratio": _interval_texts(rows, "norm_over_lora"),
-        f"{SCALES['rms']}: ratio": _interval_texts(rows, "rms_over_lora"),
-        "evenness: difference": _interval_texts(rows, "evenness_norm_minus_lora"),
-        "evenness / √parameters: difference": _interval_texts(rows, "evenness_rms_minus_lora"),
-    }
-    caption = f"Gradients beside LoRA's, study {study.name}"
-    yield _grid("gradients_pairs", caption, rows, texts, [_PAIR_NOTE])
+    evenness = ["evenness", "evenness / √parameters"]
+    yield Grid(
+        "gradients",
+        f"Gradients over depth, study {study.name}",
+        [
+            *("method", "runs", *SCALES.values(), *evenness),
+            *(f"{third} third" for third in THIRDS),
+            "outside layers",
+        ],
+        sections(rows, _texts),
+        _notes(study.frame, depths),
+    )
+    if (rows["pairs"] > 0).any():
+        ratios = [f"{title}: ratio" for title in SCALES.values()]
+        yield Grid(
+            "gradients_pairs",
+            f"Gradients beside LoRA's, study {study.name}",
+            ["method", "pairs", *ratios, *(f"{title}: difference" for title in evenness)],
+            sections(rows[rows["pairs"] > 0], _pair_texts),
+            [_PAIR_NOTE],
+        )
 
 
-def _interval_texts(rows: pd.DataFrame, name: str) -> list[str]:
-    return [interval_text(*own) for own in rows[[name, f"{name}_low", f"{name}_high"]].to_numpy()]
+def _texts(label: str, cells: pd.DataFrame) -> Iterator[str]:
+    (row,) = cells.to_dict("records")
+    yield label
+    yield (
+        f"{row['runs']} of {row['runs'] + row['diverged']}" if row["diverged"] else str(row["runs"])
+    )
+    yield from _interval_texts(row, "norm", "rms", "evenness_norm", "evenness_rms")
+    yield from numbers([row[f"{third}_share"] for third in THIRDS])
+    yield from numbers([row["outside_layers_share"]])
 
 
-def _grid(
-    label: str,
-    caption: str,
-    rows: pd.DataFrame,
-    texts: Mapping[str, Sequence[str]],
-    notes: Sequence[str],
-) -> Grid:
-    """The methods of `rows` and beside them the columns of `texts`, a section a budget."""
-    labels = list(map(row_label, rows["method"], rows["variant"]))
-    table = pd.DataFrame({"method": labels, **texts}, rows.index)
-    sections = [
-        Section(budget_title(budget), [list(map(Text, row)) for row in part.to_numpy()])
-        for budget, part in table.groupby(rows["budget"], sort=False)
-    ]
-    return Grid(label, caption, list(table), sections, notes)
+def _pair_texts(label: str, cells: pd.DataFrame) -> Iterator[str]:
+    (row,) = cells.to_dict("records")
+    yield label
+    yield str(row["pairs"])
+    yield from _interval_texts(row, "norm_over_lora", "rms_over_lora")
+    yield from _interval_texts(row, "evenness_norm_minus_lora", "evenness_rms_minus_lora")
+
+
+def _interval_texts(row: Mapping[Hashable, Any], *names: str) -> list[str]:
+    return [interval_text(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in names]
 
 
 _PAIR_NOTE = (

@@ -21,12 +21,12 @@ from made_up import (
 )
 from torch import nn
 
-from analysis import style
 from analysis.__main__ import main
 from analysis.figures.contours import grid, levels_around_zero
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
 from analysis.figures.targets import Drawn, problems_of, targets_figure
+from analysis.render import style
 from analysis.table import read_table
 from analysis.views import figures
 from qlexp.adapters.stored import stored_config

@@ -14,9 +14,9 @@ from analysis.cells import cells_of, rows_of
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.names import FROZEN
+from analysis.render.style import extra_width, method_colour
 from analysis.stats.pairs import BASELINE
 from analysis.stats.ranks import cliques
-from analysis.style import extra_width, method_colour
 
 _ROW_HEIGHT = 0.24  # inches
 _WITH_BAND = (BASELINE, "queryable", "instruction_queryable")  # in a profile

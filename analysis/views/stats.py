@@ -27,8 +27,8 @@ from analysis.figures.stats import improvement_figure, iqm_figure, profile_figur
 from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
 from analysis.load import LOSSES
 from analysis.names import UNRESTRICTED, budget_title, function_title
-from analysis.outputs import Picture
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render.output import Picture
 from analysis.rows import beside, in_order, row_title
 from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.intervals import RESAMPLES

@@ -16,8 +16,8 @@ from scipy import stats
 from analysis.__main__ import main
 from analysis.figures.ablation import ablation_figure, is_geometric
 from analysis.names import ALL
+from analysis.render.style import figure_style, method_colour
 from analysis.stats.estimates import estimates, log_interval, ratio_label
-from analysis.style import figure_style, method_colour
 from analysis.table import read_table, with_columns
 from analysis.views.ablation import pictures, swept_axes, with_loss
 from qlexp.errors import UsageError

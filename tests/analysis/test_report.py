@@ -402,27 +402,6 @@ def test_findings_are_honest_where_nothing_is_decided() -> None:
 
 
 @pytest.mark.parametrize(
-    ("captions", "wanted"),
-    [
-        (
-            ["loss against rate: means. Bands: 95 %."],
-            [("Loss against rate", "Means. Bands: 95 %.")],
-        ),
-        (["One sentence."], [("One sentence", "")]),
-        (
-            ["Curves. A. Lines.", "Curves. B. Lines."],
-            [("Curves. A", "Lines."), ("Curves. B", "Lines.")],
-        ),
-    ],
-)
-def test_a_heading_is_the_shortest_of_its_own(
-    captions: list[str], wanted: list[tuple[str, str]]
-) -> None:
-    pictures = [Picture(caption, caption, Figure()) for caption in captions]
-    assert list(Chapter("", pictures=pictures).headings.values()) == wanted
-
-
-@pytest.mark.parametrize(
     ("colour", "adapts"),
     [("#b52a00", True), ("black", True), ("#404040", True), ("#8a1f8a", False), ("#332288", False)],
 )

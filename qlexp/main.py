@@ -19,8 +19,9 @@ from qlexp.config.messages import one_sentence
 from qlexp.config.schema import Config, register_schema
 from qlexp.errors import RunError, UsageError
 from qlexp.store.files import read_curves
+from qlexp.store.migrate import main as migrate
 from qlexp.store.store import Store
-from qlexp.sweep.execute import execute
+from qlexp.sweep.execute import check_places, execute
 from qlexp.sweep.jobs import Job, objective
 from qlexp.sweep.plan import plan
 
@@ -76,8 +77,9 @@ def _run_one(composed: DictConfig) -> float | None:
     """One cell from the command line; returns the validation loss, for sweepers that optimise."""
     with _refusal(), one_sentence():
         job = Job.of(composed, HydraConfig.get())
-        summary = execute([job.config], width=1)[0]
+        check_places([job.config])
         Store(job.config.store).write_study(job.config.study, [job.cell()], goes_on=True)
+        summary = execute([job.config], width=1)[0]
     if summary["status"] == "failed":
         raise RunError.of(summary)
     print(summary_line(summary))
@@ -103,6 +105,10 @@ def main() -> None:
         from analysis.__main__ import main as show  # noqa: PLC0415, not before it is asked for
 
         sys.exit(show(sys.argv[2:], program="qlexp show"))
+    if sys.argv[1:2] == ["migrate"]:
+        with _refusal():
+            migrate(sys.argv[2:])
+        return
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
     sys.argv[1:] = sorted(sys.argv[1:], key=_is_override)  # Hydra wants options first
     register_schema()

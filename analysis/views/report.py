@@ -21,13 +21,12 @@ from analysis.findings import findings
 from analysis.legend import setting_notes
 from analysis.load import finished, incomplete
 from analysis.names import function_order, function_title, method_order
+from analysis.paper.trained import done_cells
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.render.page import Chapter, Page
 from analysis.render.style import figure_style
 from analysis.study import Study
 from analysis.text import listed
-from analysis.trained import done_cells
-from analysis.unconverted import UNCONVERTED
 from analysis.view import Shown, default_options, views
 from qlexp.errors import UsageError
 
@@ -90,8 +89,7 @@ def show(study: Study, options: Namespace) -> Shown:
 
 def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str, str]]:
     """What each view shows of the study, and why others refuse it."""
-    known = {**UNCONVERTED, **views()}
-    shown: dict[str, Shown] = {}
+    known, shown = views(), dict[str, Shown]()
     refused: dict[str, str] = {}
     for part in (FIRST, *PARTS):
         if part.view in shown or part.view in refused:

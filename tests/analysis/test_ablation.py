@@ -283,7 +283,9 @@ def test_over_all_functions_are_those_that_can_be_learnt_and_were_asked_for(stor
     axes = swept_axes(frame, "blocks")
     unlearnt = frame[(frame["method"] == "lora") & (frame["function"] == "matyas")]
     unlearnt = unlearnt.assign(method="full", test_r2=-1.0)
-    points = estimates(with_loss(with_columns(pd.concat([frame, unlearnt])), "test_loss"), axes)
+    points = estimates(
+        with_loss(with_columns(pd.concat([frame, unlearnt], ignore_index=True)), "test_loss"), axes
+    )
     own = points[points["method"] == "queryable"].set_index(["function", "method.block_size"])
     assert own.loc[(ALL, "2"), "ratio"] == pytest.approx(own.loc[("drop_wave", "2"), "ratio"])
     assert own.loc[ALL, "infinite"].tolist() == own.loc["drop_wave", "infinite"].tolist()

@@ -32,12 +32,6 @@ def write_latex(path: Path, *grids: Grid) -> None:
     _write(path, map(latex, grids))
 
 
-def write_table(folder: Path, grid: Grid) -> None:
-    """`<label>.md` and `<label>.tex`."""
-    write_markdown(folder / f"{grid.label}.md", grid)
-    write_latex(folder / f"{grid.label}.tex", grid)
-
-
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """One row a line, numbers in full."""
     frame.to_csv(path, index=False, lineterminator="\n")

@@ -37,22 +37,6 @@ class Chapter:
         first, *others = self.grids
         return [note for note in first.notes if all(note in grid.notes for grid in others)]
 
-    @property
-    def headings(self) -> dict[str, tuple[str, str]]:
-        """Each caption of a picture as a heading, its fewest parts that no other begins with, and
-        the rest."""
-        parts = {own.caption: re.split(r"(?<=[.:]) ", own.caption) for own in self.pictures}
-
-        def count(own: list[str]) -> int:
-            others = [other for other in parts.values() if other != own]
-            unique = (n for n in range(1, len(own)) if all(o[:n] != own[:n] for o in others))
-            return next(unique, len(own))
-
-        return {
-            caption: (_sentence(own[: count(own)]).rstrip(".:"), _sentence(own[count(own) :]))
-            for caption, own in parts.items()
-        }
-
 
 @dataclass(frozen=True)
 class Page:
@@ -90,11 +74,6 @@ class Page:
         }
         known = {"inline_svg": inline_svg, "dark_page": DARK_PAGE, "no_cell": NO_CELL}
         return environment.get_template("page.html").render(page=self, **known)
-
-
-def _sentence(parts: Sequence[str]) -> str:
-    text = " ".join(parts)
-    return text[:1].upper() + text[1:]
 
 
 def _breakable(text: str) -> Markup:

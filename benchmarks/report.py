@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from analysis.render import Grid, Section, Text, markdown
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 from analysis.view import Shown
 from benchmarks.contenders import MODES
 from qlexp.environment import device_name, versions

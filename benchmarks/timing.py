@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import quantile_test
 from torch.utils.benchmark import timer
 
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 
 TURN = 0.1  # seconds that a turn of the reference should last at least
 LEVEL = 0.95  # of an interval that stands alone

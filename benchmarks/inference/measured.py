@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.names import STYLE, method_order
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
 from benchmarks.contenders import REFERENCE
 from benchmarks.inference.counts import Cost, costs_of
 from benchmarks.inference.rounds import SETTING, configs_of

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.notes import number
 from analysis.render import NO_CELL, Grid, Section
-from analysis.statistics.intervals import NO_INTERVAL, Interval
+from analysis.stats.intervals import NO_INTERVAL, Interval
+from analysis.text import number
 from benchmarks.inference.measured import Form, Measured, Setting
 from benchmarks.report import interval_text, section
 from benchmarks.timing import median_of
@@ -47,7 +47,9 @@ def _numbers(measured: Measured, setting: Setting, form: Form) -> dict[str, Any]
 
 
 def _spread(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return {
+        f"{name}{end}": limit for end, limit in zip(("", "_low", "_high"), interval, strict=True)
+    }
 
 
 def cost_grid(measured: Measured, notes: Sequence[str]) -> Grid:
@@ -90,7 +92,7 @@ def _cells(measured: Measured, setting: Setting, method: str) -> list[str]:
 def _pace_text(setting: Setting, seconds: Interval) -> str:
     """Milliseconds of a pass over one point, points a second of a larger one."""
     if setting.batch == 1:
-        median, low, high = (number(s * 1e3) for s in (seconds.value, seconds.low, seconds.high))
+        median, low, high = (number(limit * 1e3) for limit in seconds)
         return f"{median} ({low} to {high})"
     pace = _pace(setting, seconds)
     return f"{pace.value:,.0f} ({pace.low:,.0f} to {pace.high:,.0f})"

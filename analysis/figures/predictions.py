@@ -61,7 +61,7 @@ def predictions_figure(function: str, seed: int, predictions: Sequence[Predictio
     figure = Figure(figsize=(7.2, height * len(predictions) + 0.3), layout="constrained")
     add_title(figure, f"{function_title(function)}, seed {seed}")
     points = grid(SIDE)
-    targets = [own.problem and own.problem.target(points) for own in predictions]
+    targets = [None if own.problem is None else own.problem.target(points) for own in predictions]
     known = np.concatenate([target for target in targets if target is not None])
     levels = levels_between(known.min(), known.max())
     errors = levels_around_zero(_scaling_errors(predictions, targets), ERROR_SHARE)

@@ -21,7 +21,6 @@ from test_transfer import summary_of as sequence_summary
 
 from analysis import continual, outputs, routing, tables
 from analysis.__main__ import main as view
-from analysis.ablation import __main__ as ablation
 from analysis.load import load_study
 from analysis.notes import spread
 from analysis.paper import claims

@@ -47,9 +47,7 @@ def _numbers(measured: Measured, setting: Setting, form: Form) -> dict[str, Any]
 
 
 def _spread(name: str, interval: Interval) -> dict[str, float]:
-    return {
-        f"{name}{end}": limit for end, limit in zip(("", "_low", "_high"), interval, strict=True)
-    }
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def cost_grid(measured: Measured, notes: Sequence[str]) -> Grid:

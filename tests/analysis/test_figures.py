@@ -7,6 +7,7 @@ import matplotlib.colors
 import numpy as np
 import pytest
 import torch
+from build import composed
 from made_up import (
     BUDGETS,
     SEEDS,
@@ -28,7 +29,6 @@ from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions
 from analysis.figures.targets import Drawn, problems_of, targets_figure
 from analysis.table import read_table
 from analysis.views import figures
-from build import composed
 from qlexp.adapters.stored import stored_config
 from qlexp.problem.targets import problem_of
 from qlexp.store.store import Store

@@ -11,6 +11,7 @@ import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
+from build import METHODS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axis import Axis
@@ -31,7 +32,6 @@ from analysis.flow.load import with_measures
 from analysis.report.svg import DARK_PAGE, LEAST_CONTRAST, contrast
 from analysis.style import method_colour
 from analysis.views.gradients import layer_cells
-from build import METHODS
 
 LONG = (
     "method.depth_summary=False; instruction.control=shuffled",

@@ -111,7 +111,7 @@ def negligible(measured: Measured, setting: Setting) -> Finding:
             continue
         share = measured.cost(setting, name).share
         ratio = _ratio(measured, setting, Form(name), over=Form(REFERENCE, merged=True))
-        median, low, high = (f"{limit - 1:+.0%}" for limit in (ratio.value, ratio.low, ratio.high))
+        median, low, high = (f"{limit - 1:+.0%}" for limit in ratio)
         shares.append(share)
         parts.append(f"{name} {share:+.1%} FLOPs, {median} ({low} to {high}) time")
     found = SUPPORTED if max(shares) < NEGLIGIBLE else NOT_SUPPORTED

@@ -90,7 +90,7 @@ def _cells(measured: Measured, setting: Setting, method: str) -> list[str]:
 def _pace_text(setting: Setting, seconds: Interval) -> str:
     """Milliseconds of a pass over one point, points a second of a larger one."""
     if setting.batch == 1:
-        median, low, high = (number(s * 1e3) for s in (seconds.value, seconds.low, seconds.high))
+        median, low, high = (number(limit * 1e3) for limit in seconds)
         return f"{median} ({low} to {high})"
     pace = _pace(setting, seconds)
     return f"{pace.value:,.0f} ({pace.low:,.0f} to {pace.high:,.0f})"

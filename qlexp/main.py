@@ -75,7 +75,8 @@ def choices(group: str) -> list[str]:
 def _run_one(composed: DictConfig) -> float | None:
     """One cell from the command line; returns the validation loss, for sweepers that optimise."""
     with _refusal(), one_sentence():
-        job = Job.of(composed, HydraConfig.get())
+        hydra_node = HydraConfig.get()
+        job = Job.of(plan(composed), hydra_node.runtime.choices, hydra_node.overrides.task)
         summary = execute([job.config], width=1)[0]
         Store(job.config.store).write_study(job.config.study, [job.cell()], goes_on=True)
     if summary["status"] == "failed":

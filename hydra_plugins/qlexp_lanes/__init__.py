@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 
 from qlexp.errors import RunError, UsageError
 from qlexp.sweep.backends import Backend
-from qlexp.sweep.jobs import Job, objective, run_sweep
+from qlexp.sweep.compose import Composer
+from qlexp.sweep.jobs import objective, run_sweep
 
 
 @dataclass
@@ -56,21 +57,16 @@ class LanesLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self.loader = hydra_context.config_loader
-        self.config = config
+        self.composer = Composer(hydra_context.config_loader, config)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        composed = [
-            self.loader.load_sweep_config(self.config, list(overrides))
-            for overrides in job_overrides
-        ]
-        jobs = [Job.of(config, config.hydra) for config in composed]
+        jobs = [self.composer.job(overrides) for overrides in job_overrides]
         summaries = run_sweep(jobs, self.width, self.backend, goes_on=initial_job_idx > 0)
         return [
-            _job_return(overrides, config, summary)
-            for overrides, config, summary in zip(job_overrides, composed, summaries, strict=True)
+            _job_return(overrides, summary)
+            for overrides, summary in zip(job_overrides, summaries, strict=True)
         ]
 
 
@@ -112,14 +108,10 @@ def _without_swept_fields(overrides: list[Override]) -> list[Override]:
     return [item for item in overrides if item.key_or_group not in fields]
 
 
-def _job_return(overrides: Sequence[str], config: DictConfig, summary: dict[str, Any]) -> JobReturn:
+def _job_return(overrides: Sequence[str], summary: dict[str, Any]) -> JobReturn:
     failed = summary["status"] == "failed"
     return JobReturn(
         overrides=overrides,
-        cfg=config,
-        hydra_cfg=config.hydra,
-        working_dir=config.hydra.sweep.dir,
-        task_name=config.hydra.job.name,
         status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
         _return_value=RunError.of(summary) if failed else objective(summary),
     )

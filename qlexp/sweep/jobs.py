@@ -2,11 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from omegaconf import DictConfig
 
 from qlexp.adapters.budget import reference_count
 from qlexp.config.identity import run_id
@@ -15,7 +13,6 @@ from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 from qlexp.sweep.backends import Backend
 from qlexp.sweep.execute import check_places, execute
-from qlexp.sweep.plan import plan
 
 _ROW_GROUPS = ("function", "method", "seed", "budget")
 
@@ -29,15 +26,10 @@ class Job:
     overrides: tuple[str, ...]
 
     @classmethod
-    def of(cls, composed: DictConfig, hydra: Any) -> "Job":
-        """From the composed config of a job and its `hydra` node."""
-        config = plan(composed)
-        overrides = tuple(
-            override
-            for override in hydra.overrides.task
-            if override.split("=")[0] not in _ROW_GROUPS
-        )
-        return cls(config, hydra.runtime.choices.budget, overrides)
+    def of(cls, config: Config, choices: Mapping[str, Any], overrides: Iterable[str]) -> "Job":
+        """From a job's planned config, the options of its config groups and its overrides."""
+        kept = (text for text in overrides if text.split("=")[0] not in _ROW_GROUPS)
+        return cls(config, choices["budget"], tuple(kept))
 
     def cell(self) -> Cell:
         """The cell in its study."""

@@ -25,7 +25,13 @@ def plan(composed: DictConfig) -> Config:
     """
     if unknown := set(_unknown_keys(composed)):
         raise unknown_key(min(unknown), set(keys(composed)) - unknown)
-    config = with_instruction(with_budget(resolve(composed)))
+    return ready(resolve(composed))
+
+
+@one_sentence()
+def ready(config: Config) -> Config:
+    """A resolved config as `plan` leaves it."""
+    config = with_instruction(with_budget(config))
     if not re.fullmatch(r"[\w.-]*\w", config.study):
         raise UsageError(
             f"study='{config.study}' names a file: use letters, digits, '_', '-' and '.' only."

@@ -22,8 +22,8 @@ from analysis.style import figure_style, method_colour, save_svg
 from benchmarks.contenders import Call, Setting, backbone_gemms, lane_step, operations, peft_step
 from benchmarks.report import arguments, publish
 from benchmarks.timing import interleaved
+from qlexp.cell import configure
 from qlexp.environment import device_name, keep_freed_memory, versions
-from qlexp.main import configure
 from qlexp.sweep.width import lanes_that_fit
 
 SMALL = Setting()

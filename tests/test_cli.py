@@ -88,7 +88,7 @@ BAD_INPUT = {
     "grammar": ("method=[lora", ["'method=[lora'", "KEY=VALUE"]),
     "no equals sign": ("lora", ["'lora'", "KEY=VALUE"]),
     "several values": ("method=lora,dora", ["method=lora,dora", "-m"]),
-    "interpolation": ("store=${nowhere}", ["store", "nowhere"]),
+    "interpolation": ("store=${nowhere}", ["nowhere", "not found"]),
     "sweep, unknown name": ("-m method=lora,lroa", ["'lroa'", "'lora'"]),
     "sweep, one bad seed": ("-m method=lora,dora seed=0,-1", ["seed=-1"]),
     "sweep, one bad rank": ("-m method.rank=2,9", ["method.rank=9"]),

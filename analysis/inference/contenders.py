@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from qlexp.adapters.base import Adapter
 from qlexp.adapters.stored import build_adapter
+from qlexp.cell import configure
 from qlexp.config.schema import Config
 from qlexp.errors import UsageError
-from qlexp.main import configure
 from qlexp.model.backbone import COORDINATES, Backbone
 from qlexp.model.initial import Draw
 from qlexp.train.compilation import compiled_apart

@@ -5,14 +5,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -70,26 +72,31 @@ class LanesLauncher(Launcher):
         ]
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's grid, composed once and not twice, an empty one refused, and no file left behind.
+class GridSweeper(Sweeper):
+    """Every combination of the swept values, in one launch; an empty grid is refused.
 
     `reference` adds a second grid: the first with these values in place and without what is swept
     below `method.`, so that a sweep of a field runs beside a method that has no such field.
     """
 
     def __init__(self, params: dict[str, str] | None, reference: dict[str, str] | None) -> None:
-        super().__init__(max_batch_size=None, params=params)
-        self.reference = reference or {}
+        self.params, self.reference = params or {}, reference or {}
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> list[Any]:
-        assert self.hydra_context is not None
         assert self.launcher is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        grid = self._jobs(overrides)
+        overrides = self._parsed([*_words(self.params), *arguments])
+        grid = _grid(overrides)
         if self.reference:
-            instead = parser.parse_overrides([f"{k}={v}" for k, v in self.reference.items()])
-            grid += self._jobs([*_without_swept_fields(overrides), *instead])
+            instead = self._parsed(_words(self.reference))
+            grid += _grid([*_without_swept_fields(overrides), *instead])
         if not grid:
             raise UsageError("The sweep is empty: a glob() or range() of it matches nothing.")
         if not isinstance(self.launcher, LanesLauncher):  # which checks before it runs any job
@@ -97,8 +104,31 @@ class GridSweeper(BasicSweeper):
         results = self.launcher.launch(grid, initial_job_idx=0)
         return [result.return_value for result in results]  # raises the error of a failed job
 
-    def _jobs(self, overrides: list[Override]) -> list[list[str]]:
-        return [job for batch in self.split_arguments(overrides, None) for job in batch]
+    def _parsed(self, words: list[str]) -> list[Override]:
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        return parser.parse_overrides(words)
+
+
+def _words(values: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def _grid(overrides: list[Override]) -> list[list[str]]:
+    """The overrides of every job; of two for one key the later counts."""
+    axes = {override.get_key_element(): _values(override) for override in overrides}
+    return [list(job) for job in product(*([f"{k}={v}" for v in vs] for k, vs in axes.items()))]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise UsageError(
+            f"{override.input_line} is no list of values: a grid wants one, such as 1,2,3 or "
+            "range(0,3); an interval is for hydra/sweeper=optuna."
+        )
+    return list(override.sweep_string_iterator())
 
 
 def _without_swept_fields(overrides: list[Override]) -> list[Override]:

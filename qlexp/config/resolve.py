@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qlexp.config.schema import Component, Config
 from qlexp.errors import UsageError
 
-SECTIONS = tuple(item.name for item in fields(Config))
+SECTIONS = [item.name for item in fields(Config)]
 _COMPONENTS = ("method", "optimizer", "pretrain_optimizer")
 _REMEMBERED = 10_000  # sections
 
@@ -33,7 +33,7 @@ def resolve(composed: DictConfig) -> Config:
     with _readable_errors():
         values = OmegaConf.to_container(OmegaConf.masked_copy(composed, SECTIONS), resolve=True)
     assert isinstance(values, dict)
-    return config_of({name: json.dumps(value) for name, value in values.items()})
+    return config_of({str(name): json.dumps(value) for name, value in values.items()})
 
 
 def config_of(sections: Mapping[str, str]) -> Config:
@@ -54,8 +54,9 @@ def config_of(sections: Mapping[str, str]) -> Config:
 def _section(name: str, text: str) -> Any:
     """What the schema makes of a section."""
     with _readable_errors():
-        node = OmegaConf.merge(OmegaConf.structured(Config), {name: json.loads(text)})[name]
-        return OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+        whole: Any = OmegaConf.merge(OmegaConf.structured(Config), {name: json.loads(text)})
+        section = whole[name]
+        return OmegaConf.to_object(section) if OmegaConf.is_config(section) else section
 
 
 def _component(group: str, text: str) -> Component:
@@ -64,8 +65,8 @@ def _component(group: str, text: str) -> Component:
         kind = resolve_name(target)
     except (ImportError, AttributeError, TypeError, ValueError):
         kind = None
-    schema = getattr(kind, "Config", None)
-    if not isinstance(kind, type) or not is_dataclass(schema):
+    schema: Any = getattr(kind, "Config", None)
+    if not isinstance(kind, type) or not isinstance(schema, type) or not is_dataclass(schema):
         raise UsageError(
             f"{group}._target_={target} must name an importable class with a Config dataclass, "
             "such as qlexp.adapters.lora.LoRA."

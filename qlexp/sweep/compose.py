@@ -96,6 +96,8 @@ class Composer:
             return None
 
     def _quick(self, overrides: Sequence[str]) -> Composed:
+        if self.master.hydra.searchpath:  # sources that the loader does not list
+            raise _NotPlainError
         near: dict[str, str] = {}
         far: list[str] = []
         values: dict[str, tuple[str, ...]] = {}
@@ -108,7 +110,7 @@ class Composer:
             elif key in near:
                 raise _NotPlainError
             elif override.package is None and self._once(self._option, key, value) is not None:
-                near[key] = value
+                near[key] = str(value)
             else:
                 far.append(text)
         base = self._base(far, near)
@@ -133,12 +135,8 @@ class Composer:
 
     def _parse(self, text: str) -> Override:
         override = self.parser.parse_override(text)
-        if (
-            override.type != OverrideType.CHANGE
-            or override.is_hydra_override()
-            or override.is_sweep_override()
-            or "$" in text
-        ):
+        plain = override.type == OverrideType.CHANGE and "$" not in text
+        if not plain or override.is_hydra_override() or override.is_sweep_override():
             raise _NotPlainError
         return override
 
@@ -149,11 +147,13 @@ class Composer:
         """An option that writes to its own section alone; None for one that may do more."""
         path = f"{group}/{option}"
         found = [source for source in self.loader.get_sources() if source.is_config(path)]
-        if group not in SECTIONS or len(found) != 1 or self.master.hydra.searchpath:
+        if group not in SECTIONS or not isinstance(option, str) or len(found) != 1:
             return None
         loaded = found[0].load_config(path)
-        reaches_out = loaded.header.get("package") is not None or "defaults" in loaded.config
-        return None if reaches_out else loaded.config
+        content = loaded.config
+        if loaded.header.get("package") is not None or not isinstance(content, DictConfig):
+            return None
+        return None if "defaults" in content else content
 
     def _base(self, far: Sequence[str], near: Mapping[str, str]) -> _Base:
         """The base of jobs with these far choices and with some near choice of these groups."""
@@ -183,9 +183,8 @@ class Composer:
 
     def _section(self, name: str, origin: _Base | str, values: tuple[str, ...]) -> str:
         """A section as JSON, as a base or a near option has it, with values set in it."""
-        if isinstance(origin, _Base):
-            whole = origin.config
-        else:
+        whole: Any = origin.config if isinstance(origin, _Base) else None
+        if whole is None:
             option = self._once(self._option, name, origin)
             whole = OmegaConf.merge(OmegaConf.structured(Config), {name: option})
         section = OmegaConf.masked_copy(whole, name)
@@ -193,7 +192,7 @@ class Composer:
         for text in values:
             override = self._once(self._parse, text)
             OmegaConf.update(section, override.key_or_group, override.value(), merge=True)
-        return json.dumps(OmegaConf.to_container(section, resolve=False)[name])
+        return _json(section, name, resolve=False)
 
     def _without_references(self, name: str, sections: Mapping[str, str]) -> str:
         """A section with the values of others in place of interpolations."""
@@ -208,4 +207,10 @@ class Composer:
 
 def _resolved(name: str, text: str, *others: tuple[str, str]) -> str:
     whole = OmegaConf.create({key: json.loads(value) for key, value in ((name, text), *others)})
-    return json.dumps(OmegaConf.to_container(whole, resolve=True)[name])
+    return _json(whole, name, resolve=True)
+
+
+def _json(whole: DictConfig, name: str, resolve: bool) -> str:
+    values = OmegaConf.to_container(whole, resolve=resolve)
+    assert isinstance(values, dict)
+    return json.dumps(values[name])

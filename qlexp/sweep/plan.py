@@ -13,7 +13,7 @@ from qlexp.config.resolve import resolve
 from qlexp.config.schema import Config
 from qlexp.errors import UsageError
 from qlexp.problem.instructions import with_instruction
-from qlexp.problem.targets import problem_of, served_shifts
+from qlexp.problem.targets import check_problem, served_shifts
 
 
 @one_sentence()
@@ -37,7 +37,7 @@ def ready(config: Config) -> Config:
             f"study='{config.study}' names a file: use letters, digits, '_', '-' and '.' only."
         )
     environment.pick_device(config.device)
-    problem_of(config)
+    check_problem(config.function, config.shift, config.seed)
     served = {(shift.strength, shift.rotation) for shift in served_shifts(config.shift)}
     if len(served) < config.shift.targets and config.shift.places:
         raise UsageError(f"shift.places={config.shift.places} are not all different.")

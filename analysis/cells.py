@@ -1,28 +1,158 @@
-"""From the long table to the cells of a table: means and spreads over seeds."""
+"""Cells of a table: means and spreads over the seeds of one row on one function."""
 
-import json
 import math
 import statistics
-from collections.abc import Hashable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.conditions import conditions
+from analysis.flags import (  # noqa: F401
+    COUNT_TOLERANCE,
+    not_learnable,
+    off_budget,
+    weak_backbones,
+)
 from analysis.load import SEPARATOR, finished
 from analysis.names import (
     REFERENCES,
     STYLE,
-    UNRESTRICTED,
     budget_order,
+    function_order,
     method_order,
     row_label,
 )
-from analysis.transfer import just_learnt
 from qlexp.store.files import FINISHED
+
+RowName = tuple[str, str]  # method, variant
+ROW = ["budget", "method", "variant"]
+
+
+def rows_of(frame: pd.DataFrame) -> list[RowName]:
+    """The rows of cells that have the column `variant`, in the order of the tables."""
+    names = set(zip(frame["method"], frame["variant"], strict=True))
+    return sorted(names, key=lambda name: (method_order(name[0]), name[1]))
+
+
+def cells_of(frame: pd.DataFrame, row: RowName) -> pd.DataFrame:
+    """The cells of one row."""
+    return frame[(frame["method"] == row[0]) & (frame["variant"] == row[1])]
+
+
+def estimate(losses: Sequence[float]) -> dict[str, float]:
+    """Mean and sample deviation of what the finished seeds of a cell have.
+
+    The mean is inf as soon as one of them is, NaN without any; `finite_mean` is that of the others.
+    A deviation is NaN for fewer than two finite values, and where the mean is inf.
+    """
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    mean = statistics.fmean(finite) if finite else math.nan
+    deviation = statistics.stdev(finite) if len(finite) > 1 else math.nan
+    infinite = len(losses) - len(finite)
+    return {
+        "mean": math.inf if infinite else mean,
+        "deviation": math.nan if infinite else deviation,
+        "seeds": len(losses),
+        "infinite": infinite,
+        "finite_mean": mean,
+        "finite_deviation": deviation,
+    }
+
+
+def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
+    """One row a budget, row and function, in the order of the tables.
+
+    The frozen backbone and full fine-tuning have no rank, so a budget means nothing to them: one
+    that lacks their rows shows those of another.
+
+    Columns: budget, method, variant, function, those of `estimate`, `missing` and `failed` seeds,
+    `best_adapter` (the smallest mean of its budget, function and condition among adapters whose
+    seeds have all finished, and finitely; exact ties are all best); of the row's cells together the
+    texts `trainable_parameters` and `reference_parameters` (LoRA's) and the flags `off_budget` and
+    `reading`; of the function's `not_learnable` and `weak_backbone`.
+
+    Args:
+        frame: the table (`analysis.table`) with a column `loss`.
+    """
+    frame = _with_references(frame)
+    keys = [*ROW, "function"]
+    cells = pd.DataFrame(
+        dict(zip(keys, key, strict=True)) | _cell(part, loss)
+        for key, part in frame.groupby(keys, sort=False)
+    )
+    rows = frame.groupby(ROW, sort=False)
+    for name in ("trainable_parameters", "reference_parameters"):
+        counts = rows[name].agg(_counts).rename(name)
+        cells = cells.join(counts, on=ROW)
+    for name in ("off_budget", "reading"):
+        cells = cells.join(rows[name].agg(lambda own: bool(own.eq(True).any())), on=ROW)
+    finished = frame[frame["status"].isin(FINISHED)]
+    for name in ("not_learnable", "weak_backbone"):
+        flagged = set(finished.loc[finished[name], "function"])
+        cells[name] = cells["function"].isin(flagged)
+    cells["best_adapter"] = _best(cells)
+    order = sorted(cells.index, key=lambda index: _order(*cells.loc[index, keys]))
+    return cells.loc[order].reset_index(drop=True)
+
+
+def _order(budget: str, method: str, variant: str, function: str) -> tuple[object, ...]:
+    return budget_order(budget), method_order(method), variant, function_order(function)
+
+
+def _with_references(frame: pd.DataFrame) -> pd.DataFrame:
+    budgets = sorted(frame["budget"].unique(), key=budget_order)
+    borrowed = []
+    for method in set(REFERENCES) & set(frame["method"]):
+        own = frame[frame["method"] == method]
+        having = set(own["budget"])
+        (*_, last) = (budget for budget in budgets if budget in having)
+        borrowed += [
+            own[own["budget"] == last].assign(budget=budget)
+            for budget in budgets
+            if budget not in having
+        ]
+    return pd.concat([frame, *borrowed])
+
+
+def _cell(part: pd.DataFrame, loss: str) -> dict[str, Any]:
+    done = part[part["status"].isin(FINISHED)]
+    missing = int((part["status"] == "missing").sum())
+    return {
+        **estimate(done[loss].astype(float).tolist()),
+        "missing": missing,
+        "failed": len(part) - len(done) - missing,
+        "condition": " / ".join(sorted(set(part["condition"]))),
+    }
+
+
+def _counts(column: pd.Series) -> str:
+    return "/".join(str(int(count)) for count in sorted(set(column.dropna())))
+
+
+def _best(cells: pd.DataFrame) -> pd.Series:
+    complete = (cells["seeds"] > 0) & (cells["missing"] + cells["failed"] == 0)
+    ranked = cells["mean"].where(
+        complete & ~cells["method"].isin(REFERENCES) & cells["infinite"].eq(0)
+    )
+    smallest = ranked.groupby([cells[name] for name in ("budget", "function", "condition")])
+    return ranked.notna() & (ranked == smallest.transform("min"))
+
+
+def by_budget(cells: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """The cells of each budget, in the order of the tables."""
+    return sorted(cells.groupby("budget"), key=lambda item: budget_order(item[0]))
+
+
+def at(cells: pd.DataFrame) -> Mapping[tuple[str, ...], Any]:
+    """Cells by (budget, method, variant, function)."""
+    keys = [*ROW, "function"]
+    return {tuple(getattr(cell, name) for name in keys): cell for cell in cells.itertuples()}
+
+
+# superseded by the functions above; goes with the last view that uses it
 
 _NEEDED = [
     "budget",
@@ -33,18 +163,7 @@ _NEEDED = [
     "trainable_parameters",
     "reference_parameters",
 ]
-COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
 OFF_BUDGET = "†"
-
-RowName = tuple[str, str]  # method, variant
-
-
-def off_budget(count: pd.Series, reference: pd.Series) -> pd.Series:
-    """Whether trainable parameters lie further than `COUNT_TOLERANCE` from LoRA's, elementwise.
-
-    Where either is missing they do not.
-    """
-    return abs(count - reference) > COUNT_TOLERANCE * reference
 
 
 @dataclass(frozen=True)
@@ -143,18 +262,7 @@ def build_blocks(frame: pd.DataFrame, loss: str) -> list[Block]:
     everywhere = {
         (row.method, row.variant): row for block in blocks for row in block.rows if row.is_reference
     }
-    return [_with_best(_with_references(block, everywhere)) for block in blocks]
-
-
-def rows_of(frame: pd.DataFrame) -> list[RowName]:
-    """The rows of cells that have the column `variant`, in the order of the tables."""
-    names = set(zip(frame["method"], frame["variant"], strict=True))
-    return sorted(names, key=lambda name: (method_order(name[0]), name[1]))
-
-
-def cells_of(frame: pd.DataFrame, row: RowName) -> pd.DataFrame:
-    """The cells of one row."""
-    return frame[(frame["method"] == row[0]) & (frame["variant"] == row[1])]
+    return [_with_best_of(_with_block_references(block, everywhere)) for block in blocks]
 
 
 def variants(frame: pd.DataFrame) -> pd.Series:
@@ -187,8 +295,8 @@ def _rows(part: pd.DataFrame, loss: str) -> list[Row]:
                 method,
                 variant,
                 estimates,
-                _counts(counts),
-                _counts(reference),
+                _row_counts(counts),
+                _row_counts(reference),
                 method not in REFERENCES and bool(off_budget(counts, reference).any()),
                 bool(_column(group, "reading").eq(True).any()),
             )
@@ -213,61 +321,28 @@ def _estimate(cells: pd.DataFrame, loss: str) -> Estimate:
     return Estimate(values, tuple(sorted(missing)), tuple(sorted(failed)), condition)
 
 
-def _counts(column: pd.Series) -> tuple[int, ...]:
+def _row_counts(column: pd.Series) -> tuple[int, ...]:
     return tuple(sorted({int(count) for count in column.dropna()}))
 
 
-def _with_references(block: Block, everywhere: dict[tuple[str, str], Row]) -> Block:
+def _with_block_references(block: Block, everywhere: dict[tuple[str, str], Row]) -> Block:
     present = {row.method for row in block.rows}
     borrowed = [row for row in everywhere.values() if row.method not in present]
     return replace(block, rows=sorted([*block.rows, *borrowed], key=_row_order))
 
 
-def _with_best(block: Block) -> Block:
+def _with_best_of(block: Block) -> Block:
     functions = {function for row in block.rows for function in row.estimates}
-    return replace(block, best={function: _best(block.rows, function) for function in functions})
+    return replace(block, best={function: _best_of(block.rows, function) for function in functions})
 
 
-def _best(rows: list[Row], function: str) -> set[int]:
+def _best_of(rows: list[Row], function: str) -> set[int]:
     means: dict[str, dict[int, float]] = {}  # by condition
     for index, row in enumerate(rows):
         own = row.estimates.get(function)
         if own and own.complete and not row.is_reference and math.isfinite(own.mean):
             means.setdefault(own.condition, {})[index] = own.mean
     return {i for own in means.values() for i, mean in own.items() if mean == min(own.values())}
-
-
-def not_learnable(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """Functions that full fine-tuning could not learn: its test R² below 0, by seed.
-
-    Of targets in sequence each counts as it stood when it was learnt, not as later ones left it.
-    """
-    needed = ["function", "seed", "status", "test_loss", "test_r2", "task_losses"]
-    full = frame.loc[frame["method"] == UNRESTRICTED, [name for name in needed if name in frame]]
-    full = full.assign(learnt_r2=[_learnt_r2(run) for run in full.to_dict("records")])
-    return _by_function(full[full["learnt_r2"] < 0], "learnt_r2")
-
-
-def _learnt_r2(run: dict[Hashable, Any]) -> float:
-    """The test R² of a run; of targets in sequence, with each one's loss right after its turn."""
-    losses, last = run.get("task_losses"), run["test_loss"]
-    if not isinstance(losses, str) or not 0 < last < math.inf:
-        return float(run["test_r2"])
-    variance = last / (1 - run["test_r2"])
-    return 1 - float(just_learnt(np.array(json.loads(losses), dtype=float)).mean()) / variance
-
-
-def weak_backbones(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
-    """Functions with a backbone whose validation R² is below its floor: that R², by seed."""
-    weak = frame["pretrain_r2"] < _column(frame, "config.trainer.r2_floor")
-    return _by_function(frame[weak], "pretrain_r2")
-
-
-def _by_function(cells: pd.DataFrame, column: str) -> dict[str, dict[int, float]]:
-    return {
-        function: {int(seed): float(values.min()) for seed, values in part.groupby("seed")[column]}
-        for function, part in finished(cells).groupby("function")
-    }
 
 
 def _column(frame: pd.DataFrame, name: str) -> pd.Series:

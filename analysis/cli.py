@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.load import load_study, open_store, require_complete
+from analysis.load import open_store, require_complete
+from analysis.table import read_table
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 
@@ -41,7 +42,7 @@ def open_study(options: argparse.Namespace) -> tuple[Store, pd.DataFrame]:
     """
     store = open_store(options.store)
     try:
-        frame = load_study(store, options.study)
+        frame = read_table(store, options.study)
     except OSError as error:
         raise UsageError(
             f"Could not read the store at {store.root} ({error}): check its disk and permissions."

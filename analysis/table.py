@@ -3,16 +3,14 @@
 A view never computes anew what a column holds.
 """
 
-import numpy as np
 import pandas as pd
 
-from analysis.cells import not_learnable, off_budget, variants, weak_backbones
+from analysis.cells import variants
 from analysis.conditions import conditions
+from analysis.flags import learnt, not_learnable, off_budget, weak_backbones
 from analysis.load import load_study
 from analysis.names import REFERENCES, UNRESTRICTED
 from qlexp.store.store import Store
-
-LEAST_LEARNT = 0.5  # a run that learnt less of what the frozen backbone lacks says little
 
 
 def read_table(store: Store, study: str) -> pd.DataFrame:
@@ -51,12 +49,5 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
         ],
         not_learnable=frame["function"].isin(list(unlearnable)),
         learnability_checked=frame["function"].isin(checked),
-        learnt=_learnt(frame),
+        learnt=learnt(frame),
     )
-
-
-def _learnt(frame: pd.DataFrame) -> pd.Series:
-    noise = frame.get("config.data.noise", 0.0)
-    floor = np.square(pd.to_numeric(pd.Series(noise, index=frame.index)).astype(float))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - (frame["validation_loss"] - floor) / (frame["frozen_loss"] - floor)

@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from made_up import BUDGETS, METHODS, SEEDS, STUDY, cell_of, config_of, summary_of, write_run
 from random_tables import TABLES, long_table
 
 from analysis.load import LOSSES
+from qlexp import extensions
 from qlexp.config.identity import run_id
 from qlexp.config.schema import register_schema
 from qlexp.main import CONF, main
@@ -66,6 +68,21 @@ def quiet_and_single() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     GlobalHydra.instance().clear()
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside() -> Iterator[None]:
+    """Forgets the folders that a test has named, and what came from them."""
+    path, functions = list(sys.path), dict(FUNCTIONS)
+    yield
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(tuple(extensions.named_folders())):
+            del sys.modules[name]
+    for name in FUNCTIONS.keys() - functions.keys():
+        del FUNCTIONS[name]
+        ConfigStore.instance().repo["function"].pop(f"{name}.yaml", None)
+    extensions._folders.clear()
+    sys.path[:] = path
 
 
 @pytest.fixture

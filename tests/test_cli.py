@@ -156,7 +156,7 @@ def test_the_installed_command_refuses_in_one_sentence(tmp_path: Path) -> None:
         check=False,
     )
     assert_refused(Outcome(done.returncode, done.stdout, done.stderr), ["tracking=online", "login"])
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store" / "runs").exists()
 
 
 def test_a_run_is_stored_whole_and_not_computed_again(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -92,11 +93,9 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> list[Any]:
         assert self.launcher is not None
-        overrides = self._parsed([*_words(self.params), *arguments])
-        grid = _grid(overrides)
-        if self.reference:
-            instead = self._parsed(_words(self.reference))
-            grid += _grid([*_without_swept_fields(overrides), *instead])
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        grid = grid_of(loader, [*_words(self.params), *arguments], _words(self.reference))
         if not grid:
             raise UsageError("The sweep is empty: a glob() or range() of it matches nothing.")
         if not isinstance(self.launcher, LanesLauncher):  # which checks before it runs any job
@@ -104,19 +103,27 @@ class GridSweeper(Sweeper):
         results = self.launcher.launch(grid, initial_job_idx=0)
         return [result.return_value for result in results]  # raises the error of a failed job
 
-    def _parsed(self, words: list[str]) -> list[Override]:
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        return parser.parse_overrides(words)
+
+def grid_of(
+    loader: ConfigLoader, words: Sequence[str], reference: Sequence[str] = ()
+) -> list[list[str]]:
+    """The overrides of every job of a sweep, then of those of its reference."""
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = parser.parse_overrides(list(words))
+    grid = _product(overrides)
+    if reference:
+        instead = parser.parse_overrides(list(reference))
+        grid += _product([*_without_swept_fields(overrides), *instead])
+    return grid
 
 
 def _words(values: Mapping[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in values.items()]
 
 
-def _grid(overrides: list[Override]) -> list[list[str]]:
-    """The overrides of every job; of two for one key the later counts."""
-    axes = {override.get_key_element(): _values(override) for override in overrides}
+def _product(overrides: Sequence[Override]) -> list[list[str]]:
+    """Every combination; of two overrides of one key the later counts."""
+    axes = {item.get_key_element(): _values(item) for item in overrides}
     return [list(job) for job in product(*([f"{k}={v}" for v in vs] for k, vs in axes.items()))]
 
 

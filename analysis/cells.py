@@ -77,7 +77,7 @@ def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     Args:
         frame: the table (`analysis.table`) with a column `loss`.
     """
-    frame = _with_references(frame)
+    frame = with_references(frame)
     keys = [*ROW, "function"]
     cells = pd.DataFrame(
         dict(zip(keys, key, strict=True)) | _cell(part, loss)
@@ -102,7 +102,8 @@ def _order(budget: str, method: str, variant: str, function: str) -> tuple[objec
     return budget_order(budget), method_order(method), variant, function_order(function)
 
 
-def _with_references(frame: pd.DataFrame) -> pd.DataFrame:
+def with_references(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame`, and in each budget without a row of a reference those of another budget."""
     budgets = sorted(frame["budget"].unique(), key=budget_order)
     borrowed = []
     for method in set(REFERENCES) & set(frame["method"]):

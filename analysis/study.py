@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.load import open_store, require_complete
 from analysis.table import read_table, with_columns
 from analysis.tuning import Tuning, tune
-from qlexp.errors import UsageError
+from qlexp.errors import UsageError, unknown_name
 from qlexp.store.store import Store
 
 
@@ -30,11 +30,11 @@ class Study:
 
     @classmethod
     def read(cls, name: str, options: Namespace) -> "Study":
-        """The study as `options` of the command name it.
+        """The study as `options` of the command name it, of views with `--function` that one alone.
 
         Raises:
-            UsageError: there is no such study, it is not readable, or cells are missing or failed
-                and `options` do not allow that.
+            UsageError: there is no such study or function, it is not readable, or cells are missing
+                or failed and `options` do not allow that.
         """
         store = open_store(options.store)
         try:
@@ -44,6 +44,10 @@ class Study:
                 f"Could not read the store at {store.root} ({error}): check its disk and "
                 "permissions."
             ) from error
+        if (function := getattr(options, "function", None)) is not None:
+            if function not in (known := set(frame["function"])):
+                raise unknown_name(f"function of study {name}", function, known)
+            frame = frame[frame["function"] == function]
         if not options.allow_missing:
             require_complete(frame, name)
         return cls(name, store, frame, options.tune)

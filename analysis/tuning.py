@@ -26,7 +26,7 @@ from analysis.load import finished
 from analysis.names import FROZEN, function_title, row_label
 from analysis.overrides import joined, order, settings_of, swept
 from analysis.spelling import number_in
-from analysis.statistics.pairs import BASELINE, partner_of
+from analysis.stats.pairs import BASELINE, partner_of
 from qlexp.errors import UsageError, unknown_name
 
 LEARNING_RATE = "trainer.adapt.learning_rate"

@@ -16,7 +16,17 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from made_up import BUDGETS, METHODS, SEEDS, STUDY, cell_of, config_of, summary_of, write_run
+from made_up import (
+    BUDGETS,
+    METHODS,
+    NINE,
+    SEEDS,
+    STUDY,
+    cell_of,
+    config_of,
+    summary_of,
+    write_run,
+)
 from random_tables import TABLES, long_table
 
 from analysis.load import LOSSES
@@ -152,7 +162,7 @@ def made_up(tmp_path: Path) -> Store:
     """
     store = Store(tmp_path / "store")
     cells = []
-    for function in FUNCTIONS:
+    for function in NINE:
         for method in METHODS:
             for seed in SEEDS:
                 changes: dict[str, object] = {}

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
 
+from analysis.stats.pairs import paired
+from analysis.table import with_columns
+
 FUNCTIONS = ("drop_wave", "matyas", "ackley", "levy", "griewank")
 METHODS = ("frozen", "lora", "dora", "queryable", "full")
 ADAPTERS = ("lora", "dora", "queryable")
@@ -45,6 +48,7 @@ def long_table(
                 "error": None,
                 "frozen_loss": 2.0,
                 "pretrain_r2": 0.9,
+                "validation_loss": 1.0,
                 "test_loss": math.inf if lost else loss,
                 "test_r2": 0.9,
                 "reading": False,
@@ -53,6 +57,11 @@ def long_table(
             }
         )
     return pd.DataFrame(rows)
+
+
+def pairs_of(frame: pd.DataFrame, loss: str = "test_loss") -> pd.DataFrame:
+    """The paired cells of a table that has no columns of `analysis.table` yet."""
+    return paired(with_columns(frame), loss)
 
 
 def losses_of(frame: pd.DataFrame, budget: str, method: str) -> dict[tuple[str, int], float]:

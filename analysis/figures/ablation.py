@@ -14,9 +14,11 @@ from analysis.figures.contours import Array
 from analysis.figures.layout import add_legend, add_remarks, text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
-from analysis.names import ALL, function_order, function_title
+from analysis.names import ALL, function_title
 from analysis.overrides import joined
+from analysis.rows import in_order
 from analysis.spelling import number_in
+from analysis.stats.estimates import Sweep
 
 _PANEL_WIDTH = 2.1  # inches
 _PANEL_HEIGHT = 2.0
@@ -25,17 +27,15 @@ _MARKER_SIZE = 4.5  # points
 _DODGE = 0.6  # of the distance of two categories, over which the lines are spread
 
 
-def ablation_figure(
-    points: pd.DataFrame, axis: str, axes: dict[str, list[str]], loss: str, ratio: str
-) -> Figure:
-    """`points` as `analysis.ablation.estimates` has them; other axes become lines of their own.
+def ablation_figure(points: pd.DataFrame, axis: str, axes: Sweep, loss: str, ratio: str) -> Figure:
+    """`points` as `analysis.stats.estimates` has them; other axes become lines of their own.
 
     The last column has the ratio over all functions alone. A point that is inf leaves a gap in its
     line, a cross at the panel's upper edge and a count in its corner; missing and failed seeds are
     counted there too.
     """
     points = points.assign(variant=_line_names(points, axis, axes))
-    functions = sorted(set(points["function"]) - {ALL}, key=function_order)
+    functions = in_order(points["function"])
     functions += [ALL] * (ALL in set(points["function"]))
     names = rows_of(points)
     shifts = _shifts(points, axis, axes[axis], names)
@@ -85,7 +85,7 @@ def _unit(loss: str) -> str:
     return ", raw" if loss.endswith("_raw") else ", standardised"
 
 
-def _line_names(points: pd.DataFrame, axis: str, axes: dict[str, list[str]]) -> list[str]:
+def _line_names(points: pd.DataFrame, axis: str, axes: Sweep) -> list[str]:
     """What tells a line from others of its method: budget, other overrides, other axes."""
     several = points["budget"].nunique() > 1
     others = [name for name in axes if name != axis]

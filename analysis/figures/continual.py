@@ -20,7 +20,7 @@ from analysis.cells import cells_of, rows_of
 from analysis.figures.contours import Array
 from analysis.load import finished
 from analysis.names import function_order, function_title, row_label
-from analysis.statistics.intervals import contrast
+from analysis.stats.intervals import contrast
 from analysis.style import SEQUENTIAL, extra_width, method_colour
 from analysis.tasks import limits_of
 

@@ -60,6 +60,29 @@ def draw(
     return contours
 
 
+def draw_change(
+    axes: Sequence[Axes],
+    before: Array,
+    after: Array | None,
+    levels: Array,
+    change_levels: Array,
+    change: str,
+    *,
+    open_ended: bool = False,
+) -> None:
+    """Three panels with their colour bars: two surfaces, and the second minus the first if known.
+
+    Args:
+        change: what the difference is called.
+    """
+    values = draw(axes[0], before, levels, open_ended=open_ended)
+    add_colourbar(values, axes[:2], "value (standardised)")
+    if after is not None:
+        draw(axes[1], after, levels, open_ended=open_ended)
+        drawn = draw(axes[2], after - before, change_levels, diverging=True, open_ended=open_ended)
+        add_colourbar(drawn, axes[2:], f"{change} (standardised)")
+
+
 def label_square(axis: Axes) -> None:
     """Ticks and labels of a panel over the square of scaled inputs."""
     axis.set_aspect("equal")

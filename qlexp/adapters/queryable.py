@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, LowRankConfig
+from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, Look, LowRankConfig
 from qlexp.config.checks import bounded, one_of
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
@@ -242,6 +242,7 @@ class Queryable(Adapter):
 
     Config: ClassVar = QueryableConfig
     near_lora: ClassVar = True
+    looks: ClassVar = {"queryable": Look("#b52a00", group=0, order=140)}
 
     def __init__(self, backbone: Backbone, config: QueryableConfig, draw: Draw) -> None:
         super().__init__(backbone, config, draw)

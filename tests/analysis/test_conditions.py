@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from made_up import cell_of, summary_of, write_run
 
-from analysis import stats, tables
+from analysis import tables
+from analysis.__main__ import main
 from analysis.cells import build_blocks
 from analysis.conditions import conditions, require_one
 from analysis.load import load_study
@@ -72,8 +73,8 @@ def test_several_conditions_are_refused_in_one_sentence(tmp_path: Path, capsys) 
     lines = pd.DataFrame({"overrides": ["", "shift.strength=0.4"]})
     with pytest.raises(UsageError, match=r"2 conditions \(defaults; shift.strength=0.4\)"):
         require_one(lines, "mine")
-    arguments = ["--study", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert stats.main(arguments) == 2
+    arguments = ["stats", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "python -m analysis.ablation --study noise" in error

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import BUDGETS, METHODS, NOISE, SEEDS, STUDY, cell_of, summary_of, write_run
+from made_up import BUDGETS, FUNCTIONS, METHODS, NOISE, SEEDS, STUDY, cell_of, summary_of, write_run
 
-from analysis import tables
+from analysis.__main__ import main
 from analysis.curves import layer_columns
-from analysis.figures import __main__ as figures_command
 from analysis.load import LOSSES, load_study, open_store, require_complete
 from qlexp.errors import UsageError
-from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 
@@ -120,10 +118,10 @@ def test_a_study_of_which_nothing_is_stored(tmp_path: Path) -> None:
     store.write_study("empty", [cell_of(summary_of("levy", "lora", 0), "equal_rank")])
     frame = load_study(store, "empty")
     assert list(frame["status"]) == ["missing"]
-    assert tables.main(["--study", "empty", "--store", str(tmp_path)]) == 2
-    arguments = ["--study", "empty", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert tables.main([*arguments, "--allow-missing"]) == 0
-    assert figures_command.main([*arguments, "--allow-missing"]) == 2
+    arguments = ["empty", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(["tables", *arguments]) == 2
+    assert main(["tables", *arguments, "--allow-missing"]) == 0
+    assert main(["figures", *arguments, "--allow-missing"]) == 2
 
 
 def test_two_runs_of_one_name_are_refused(made_up: Store) -> None:
@@ -156,22 +154,23 @@ def test_a_long_list_of_gaps_is_cut(made_up: Store) -> None:
         require_complete(frame, STUDY)
 
 
-@pytest.mark.parametrize("command", [tables.main, figures_command.main])
+@pytest.mark.parametrize("view", ["tables", "figures"])
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
-        ({"--study": "quack"}, "no study 'quack' (stored studies: made_up)"),
+        ({"study": "quack"}, "no study 'quack' (stored studies: made_up)"),
         ({"--store": "nowhere"}, "no store at nowhere"),
         ({"--out": "file"}, "Could not write to file"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_2(
-    made_up: Store, tmp_path: Path, monkeypatch, capsys, *, command, change: dict, wanted: str
+    made_up: Store, tmp_path: Path, monkeypatch, capsys, *, view, change: dict, wanted: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
-    options = {"--study": STUDY, "--store": str(made_up.root), "--out": "out", **change}
-    assert command([word for pair in options.items() for word in pair]) == 2
+    options = {"--store": str(made_up.root), "--out": "out", **change}
+    study = options.pop("study", STUDY)
+    assert main([view, study, *(f"{name}={value}" for name, value in options.items())]) == 2
     message = capsys.readouterr().err
     assert wanted in message
     assert message.count("\n") == 1

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import cell_of, markdown_rows, summary_of, write_run
 
-from analysis import stats, tables
+from analysis import tables
+from analysis.__main__ import main as view
 from analysis.cells import build_blocks
-from analysis.claims.__main__ import main as claims
 from analysis.load import LOSSES, load_study
 from analysis.report.__main__ import main as report
 from analysis.tuning import LEARNING_RATE, tune
@@ -163,14 +163,14 @@ def test_statistics_compare_each_method_at_its_own_trial(tmp_path: Path) -> None
     losses = by_rate(lora=(0.4, 0.2, 0.8), queryable=(0.9, 0.3, 0.1), full=(9.0, 9.0, 0.1))
     folder = tmp_path / "out"
     fill(Store(tmp_path), losses, losses)
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(folder)]
-    assert stats.main(arguments) == 0
+    arguments = ["tuned", "--store", str(tmp_path), "--out", str(folder)]
+    assert main(["stats", *arguments]) == 0
     (lora, queryable) = pd.read_csv(folder / "tuned" / "stats.csv").itertuples()
     assert (lora.method, queryable.method) == ("lora", "queryable")
     assert queryable.iqm == pytest.approx(math.log(0.1 / 0.2))
     text = (folder / "tuned" / "stats.md").read_text().replace("\\", "")
     assert "Tuned: 3 trials for every method" in text
-    assert stats.main([*arguments, "--tune"]) == 0
+    assert main(["stats", *arguments, "--tune"]) == 0
     assert len(pd.read_csv(folder / "tuned" / "stats.csv")) == 6
 
 
@@ -183,8 +183,8 @@ def test_a_function_is_not_given_up_for_one_bad_trial_of_full_finetuning(tmp_pat
         write_run(
             store, summary_of("levy", "full", 0, run_id=identity, test_r2=-1.0, validation_loss=9.0)
         )
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(folder)]
-    assert stats.main(arguments) == 0
+    arguments = ["tuned", "--store", str(tmp_path), "--out", str(folder)]
+    assert main(["stats", *arguments]) == 0
     assert pd.read_csv(folder / "tuned" / "stats.csv")["method"].tolist() == ["lora"]
 
 
@@ -194,6 +194,10 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
     tuned, tuning = tune(frame)
     assert tuned is frame
     assert tuning.notes() == []
+
+
+def claims(arguments: list[str]) -> int:
+    return view(["claims", *arguments[1:]])
 
 
 @pytest.mark.parametrize("command", [tables.main, stats.main, claims, report])

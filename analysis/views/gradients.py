@@ -1,0 +1,254 @@
+"""The flow of gradients over depth: how large, and how even over the layers, beside LoRA's.
+
+    gradients.{md,csv}              size, evenness over depth, shares of the thirds; size and
+                                    evenness beside LoRA's
+    gradients_layers.csv            the profile over depth, one row a layer
+    gradients_<budget>.svg          heat map, layer by update, a panel a method
+    gradients_depth_<budget>.svg    the profile over depth, a line a method
+
+The norms are those of the stored curves: of each layer's trainable tensors together, before
+clipping. A raw norm depends on how a method is parametrised and on how many parameters it has, so
+each number comes a second time for norms divided by the square root of the layer's trainable
+parameters (the root mean square of its gradient). What belongs to no layer, such as a shared bank,
+is counted apart.
+
+*Evenness* is the normalised entropy of the layers' shares of the squared norm: with
+p_l = g_l² / sum_j g_j², it is -sum_l p_l ln p_l / ln depth, 1 where all layers have the same norm
+and 0 where one has it all; a run's number is its mean over the recorded updates at which a layer
+has a gradient. Runs of a method and of LoRA that share function, seed and frozen network are
+compared in pairs: by the ratio of their mean norms and the difference of their evenness.
+
+Means are over functions of the means over seeds. Intervals are Welch's, for new seeds on the same
+functions; of norms and their ratios on the logarithm, of evenness and of shares on the logit.
+Diverged runs are left out and named.
+"""
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis.figures.gradients import depth_figure, flow_figure
+from analysis.flow.load import load_runs
+from analysis.flow.means import CELL, Groups, beside_lora, mean, parts
+from analysis.flow.measures import SCALES, THIRDS
+from analysis.legend import diverged_note, flags, setting_notes
+from analysis.names import ALL, budget_title, row_label
+from analysis.outputs import Picture
+from analysis.render import Grid, Section, Text
+from analysis.stats.intervals import Interval
+from analysis.stats.pairs import BASELINE
+from analysis.study import Study
+from analysis.text import interval_text, number, seed_list
+from analysis.view import Shown
+from qlexp.errors import UsageError
+
+Measures = Mapping[str, Callable[[Interval], Interval]]  # what each mean's interval becomes
+
+_OWN: Measures = {
+    "norm": Interval.above_zero,
+    "evenness_norm": Interval.within_unit,
+    "rms": Interval.above_zero,
+    "evenness_rms": Interval.within_unit,
+}
+_BESIDE: Measures = {
+    "norm_over_lora": Interval.exp,
+    "evenness_norm_minus_lora": lambda difference: difference,
+    "rms_over_lora": Interval.exp,
+    "evenness_rms_minus_lora": lambda difference: difference,
+}
+
+
+def show(study: Study, options: Namespace | None = None) -> Shown:
+    """The gradients of a study; a `UsageError` where it has none over depth."""
+    runs = load_runs(study.store, study.frame)
+    _refuse_what_has_no_depth(runs, study.name)
+    methods, layers = method_cells(beside_lora(runs), study.frame), layer_cells(runs)
+    names = {"variant": "overrides"}
+    return Shown(
+        grids={"gradients": [*grids(methods, study, _depths(runs))]},
+        frames={
+            "gradients": methods.rename(columns=names),
+            "gradients_layers": layers.rename(columns=names),
+        },
+        pictures=pictures(runs, layers, study.name),
+    )
+
+
+def _depths(runs: pd.DataFrame) -> list[int]:
+    return sorted(runs["parameters"].map(len).unique())
+
+
+def _refuse_what_has_no_depth(runs: pd.DataFrame, study: str) -> None:
+    if runs.empty:
+        raise UsageError(
+            f"Study '{study}' has no run with gradients in a layer that did not diverge: it needs "
+            "a method that trains."
+        )
+    if min(_depths(runs)) < 2:
+        raise UsageError(
+            f"Study '{study}' has networks of one layer, over which nothing can be even: it needs "
+            "backbone.depth of at least 2."
+        )
+
+
+def method_cells(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a method and function, and one over all functions; `runs` as of `beside_lora`."""
+    diverged = frame.loc[frame["status"] == "diverged", CELL]
+    lost = pd.concat([diverged, diverged.assign(function=ALL)]).value_counts()
+    return pd.DataFrame(
+        {
+            **cell,
+            "runs": sum(map(len, groups)),
+            "diverged": lost.get(tuple(cell.values()), 0),
+            **_means(groups, _OWN),
+            **{
+                f"{third}_share{suffix}": share
+                for suffix, shares in _limits(mean(groups, "thirds").within_unit()).items()
+                for third, share in zip(THIRDS, shares, strict=True)
+            },
+            "outside_layers_share": float(mean(groups, "outside").value),
+            "pairs": sum(map(len, pairs)),
+            **_means(pairs, _BESIDE),
+        }
+        for cell, groups in parts(runs)
+        for pairs in [[part[part["paired"]] for part in groups if part["paired"].any()]]
+    )
+
+
+def _means(groups: Groups, measures: Measures) -> dict[str, float]:
+    return {
+        name: float(value)
+        for column, bounded in measures.items()
+        for name, value in _limits(bounded(mean(groups, column)), column).items()
+    }
+
+
+def _limits(found: Interval, name: str = "") -> dict[str, np.ndarray]:
+    """An interval's value and limits by the names of their columns."""
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+
+
+def layer_cells(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a method, function (and all of them) and layer."""
+    tables = [
+        pd.DataFrame(
+            {
+                **cell,
+                "layer": range(len(parameters)),
+                "parameters": parameters,
+                **_limits(mean(groups, "norm_layers").above_zero(), "norm"),
+                **_limits(mean(groups, "rms_layers").above_zero(), "rms"),
+            }
+        )
+        for cell, groups in parts(runs)
+        for parameters in groups[0]["parameters"].iloc[:1]
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def grids(methods: pd.DataFrame, study: Study, depths: Sequence[int]) -> Iterator[Grid]:
+    """Methods by what is said of their gradients, and beside LoRA's where anything is paired."""
+    rows = methods[methods["function"] == ALL]
+    runs, known = rows["runs"].astype(str), (rows["runs"] + rows["diverged"]).astype(str)
+    texts = {
+        "runs": runs.where(rows["diverged"] == 0, runs + " of " + known),
+        SCALES["norm"]: _interval_texts(rows, "norm"),
+        SCALES["rms"]: _interval_texts(rows, "rms"),
+        "evenness": _interval_texts(rows, "evenness_norm"),
+        "evenness / √parameters": _interval_texts(rows, "evenness_rms"),
+        **{f"{third} third": rows[f"{third}_share"].map(number) for third in THIRDS},
+        "outside layers": rows["outside_layers_share"].map(number),
+    }
+    caption = f"Gradients over depth, study {study.name}"
+    yield _grid("gradients", caption, rows, texts, _notes(study.frame, depths))
+    rows = rows[rows["pairs"] > 0]
+    if rows.empty:
+        return
+    texts = {
+        "pairs": rows["pairs"].astype(str),
+        f"{SCALES['norm']}: ratio": _interval_texts(rows, "norm_over_lora"),
+        f"{SCALES['rms']}: ratio": _interval_texts(rows, "rms_over_lora"),
+        "evenness: difference": _interval_texts(rows, "evenness_norm_minus_lora"),
+        "evenness / √parameters: difference": _interval_texts(rows, "evenness_rms_minus_lora"),
+    }
+    caption = f"Gradients beside LoRA's, study {study.name}"
+    yield _grid("gradients_pairs", caption, rows, texts, [_PAIR_NOTE])
+
+
+def _interval_texts(rows: pd.DataFrame, name: str) -> list[str]:
+    return [interval_text(*own) for own in rows[[name, f"{name}_low", f"{name}_high"]].to_numpy()]
+
+
+def _grid(
+    label: str,
+    caption: str,
+    rows: pd.DataFrame,
+    texts: Mapping[str, Sequence[str]],
+    notes: Sequence[str],
+) -> Grid:
+    """The methods of `rows` and beside them the columns of `texts`, a section a budget."""
+    labels = list(map(row_label, rows["method"], rows["variant"]))
+    table = pd.DataFrame({"method": labels, **texts}, rows.index)
+    sections = [
+        Section(budget_title(budget), [list(map(Text, row)) for row in part.to_numpy()])
+        for budget, part in table.groupby(rows["budget"], sort=False)
+    ]
+    return Grid(label, caption, list(table), sections, notes)
+
+
+_PAIR_NOTE = (
+    f"Runs of a method and of {BASELINE} on the same function, seed and frozen network, in pairs "
+    "without diverged runs. Ratio: the method's mean norm over LoRA's, a geometric mean; 1 is as "
+    "large. Difference: its evenness minus LoRA's; above 0 is more even. Means over functions of "
+    "the means over seeds; in brackets 95 % intervals (Welch's t over pairs, of ratios on their "
+    "logarithm) for new seeds on the same functions; none where a function has one pair."
+)
+
+
+def _notes(frame: pd.DataFrame, depths: Sequence[int]) -> list[str]:
+    splits = (np.array_split(np.arange(depth), len(THIRDS)) for depth in depths)
+    sizes = " or ".join("/".join(str(len(third)) for third in split) for split in splits)
+    return [
+        f"Means over functions of the means over {seed_list(frame['seed'])} and the recorded "
+        "updates of a run; in brackets 95 % intervals (Welch's t; of norms on their logarithm, of "
+        "evenness on its logit) for new seeds on the same functions; none where a function has one "
+        "seed.",
+        "Gradient norm: of a layer's trainable tensors together, before clipping. It depends on "
+        "how a method is parametrised and on its number of parameters; √parameters is the root of "
+        "the layer's trainable parameters.",
+        "Evenness: -sum p ln p / ln depth, p a layer's share of the squared norm of all layers: 1 "
+        "where all are equal, 0 where one has it all. Thirds: the sums of p over the first, middle "
+        f"and last layers, {sizes} of them. Updates at which no layer has a gradient have neither. "
+        "Outside layers: the share of the whole squared norm that belongs to no layer, such as a "
+        "shared bank's.",
+        *diverged_note(frame),
+        *flags(frame),
+        *setting_notes(frame),
+    ]
+
+
+def pictures(runs: pd.DataFrame, layers: pd.DataFrame, study: str) -> Iterator[Picture]:
+    """The heat maps and the profiles of every budget; `layers` as of `layer_cells`."""
+    for budget, own in runs.groupby("budget", sort=False):
+        block, depths = budget_title(budget), " and ".join(map(str, _depths(own)))
+        networks = f"networks of {depths} layers" if "and" in depths else ""
+        title = f"{block}, study {study}"
+        yield Picture(
+            f"gradients_{budget}",
+            f"Gradient norm by layer and update. {block}. Mean over functions and seeds; grey "
+            "where it is 0.",
+            flow_figure(own, title),
+        )
+        yield Picture(
+            f"gradients_depth_{budget}",
+            f"Gradient norm by layer, mean over updates. {block}. Right: over the root of the "
+            "layer's trainable parameters. Bands: 95 % intervals over seeds."
+            + f" Layers are counted from the first in {networks} alike."
+            * bool(networks),
+            depth_figure(
+                layers[(layers["budget"] == budget) & (layers["function"] == ALL)],
+                ", ".join(filter(None, [title, networks])),
+            ),
+        )

@@ -36,17 +36,17 @@ def _compared(block: pd.DataFrame) -> str:
     best = means.sort_values("ratio", kind="stable").iloc[0]
     over = "the frozen backbone" if best["baseline"] == FROZEN else "LoRA"
     own = parts[(parts["method"] == best["method"]) & (parts["variant"] == best["variant"])]
-    told = "; ".join(
+    told = [
         f"{word}: {', '.join(map(row_label, rows['method'], rows['variant']))}"
         for word, rows in (("lower", means[means["high"] < 1]), ("higher", means[means["low"] > 1]))
         if len(rows)
-    )
+    ]
     return (
         f"{budget_title(best['budget'])}. Of {len(means)} adapter{'s' * (len(means) > 1)} "
         f"{row_label(best['method'], best['variant'])} has the lowest loss, "
         f"{interval_text(best['ratio'], best['low'], best['high'])} of {over}'s (lower on "
-        f"{(own['ratio'] < 1).sum()} of {len(own)} functions). Intervals over all functions tell "
-        f"from {over}: {told or 'none'}."
+        f"{(own['ratio'] < 1).sum()} of {len(own)} functions). Told from {over} by intervals over "
+        f"all functions: {'; '.join(told) or 'none'}."
     )
 
 

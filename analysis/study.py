@@ -8,7 +8,7 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.load import open_store, require_complete
-from analysis.table import read_table, with_columns
+from analysis.table import read_table
 from analysis.tuning import Tuning, tune
 from qlexp.errors import UsageError, unknown_name
 from qlexp.store.store import Store
@@ -59,5 +59,4 @@ class Study:
         Raises:
             UsageError: see `analysis.tuning.tune`.
         """
-        frame, tuning = tune(self.frame, self.tuned)
-        return with_columns(frame), tuning
+        return tune(self.frame, self.tuned)

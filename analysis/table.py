@@ -5,11 +5,10 @@ A view never computes anew what a column holds.
 
 import pandas as pd
 
-from analysis.cells import variants
-from analysis.conditions import conditions
 from analysis.flags import learnt, little_learnt, not_learnable, off_budget, weak_backbones
 from analysis.load import finished, load_study
 from analysis.names import REFERENCES, UNRESTRICTED
+from analysis.settings import conditions, variants
 from qlexp.store.store import Store
 
 

@@ -16,7 +16,7 @@ import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from analysis.view import Shown
 from benchmarks.contenders import config_of
 from benchmarks.report import grid, publish, section
 from qlexp.config.identity import plain
+from qlexp.config.schema import Config
+from qlexp.config.settings import flat
 from qlexp.environment import versions
 from qlexp.main import choices
 from qlexp.problem.functions import FUNCTIONS
@@ -131,9 +133,10 @@ def fill(store: Store, runs: int) -> None:
     store.write_study(SWEPT, [_as_swept(cell) for cell in cells if cell.method not in REFERENCES])
 
 
-def _cells(methods: Iterable[str], seed: int) -> Iterator[Cell]:
+def _cells(methods: Mapping[str, Config], seed: int) -> Iterator[Cell]:
     """Those of one seed: every function and method at both budgets, references at one."""
-    for budget, function, method in itertools.product(BUDGETS, FUNCTIONS, methods):
+    places = itertools.product(BUDGETS, FUNCTIONS, methods.items())
+    for budget, function, (method, config) in places:
         if method not in REFERENCES or budget == BUDGETS[0]:
             yield Cell(
                 run_id=f"{function}-{method}-{budget}-{seed}",
@@ -141,15 +144,14 @@ def _cells(methods: Iterable[str], seed: int) -> Iterator[Cell]:
                 method=method,
                 seed=seed,
                 budget=budget,
-                overrides=SCALE,
+                settings=flat(plain(config)),
                 reference_parameters=LORA_COUNT,
             )
 
 
 def _as_swept(cell: Cell) -> Cell:
-    rank = BUDGETS.index(cell.budget)
-    overrides = (*cell.overrides, f"method.rank={8 * (1 + rank)}")
-    return replace(cell, budget=BUDGETS[0], overrides=overrides)
+    settings = {**cell.settings, "method.rank": 8 * (1 + BUDGETS.index(cell.budget))}
+    return replace(cell, budget=BUDGETS[0], settings=settings, asked=("method.rank",))
 
 
 def _summary(config: dict[str, Any], identity: str, draw: np.random.Generator) -> dict[str, Any]:

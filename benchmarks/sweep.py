@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from analysis.outputs import Picture
 from analysis.render import Grid, Section
-from analysis.style import figure_style, method_colour
+from analysis.render.output import Picture
+from analysis.render.style import figure_style, method_colour
 from analysis.view import Shown
 from benchmarks.contenders import COMPILED, REFERENCE, Call, Step
 from benchmarks.report import arguments, grid, interval_text, publish, section

@@ -21,7 +21,7 @@ from qlexp.errors import RunError, UsageError
 from qlexp.main import CONF
 from qlexp.store.files import read_curves
 from qlexp.store.store import Store
-from qlexp.sweep.execute import execute
+from qlexp.sweep.execute import check_places, execute
 from qlexp.sweep.jobs import Job, objective
 from qlexp.sweep.plan import plan
 
@@ -89,9 +89,10 @@ def _run_one(composed: DictConfig) -> float | None:
         hydra_node = HydraConfig.get()
         sources = hydra_node.runtime.config_sources
         extensions.load(source.path for source in sources if source.provider == extensions.NAMED)
-        job = Job.of(plan(composed), hydra_node.runtime.choices, hydra_node.overrides.task)
-        summary = execute([job.config], width=1)[0]
+        job = Job.of(composed, hydra_node)
+        check_places([job.config])
         Store(job.config.store).write_study(job.config.study, [job.cell()], goes_on=True)
+        summary = execute([job.config], width=1)[0]
     if summary["status"] == "failed":
         raise RunError.of(summary)
     print(_line(summary))

@@ -17,7 +17,11 @@ from qlexp.problem.functions import FUNCTIONS
 _PACKAGE = Path(__file__).parent
 CONF = next(f for f in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if f.is_dir())
 
-_COMMANDS = {"show": "analysis.__main__", "check": "qlexp.adapters.check"}
+_COMMANDS = {
+    "show": "analysis.__main__",
+    "check": "qlexp.adapters.check",
+    "migrate": "qlexp.store.migrate",
+}
 _HELP = """\
 qlexp: does one parameter-efficient fine-tuning method really beat another?
 
@@ -30,6 +34,8 @@ shifted one. Every run is stored, and none is computed twice.
 
   qlexp show VIEW STUDY       tables, figures, statistics of a stored study (qlexp show --help)
   qlexp check method=lora     what a method promises, tested, and what it can do
+  qlexp migrate STORE         bring an older store to the schema of today
+
   --config-dir FOLDER         methods, functions and studies of your own (examples/extending)
   --cfg job                   print the config instead of running it
   --hydra-help                Hydra's own options
@@ -52,14 +58,16 @@ def main() -> None:
     A run that raised an error is one sentence and exit code 1, after all others are stored.
     """
     arguments = sys.argv[1:]
-    if arguments[:1] in ([name] for name in _COMMANDS):
-        command, *rest = arguments
-        sys.exit(import_module(_COMMANDS[command]).main(rest, program=f"qlexp {command}"))
-    if {"-h", "--help"} & set(arguments):
-        print(_help())
-        return
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
+    command = arguments[0] if arguments else ""
     try:
+        if command in _COMMANDS:
+            if code := import_module(_COMMANDS[command]).main(arguments[1:], f"qlexp {command}"):
+                sys.exit(code)
+            return
+        if {"-h", "--help"} & set(arguments):
+            print(_help())
+            return
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
         sys.argv[1:] = sorted(extensions.load_named(arguments), key=_is_override)  # as Hydra wants
         import_module("qlexp.cell").run_from_command_line()
     except UsageError as error:

@@ -102,18 +102,15 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def qlexp(
-    store: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """`qlexp(*arguments)` as from a shell in an empty folder, with a store of the test's own."""
+    """`command(*arguments)` is `qlexp ARGUMENTS` as from a shell in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> Outcome:
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["qlexp", f"store={store}", "tracking=none", *arguments])
+        monkeypatch.setattr(sys, "argv", ["qlexp", *arguments])
         capsys.readouterr()
         try:
             main()
@@ -122,6 +119,12 @@ def qlexp(
         return Outcome(0, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def qlexp(store: Path, command: Command) -> Command:
+    """The same for runs, with a store of the test's own."""
+    return lambda *arguments: command(f"store={store}", "tracking=none", *arguments)
 
 
 def compute_study(

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qlexp.config.settings import flat
 from qlexp.problem import functions
 from qlexp.store.files import write_folder
 from qlexp.store.manifest import Cell
+from qlexp.store.migrate import meant
 from qlexp.store.store import Store
 
 NINE = (
@@ -122,8 +124,11 @@ def write_run(store: Store, summary: dict) -> None:
 
 
 def cell_of(summary: dict, budget: str, *overrides: str) -> Cell:
+    """The cell of a run; what its made-up config says gives way to `overrides`."""
     names = ("run_id", "function", "method", "seed")
-    return Cell(*(summary[name] for name in names), budget=budget, overrides=overrides)
+    own, asked = meant(overrides, {})
+    settings = {**flat(summary["config"]), **own}
+    return Cell(*(summary[name] for name in names), budget, settings, asked)
 
 
 def plain_losses(store: Store, function: str, method: str, key: str) -> list[float]:

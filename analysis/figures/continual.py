@@ -1,6 +1,7 @@
 """A sequence of tasks in pictures: loss matrices, forgetting, drift of routes, use of atoms.
 
-Every function takes the cells of one budget, as `analysis.continual.with_measures` leaves them.
+Every function takes the cells of one budget, as `analysis.paper.continual.with_measures` leaves
+them.
 """
 
 import math
@@ -15,14 +16,14 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import transfer
 from analysis.cells import cells_of, rows_of
-from analysis.figures.contours import Array
+from analysis.inputs import Array
 from analysis.load import finished
 from analysis.names import function_order, function_title, row_label
+from analysis.paper.limits import limits_of
+from analysis.paper.transfer import forgetting
+from analysis.render.style import SEQUENTIAL, extra_width, method_colour
 from analysis.stats.intervals import contrast
-from analysis.style import SEQUENTIAL, extra_width, method_colour
-from analysis.tasks import limits_of
 
 COLUMNS = 5
 NO_VALUE = "#d0d0d0"
@@ -76,7 +77,10 @@ def forgetting_bars(frame: pd.DataFrame) -> Figure:
     axes = figure.subplots(1, len(functions), squeeze=False, sharey=True)[0]
     for axis, function in zip(axes, functions, strict=True):
         for label, method, cells in _rows(frame[frame["function"] == function]):
-            place, values = labels.index(label), finished(cells)["forgetting"].to_numpy(float)
+            place, values = (
+                labels.index(label),
+                finished(cells)["sequence.forgetting"].to_numpy(float),
+            )
             if not len(values) or not np.isfinite(values).all():
                 text = f"{(~np.isfinite(values)).sum()}/{len(values)} inf" if len(values) else "–"
                 axis.text(0.02, place, text, transform=axis.get_yaxis_transform(), va="center")
@@ -86,9 +90,10 @@ def forgetting_bars(frame: pd.DataFrame) -> Figure:
             if math.isfinite(mean.low):
                 axis.plot([mean.low, mean.high], [place, place], color="black", linewidth=1.0)
             axis.plot(values, [place] * len(values), ".", color="black", markersize=2.5)
-        ideal = _ideal_forgetting(frame[frame["function"] == function])
-        if ideal:
-            axis.axvline(np.mean(ideal), color="black", linewidth=0.8, linestyle="--")
+        limits = limits_of(frame.loc[frame["function"] == function, "problem"])
+        if limits:
+            ideal = np.mean([forgetting(own.latest) for own in limits])
+            axis.axvline(ideal, color="black", linewidth=0.8, linestyle="--")
         axis.axvline(0, color="black", linewidth=0.6)
         axis.set_title(function_title(function))
         axis.set_xlabel("forgetting (MSE, standardised)")
@@ -171,12 +176,6 @@ def _rows(frame: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Label, method and cells of every row, in order."""
     for row in rows_of(frame):
         yield row_label(*row), row[0], cells_of(frame, row)
-
-
-def _ideal_forgetting(frame: pd.DataFrame) -> list[float]:
-    """Of a learner that fits the latest task alone, over the problems that occur."""
-    problems = frame["problem"].dropna().unique()
-    return [transfer.forgetting(limits_of(problem).latest) for problem in problems]
 
 
 def _functions(frame: pd.DataFrame) -> list[str]:

@@ -8,7 +8,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.style import DIVERGING, SEQUENTIAL
+from analysis.render.style import DIVERGING, SEQUENTIAL
 
 Array = NDArray[np.float64]
 LEVELS = 16

@@ -12,7 +12,7 @@ from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.flow.means import heat
 from analysis.flow.measures import SCALES
-from analysis.style import SEQUENTIAL
+from analysis.render.style import SEQUENTIAL
 
 _PANEL_WIDTH = 2.2  # inches
 UNKNOWN = "#d0d0d0"  # where a norm is 0 or, in one of the runs, not finite

@@ -9,7 +9,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
-from analysis.style import FONT_SIZE
+from analysis.render.style import FONT_SIZE
 
 _POINTS_PER_INCH = 72
 _MOST_COLUMNS = 4

@@ -14,9 +14,9 @@ from analysis.cells import cells_of, rows_of
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.names import FROZEN
+from analysis.render.style import extra_width, method_colour
 from analysis.stats.pairs import BASELINE
 from analysis.stats.ranks import cliques
-from analysis.style import extra_width, method_colour
 
 _ROW_HEIGHT = 0.24  # inches
 _WITH_BAND = (BASELINE, "queryable", "instruction_queryable")  # in a profile
@@ -84,46 +84,31 @@ def ranks_figure(table: pd.DataFrame) -> Figure:
     ranks, difference = table["rank"].tolist(), table["critical_difference"].iloc[0]
     bars = [] if math.isnan(difference) else cliques(ranks, difference)
     depth = math.ceil(len(ranks) / 2)
-    figure = Figure(
-        figsize=(
-            6.4 + 2 * extra_width(_labels(table)),
-            0.9 + _ROW_HEIGHT * (depth + 0.6 * len(bars)),
-        ),
-        layout="constrained",
-    )
+    width = 6.4 + 2 * extra_width(_labels(table))
+    height = 0.9 + _ROW_HEIGHT * (depth + 0.6 * len(bars))
+    figure = Figure(figsize=(width, height), layout="constrained")
     axis = figure.subplots()
-    axis.spines[["left", "bottom", "top"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_visible(False)
     axis.spines["top"].set_visible(True)
     axis.xaxis.set_ticks_position("top")
     axis.xaxis.set_label_position("top")
     axis.xaxis.set_major_locator(MultipleLocator(1.0))
     axis.set_yticks([])
     axis.set_xlim(0.8, len(ranks) + 0.2)
-    axis.set_xlabel(_rank_title(table))
+    functions = f"{table['ranked_functions'].iloc[0]:.0f} functions"
+    known = "" if math.isnan(difference) else f"; critical difference {difference:.2f}"
+    axis.set_xlabel(f"average rank over {functions} (1 is the lowest loss){known}")
     bottom = _draw_bars(axis, ranks, bars)
     _draw_ranks(axis, table, ranks, bottom)
     axis.set_ylim(bottom - depth - 0.3, 0.0)
     return figure
 
 
-def _rank_title(table: pd.DataFrame) -> str:
-    first = table.iloc[0]
-    title = f"average rank over {first['ranked_functions']:.0f} functions (1 is the lowest loss)"
-    if math.isnan(first["critical_difference"]):
-        return title
-    return f"{title}; critical difference {first['critical_difference']:.2f}"
-
-
 def _draw_bars(axis: Axes, ranks: Sequence[float], bars: Sequence[tuple[int, int]]) -> float:
     """Draws the cliques below the axis; returns the height below them."""
+    look: dict[str, Any] = {"color": "#404040", "linewidth": 3.0, "solid_capstyle": "butt"}
     for i, (first, last) in enumerate(bars):
-        axis.plot(
-            [ranks[first] - 0.04, ranks[last] + 0.04],
-            [-0.5 - 0.6 * i] * 2,
-            color="#404040",
-            linewidth=3.0,
-            solid_capstyle="butt",
-        )
+        axis.plot([ranks[first] - 0.04, ranks[last] + 0.04], [-0.5 - 0.6 * i] * 2, **look)
     return -0.4 - 0.6 * len(bars)
 
 

@@ -11,7 +11,7 @@ from analysis.figures.contours import draw_change, grid, levels_around_zero, lev
 from analysis.figures.layout import extra_height, wrapped
 from analysis.load import finished
 from analysis.names import function_order, function_title
-from analysis.overrides import joined, settings_of, swept
+from analysis.settings import joined, swept
 from qlexp.adapters.stored import stored_config
 from qlexp.problem.targets import Problem, problem_of
 from qlexp.store.store import Store
@@ -41,12 +41,11 @@ def problems_of(store: Store, frame: pd.DataFrame) -> dict[str, Drawn]:
     Raises:
         UsageError: the run's config is not readable.
     """
-    moves = [name for name in swept(frame) if name.startswith(_MOVES)]
+    moves = {name for name in swept(frame) if name.startswith(_MOVES)}
     firsts = finished(frame).sort_values("seed", kind="stable").drop_duplicates("function")
     found = {}
     for cell in firsts.itertuples():
-        own = settings_of(cell.overrides)
-        setting = joined({name: own[name] for name in moves if name in own})
+        setting = joined({key: value for key, value in cell.settings.items() if key in moves})
         found[cell.function] = Drawn(problem_of(stored_config(store, cell.run_id)), setting)
     return found
 

@@ -51,8 +51,8 @@ from analysis.claims.traces import (
     sparsity,
     text_gain,
 )
-from analysis.conditions import require_one
 from analysis.names import function_title
+from analysis.settings import require_one
 from analysis.study import Study
 from analysis.view import Shown
 

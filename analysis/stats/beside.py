@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.conditions import is_shared
 from analysis.stats.intervals import NO_INTERVAL, Interval, welch_of_mean
 from analysis.stats.pairs import BASELINE, partner_of
+from qlexp.config.settings import is_shared
 
 Logs = np.ndarray | None  # a log ratio a seed, (seeds,); None where a run is lacking
 UNASKED = "unasked"  # the status of a run of LoRA that is not there
@@ -17,13 +17,13 @@ def with_lora(runs: pd.DataFrame, axes: Collection[str]) -> pd.DataFrame:
     """`runs` with `base_loss` and `base_status`, those of LoRA's run beside each, and `baseline`.
 
     It has the same budget, function and seed, and the same value of each swept setting that all
-    methods share (`analysis.conditions`) or of which LoRA has several values. Its other overrides
+    methods share (`analysis.settings`) or of which LoRA has several values. Its other overrides
     are the same, or it is LoRA's only row under the same condition
     (`analysis.stats.pairs.partner_of`). Where there is no such run the loss is NaN and the
     status `UNASKED`.
 
     Args:
-        runs: the long table with `loss` and the columns of `analysis.overrides.with_settings`.
+        runs: the long table with `loss` and the columns of `analysis.settings.with_settings`.
         axes: the swept settings.
     """
     parts = [_beside(part, axes) for _, part in runs.groupby("budget", sort=False)]

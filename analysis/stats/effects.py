@@ -5,7 +5,7 @@ where their other settings agree. Within a seed the log ratios are averaged over
 at which both values were asked for. A function has the mean over seeds with Student's interval, all
 functions together the mean over functions with Welch's (`analysis.stats.intervals.contrast`).
 
-A setting that changes what all methods share (`analysis.conditions`), such as the noise, changes
+A setting that changes what all methods share (`analysis.settings`), such as the noise, changes
 how hard the task is. Its effect is that on the loss over LoRA's (`analysis.stats.beside`):
 whether the method bears the change better than LoRA does. A ratio is unknown as soon as one run
 behind it diverged, is missing, failed or has no partner.
@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 
-from analysis.conditions import is_shared
 from analysis.names import ALL
-from analysis.overrides import joined, order, with_settings
 from analysis.rows import by_row, in_order
+from analysis.settings import joined, order, with_settings
 from analysis.stats.beside import UNASKED, Logs, geometric_mean, learnable, with_lora
 from analysis.stats.pairs import BASELINE, extended_mean, log_ratio
+from qlexp.config.settings import is_shared
 
 CHANGE = ["setting", "of", "value", "first"]
 LOSS, RATIO = "loss", "ratio"  # in the column `of`: the loss, or that over LoRA's

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import ROW
-from analysis.conditions import is_shared
 from analysis.names import ALL, budget_order, function_order, method_order
-from analysis.overrides import joined, order, with_settings
+from analysis.settings import joined, order, with_settings
 from analysis.stats.beside import Logs, geometric_mean, learnable, with_lora
 from analysis.stats.intervals import NO_INTERVAL, Interval
 from analysis.stats.pairs import BASELINE, log_ratio
+from qlexp.config.settings import is_shared
 
 Sweep = Mapping[str, Sequence[str]]  # the swept settings with their values, ascending
 
@@ -98,7 +98,7 @@ def _order(row: dict[str, Any], axes: Sweep) -> tuple[object, ...]:
 def _with_first(cells: pd.DataFrame, axes: Sweep) -> pd.DataFrame:
     """`cells` with `base_loss` and `baseline`, of the method's own run at the first values.
 
-    Of the settings that are no task of their own (`analysis.conditions`); NaN without any.
+    Of the settings that are no task of their own (`analysis.settings`); NaN without any.
     """
     keys = ["budget", "method", "variant", "function", "seed", *axes]
     own = {axis: values[0] for axis, values in axes.items() if not is_shared(axis)}

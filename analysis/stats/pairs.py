@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import ROW, rows_of
-from analysis.conditions import condition_of
 from analysis.load import finished
 from analysis.names import FROZEN, row_label
+from analysis.settings import condition_of
 
 BASELINE = "lora"
 CELL = ["function", "seed"]
@@ -67,7 +67,7 @@ def _with_baseline(part: pd.DataFrame) -> pd.DataFrame:
 
 def partner_of(variant: str, known: Collection[str]) -> str | None:
     """Which of LoRA's `known` rows a row stands beside: that of its variant, or the only one under
-    its condition (`analysis.conditions`)."""
+    its condition (`analysis.settings`)."""
     if variant in known:
         return variant
     alike = [other for other in known if condition_of(other) == condition_of(variant)]

@@ -30,7 +30,6 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import by_budget
-from analysis.conditions import is_shared
 from analysis.figures.ablation import ablation_figure
 from analysis.legend import (
     NOT_LEARNABLE,
@@ -43,10 +42,10 @@ from analysis.legend import (
 )
 from analysis.load import LOSSES, finished
 from analysis.names import ALL, budget_title
-from analysis.outputs import Picture
-from analysis.overrides import swept
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render.output import Picture
 from analysis.rows import beside, function_titles, in_order, row_title
+from analysis.settings import swept
 from analysis.stats.effects import CHANGE, GAPS, LOSS, RATIO, effects
 from analysis.stats.estimates import Sweep, estimates, ratio_label
 from analysis.stats.intervals import CONFIDENCE
@@ -54,6 +53,7 @@ from analysis.stats.pairs import BASELINE
 from analysis.study import Study
 from analysis.text import interval_text
 from analysis.view import Shown
+from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError, unknown_name
 
 DEFAULT = "test_loss"

@@ -23,12 +23,12 @@ from analysis.figures.contours import grid
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
 from analysis.figures.targets import problems_of, targets_figure
+from analysis.inputs import inputs_at
 from analysis.load import finished
 from analysis.names import budget_title, function_title
-from analysis.outputs import Picture
+from analysis.render.output import Picture
+from analysis.render.style import figure_style
 from analysis.study import Study
-from analysis.style import figure_style
-from analysis.trained import inputs_at
 from analysis.view import Shown
 from qlexp.adapters.stored import load_run, stored_config
 from qlexp.errors import UsageError

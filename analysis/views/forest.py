@@ -19,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.cells import by_budget, cells_of, rows_of, with_references
-from analysis.conditions import require_one
 from analysis.doubts import doubts
 from analysis.figures.layout import wrapped
 from analysis.figures.rows import labels_of
@@ -27,11 +26,12 @@ from analysis.figures.ticks import log_ticks
 from analysis.legend import OFF_BUDGET, STYLE
 from analysis.load import finished
 from analysis.names import ALL, FROZEN, budget_title
-from analysis.outputs import Picture
+from analysis.render.output import Picture
+from analysis.render.style import method_colour
+from analysis.settings import require_one
 from analysis.stats.intervals import contrast
 from analysis.stats.pairs import BASELINE, CELL, groups, log_ratio, paired
 from analysis.study import Study
-from analysis.style import method_colour
 from analysis.text import interval_text
 from analysis.view import Shown
 from qlexp.errors import UsageError

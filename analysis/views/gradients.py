@@ -9,18 +9,9 @@
 The norms are those of the stored curves: of each layer's trainable tensors together, before
 clipping. A raw norm depends on how a method is parametrised and on how many parameters it has, so
 each number comes a second time for norms divided by the square root of the layer's trainable
-parameters (the root mean square of its gradient). What belongs to no layer, such as a shared bank,
-is counted apart.
-
-*Evenness* is the normalised entropy of the layers' shares of the squared norm: with
-p_l = g_l² / sum_j g_j², it is -sum_l p_l ln p_l / ln depth, 1 where all layers have the same norm
-and 0 where one has it all; a run's number is its mean over the recorded updates at which a layer
-has a gradient. Runs of a method and of LoRA that share function, seed and frozen network are
-compared in pairs: by the ratio of their mean norms and the difference of their evenness.
-
-Means are over functions of the means over seeds. Intervals are Welch's, for new seeds on the same
-functions; of norms and their ratios on the logarithm, of evenness and of shares on the logit.
-Diverged runs are left out and named.
+parameters (the root mean square of its gradient). Runs of a method and of LoRA that share function,
+seed and frozen network are compared in pairs. What each number is stands under the tables. Diverged
+runs are left out and named.
 """
 
 from argparse import Namespace
@@ -35,8 +26,8 @@ from analysis.flow.means import CELL, Groups, beside_lora, mean, parts
 from analysis.flow.measures import SCALES, THIRDS
 from analysis.legend import diverged_note, flags, setting_notes
 from analysis.names import ALL, budget_title, row_label
-from analysis.outputs import Picture
 from analysis.render import Grid, Section, Text
+from analysis.render.output import Picture
 from analysis.stats.intervals import Interval
 from analysis.stats.pairs import BASELINE
 from analysis.study import Study
@@ -102,19 +93,22 @@ def method_cells(runs: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
             **cell,
             "runs": sum(map(len, groups)),
             "diverged": lost.get(tuple(cell.values()), 0),
-            **_means(groups, _OWN),
-            **{
-                f"{third}_share{suffix}": share
-                for suffix, shares in _limits(mean(groups, "thirds").within_unit()).items()
-                for third, share in zip(THIRDS, shares, strict=True)
-            },
-            "outside_layers_share": float(mean(groups, "outside").value),
-            "pairs": sum(map(len, pairs)),
-            **_means(pairs, _BESIDE),
+            **_numbers(groups),
         }
         for cell, groups in parts(runs)
-        for pairs in [[part[part["paired"]] for part in groups if part["paired"].any()]]
     )
+
+
+def _numbers(groups: Groups) -> dict[str, float]:
+    thirds = _limits(mean(groups, "thirds").within_unit(), "_share")
+    pairs = [part[part["paired"]] for part in groups if part["paired"].any()]
+    return {
+        **_means(groups, _OWN),
+        **{f"{third}{name}": thirds[name][i] for name in thirds for i, third in enumerate(THIRDS)},
+        "outside_layers_share": float(mean(groups, "outside").value),
+        "pairs": sum(map(len, pairs)),
+        **_means(pairs, _BESIDE),
+    }
 
 
 def _means(groups: Groups, measures: Measures) -> dict[str, float]:
@@ -125,7 +119,7 @@ def _means(groups: Groups, measures: Measures) -> dict[str, float]:
     }
 
 
-def _limits(found: Interval, name: str = "") -> dict[str, np.ndarray]:
+def _limits(found: Interval, name: str) -> dict[str, np.ndarray]:
     """An interval's value and limits by the names of their columns."""
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 

@@ -21,13 +21,12 @@ from analysis.findings import findings
 from analysis.legend import setting_notes
 from analysis.load import finished, incomplete
 from analysis.names import function_order, function_title, method_order
+from analysis.paper.trained import done_cells
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.render.page import Chapter, Page
 from analysis.render.style import figure_style
 from analysis.study import Study
 from analysis.text import listed
-from analysis.trained import done_cells
-from analysis.unconverted import UNCONVERTED
 from analysis.view import Shown, default_options, views
 from qlexp.errors import UsageError
 
@@ -90,8 +89,7 @@ def show(study: Study, options: Namespace) -> Shown:
 
 def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str, str]]:
     """What each view shows of the study, and why others refuse it."""
-    known = {**UNCONVERTED, **views()}
-    shown: dict[str, Shown] = {}
+    known, shown = views(), dict[str, Shown]()
     refused: dict[str, str] = {}
     for part in (FIRST, *PARTS):
         if part.view in shown or part.view in refused:
@@ -102,7 +100,7 @@ def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str
             whole = view.show(own, default_options(view, options))
             pictures = tuple(islice(whole.pictures, part.most_pictures))
         except UsageError as error:
-            refused[part.view] = str(error)
+            refused[part.view] = str(error).replace(f"{study.store.root}/", "")
         else:
             shown[part.view] = replace(whole, pictures=pictures)
     return shown, refused
@@ -171,32 +169,16 @@ def _diverged(frame: pd.DataFrame) -> list[Chapter]:
 
 
 def _settings(frame: pd.DataFrame) -> Chapter:
-    """Versions, commits and devices; every field of the configs."""
-    done = finished(frame).drop_duplicates("run_id")
-    origin = [
-        (name.removeprefix("versions."), str(value), str(count))
-        for name in ("commit", "device", *(name for name in done if name.startswith("versions.")))
-        for value, count in done[name].value_counts(dropna=False).sort_index().items()
-    ]
-    fields = [
-        (name.removeprefix("config."), _values(done[name]))
+    """How the runs were made, and every field of their configs."""
+    done = finished(frame)
+    rows = [
+        [Text(name.removeprefix("config.")), Text(_values(done[name]))]
         for name in sorted(done)
         if name.startswith("config.") and name.split(".")[1] not in _PLACES
     ]
-    return Chapter(
-        "Settings",
-        setting_notes(frame),
-        [
-            _listing("origin", "Versions, commits and devices", ["what", "value", "runs"], origin),
-            _listing("fields", "Every field of the runs' configs", ["field", "values"], fields),
-        ],
-    )
-
-
-def _listing(
-    label: str, caption: str, headers: Sequence[str], rows: Sequence[Sequence[str]]
-) -> Grid:
-    return Grid(label, caption, headers, [Section("", [list(map(Text, row)) for row in rows])])
+    caption, headers = "Every field of the runs' configs", ["field", "values"]
+    grid = Grid("fields", caption, headers, [Section("", rows)])
+    return Chapter("Settings", setting_notes(frame), [grid])
 
 
 _PLACES = ("store", "study", "tracking")

@@ -22,14 +22,14 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from analysis.cells import ROW, by_budget
-from analysis.conditions import require_one
 from analysis.figures.stats import improvement_figure, iqm_figure, profile_figure, ranks_figure
 from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
 from analysis.load import LOSSES
 from analysis.names import UNRESTRICTED, budget_title, function_title
-from analysis.outputs import Picture
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render.output import Picture
 from analysis.rows import beside, in_order, row_title
+from analysis.settings import require_one
 from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.intervals import RESAMPLES
 from analysis.stats.pairs import BASELINE, paired, unpaired
@@ -41,6 +41,10 @@ from qlexp.errors import UsageError
 
 DEFAULT = "test_loss"
 CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
+_HEADERS = (
+    *("method", "diverged", "loss ratio (IQM)", "P(lower than LoRA)"),
+    *("functions better/worse/tied", "p", "p (Holm)", "average rank"),
+)
 FEW = 4  # functions, below which a bootstrap interval is too narrow
 
 
@@ -110,16 +114,6 @@ def _over_baseline(chances: pd.DataFrame) -> pd.DataFrame:
 
 def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[str]) -> Grid:
     """Methods by statistics, a section a budget; p (Holm) stands where it can decide something."""
-    headers = [
-        "method",
-        "diverged",
-        "loss ratio (IQM)",
-        "P(lower than LoRA)",
-        "functions better/worse/tied",
-        "p",
-        "p (Holm)",
-        "average rank",
-    ]
     sections = [
         Section(
             budget_title(budget),
@@ -127,7 +121,7 @@ def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[
         )
         for budget, part in by_budget(table)
     ]
-    return Grid(label, caption, headers, sections, notes)
+    return Grid(label, caption, _HEADERS, sections, notes)
 
 
 def _summary_texts(row: dict, decided: bool) -> list[Text]:

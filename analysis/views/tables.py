@@ -23,14 +23,13 @@ import pandas as pd
 
 from analysis.cells import by_budget, loss_cells
 from analysis.legend import (
-    OFF_BUDGET,
     OFF_BUDGET_NOTE,
-    STYLE,
     STYLE_NOTE,
     backbones,
     column_marks,
     distinct,
     flags,
+    row_title,
     setting_notes,
     shift_notes,
 )
@@ -67,7 +66,7 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
 def _runs(frame: pd.DataFrame) -> pd.DataFrame:
     """What is known of the runs, but for empty columns and those that say where a run was kept."""
     places = [name for name in frame if _PLACE.match(name)]
-    return frame.drop(columns=places).dropna(axis="columns", how="all")
+    return frame.drop(columns=["settings", *places]).dropna(axis="columns", how="all")
 
 
 _COLUMNS = [
@@ -102,8 +101,7 @@ def _rows(block: pd.DataFrame, functions: list[str], tuning: Tuning) -> Iterator
     for (method, variant), part in block.groupby(["method", "variant"], sort=False):
         first, by_function = part.iloc[0], part.set_index("function").to_dict("index")
         label = row_label(method, variant)
-        marks = STYLE * bool(first["reading"]) + OFF_BUDGET * bool(first["off_budget"])
-        row = [Text(label + marks), Text(_thousands(first["trainable_parameters"]) or NO_CELL)]
+        row = [Text(row_title(first)), Text(_thousands(first["trainable_parameters"]) or NO_CELL)]
         for function in functions:
             cell = by_function.get(function)
             text = NO_CELL if cell is None else cell_text(cell)
@@ -122,7 +120,7 @@ def cell_text(cell: dict) -> str:
     """`0.123 ± 0.004`, `inf (1/3)`, `missing`, `0.123 ± 0.004, 1 failed`."""
     parts = []
     if cell["infinite"]:
-        parts = [f"inf ({cell['infinite']}/{cell['seeds']})"]
+        parts = [f"{cell['mean']} ({cell['infinite']}/{cell['seeds']})"]
     elif cell["seeds"]:
         own = number(cell["mean"])
         parts = [own if cell["seeds"] == 1 else f"{own} ± {number(cell['deviation'], 2)}"]

@@ -26,9 +26,9 @@ import torch
 from analysis.__main__ import RENDERED
 from analysis.cli import exit_code, writing
 from analysis.names import method_order
-from analysis.outputs import Picture
 from analysis.render import markdown
-from analysis.style import figure_style
+from analysis.render.output import Picture
+from analysis.render.style import figure_style
 from analysis.view import Shown
 from benchmarks.contenders import COMPILED, EAGER, MODES, REFERENCE
 from benchmarks.inference.claims import claims_grid, joint_level, rivals_of

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.style import method_colour
+from analysis.render.style import method_colour
 from benchmarks.contenders import REFERENCE
 from benchmarks.inference.measured import Form, Measured, Setting
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.notes import number
 from analysis.render import NO_CELL, Grid, Section
 from analysis.stats.intervals import NO_INTERVAL, Interval
+from analysis.text import number
 from benchmarks.inference.measured import Form, Measured, Setting
 from benchmarks.report import interval_text, section
 from benchmarks.timing import median_of

@@ -7,7 +7,6 @@ backbone.depth=4. The exit code is 1 where a promise is broken.
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -257,19 +256,18 @@ def _compiles(config: Config) -> str:
 
 
 def main(arguments: Sequence[str], program: str = "qlexp check") -> int:
-    """The command; returns its exit code: 1 for a broken promise, 2 for a mistake of the user's."""
+    """The command; returns its exit code: 1 for a broken promise.
+
+    Raises:
+        UsageError: there is no such method, or its config does not fit.
+    """
     from qlexp.cell import configure  # noqa: PLC0415, which needs Hydra
 
     parser = argparse.ArgumentParser(
         prog=program, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for a run")
-    try:
-        options = parser.parse_args(extensions.load_named(arguments))
-        config = configure(options.overrides)
-    except UsageError as error:
-        print(f"qlexp: {error}", file=sys.stderr)
-        return 2
+    config = configure(parser.parse_args(extensions.load_named(arguments)).overrides)
     broken = 0
     for promise in PROMISES:
         said = (promise.__doc__ or "").splitlines()[0]

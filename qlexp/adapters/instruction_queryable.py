@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from qlexp import routing
 from qlexp.adapters.base import Look
 from qlexp.adapters.queryable import Queryable, QueryableConfig, Router
 from qlexp.config.checks import bounded, one_of
 from qlexp.errors import UsageError
 from qlexp.model.initial import Draw
-from qlexp.model.linear import lane_linear
 
 
 @dataclass
@@ -51,21 +51,20 @@ class InstructedRouter(Router):
         self.register_buffer("prior_strength", strength, persistent=False)
 
     def pre_query(self, block: int, state: Tensor, instruction: Tensor | None) -> Tensor:
-        query = super().pre_query(block, state, instruction)
-        return query if self.Z is None else query + lane_linear(_given(instruction), self.Z)
+        text = None if self.Z is None else _given(instruction)
+        prior = self.priors[:, block]
+        return routing.pre_query(self.normed(state), prior, self.U, text, self.Z)
 
     def logits(self, query: Tensor, instruction: Tensor | None = None) -> Tensor:
-        logits = super().logits(query)
-        if self.P is None:
+        logits, prior = super().logits(query), self.log_prior(instruction)
+        if prior is None:
             return logits
-        strength = self.prior_strength.unflatten(0, (-1, *[1] * (logits.ndim - 1)))
-        return logits + strength * self.log_prior(_given(instruction))
+        return routing.regularised(logits, prior, self.prior_strength)
 
-    def log_prior(self, instruction: Tensor) -> Tensor:
-        """log pi(m | z), (L, N, K), of e(z) (L, N, d_e); the prior channel must be open."""
-        assert self.P is not None
-        scores = lane_linear(lane_linear(instruction, self.P), self.keys)
-        return (scores * self.config.d_k**-0.5).log_softmax(-1)
+    def log_prior(self, instruction: Tensor | None) -> Tensor | None:
+        if self.P is None:
+            return None
+        return routing.log_prior(_given(instruction), self.P, self.keys)
 
 
 def _given(instruction: Tensor | None) -> Tensor:

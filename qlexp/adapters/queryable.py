@@ -13,21 +13,23 @@ taken away or changed: the gates (`gated=false`: g = 1), the memory of earlier b
 (`depth_summary=false`: q_b = q~_b), and one route per example (`routing=token`: one per token).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, Look, LowRankConfig
+from qlexp import routing
+from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Look, LowRankConfig
+from qlexp.adapters.routed import RoutedAdapter, RoutedLinear
 from qlexp.config.checks import bounded, one_of
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
 from qlexp.model.backbone import Backbone
 from qlexp.model.context import Context
 from qlexp.model.initial import Draw
-from qlexp.model.linear import LaneLinear, lane_down, lane_linear, lane_linear_add
+from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add
 
 
 @dataclass
@@ -94,67 +96,35 @@ class Router(nn.Module):
 
     def pre_query(self, block: int, state: Tensor, instruction: Tensor | None) -> Tensor:
         """q~_b = p_b + U u_b, (L, N, d_k), from the block-entry state (L, N, rank)."""
-        u = rms_norm(state) if self.config.state_norm else state
-        prior = self.priors[:, block]
-        return lane_linear(u, self.U) + prior.unflatten(0, (-1, *[1] * (state.ndim - 2)))
+        return routing.pre_query(self.normed(state), self.priors[:, block], self.U)
+
+    def normed(self, state: Tensor) -> Tensor:
+        return routing.rms_norm(state) if self.config.state_norm else state
 
     def query(
         self,
         block: int,
         state: Tensor,
-        summaries: tuple[Tensor, ...],
+        averages: tuple[Tensor, ...],
         instruction: Tensor | None = None,
     ) -> Tensor:
         """q_b = q~_b + S c_b, (L, N, d_k), with the averages of the earlier blocks."""
         query = self.pre_query(block, state, instruction)
-        if self.S is None or not summaries:
+        if self.S is None or not averages:
             return query
-        return lane_linear_add(query, self.depth_summary(query, summaries), self.S)
-
-    def depth_summary(self, query: Tensor, summaries: tuple[Tensor, ...]) -> Tensor:
-        """c_b (L, N, rank): attention of the pre-query over EARLIER blocks.
-
-        Keys normalised, values not, as in block attention residuals (arXiv 2603.15031).
-        """
-        if self.V is None or len(summaries) == 1:
-            return summaries[0]
-        values = torch.stack(summaries, dim=-2)  # (L, N, earlier blocks, rank)
-        keys = lane_linear(rms_norm(values), self.V)
-        scores = (keys * query.unsqueeze(-2)).sum(-1) * self.config.d_k**-0.5
-        return (scores.softmax(-1).unsqueeze(-1) * values).sum(-2)
+        return routing.query(query, routing.depth_summary(query, averages, self.V), self.S)
 
     def logits(self, query: Tensor, instruction: Tensor | None = None) -> Tensor:
         """q · k_m / sqrt(d_k), (L, N, K)."""
-        return lane_linear(query, self.keys) * self.config.d_k**-0.5
+        return routing.logits(query, self.keys)
+
+    def log_prior(self, instruction: Tensor | None) -> Tensor | None:
+        """log pi(m | z), (L, N, K), of e(z) (L, N, d_e); None without a language prior."""
+        return None
 
     def weights(self, logits: Tensor) -> Tensor:
-        """Softmax over the top k logits and 0 elsewhere: w >= 0, sum 1, (L, N, K)."""
-        largest, chosen = logits.topk(self.config.top_k, dim=-1)
-        kept = largest.softmax(-1)
-        sparse = kept.new_zeros(logits.shape).scatter(-1, chosen, kept)
-        if not self.config.straight_through:
-            return sparse
-        dense = logits.softmax(-1)
-        return sparse.detach() + (dense - dense.detach())
-
-    def operator(self, weights: Tensor) -> Tensor:
-        """R_b = sum_m w_m M_m of every example, (L, rank, rank, N): examples last, for speed."""
-        rank = self.config.rank
-        return torch.bmm(self.atoms.flatten(2).mT, weights.mT).unflatten(1, (rank, rank))
-
-    def mixed(self, weights: Tensor, low: Tensor) -> Tensor:
-        """sum_m w_m (M_m a) of every token, (L, rank, N T), where no R is shared.
-
-        weights (L, N, T, K), low (L, rank, N T).
-        """
-        products = torch.bmm(self.atoms.flatten(1, 2), low)
-        products = products.unflatten(1, (self.config.atoms, self.config.rank))
-        return (products * weights.flatten(1, 2).mT.unsqueeze(2)).sum(1)
-
-
-def rms_norm(h: Tensor) -> Tensor:
-    """h over its root mean square along the last axis."""
-    return F.rms_norm(h, h.shape[-1:], eps=1e-6)
+        """The sparse convex combination, (L, N, K)."""
+        return routing.top_k_weights(logits, self.config.top_k, self.config.straight_through)
 
 
 @dataclass(frozen=True)
@@ -166,14 +136,14 @@ class Routing(Context):
         operator: R of the current block, (L, rank, rank, N); None with one route per token.
         weights: w of every block so far, (L, N, K) each.
         states: A h at the first adapted linear of the current block's layers, means over tokens.
-        summaries: v_j, the mean of the states of every block left behind, (L, N, rank) each.
+        averages: v_j, the mean of the states of every block left behind, (L, N, rank) each.
     """
 
     router: Router | None = None
     operator: Tensor | None = None
     weights: tuple[Tensor, ...] = ()
     states: tuple[Tensor, ...] = ()
-    summaries: tuple[Tensor, ...] = ()
+    averages: tuple[Tensor, ...] = ()
 
     def enter_layer(self, layer: int, low: Tensor) -> "Routing":
         """Notes the state of a layer, and routes where a block begins; low (L, N, T, rank)."""
@@ -183,31 +153,29 @@ class Routing(Context):
         state = low if per_token else self.token_mean(low)
         if layer % router.config.block_size:
             return replace(self, states=(*self.states, state))
-        summaries = self.summaries
+        averages = self.averages
         if self.states:
-            summaries = (*summaries, sum(self.states[1:], self.states[0]) / len(self.states))
+            averages = (*averages, sum(self.states[1:], self.states[0]) / len(self.states))
         instruction = self.instruction
         if per_token and instruction is not None:
             instruction = instruction.unsqueeze(2).expand(-1, -1, low.shape[2], -1)
         block = layer // router.config.block_size
-        query = router.query(block, state, summaries, instruction)
+        query = router.query(block, state, averages, instruction)
         weights = router.weights(router.logits(query, instruction))
         return replace(
             self,
-            operator=None if per_token else router.operator(weights),
+            operator=None if per_token else routing.operator(weights, router.atoms),
             weights=(*self.weights, weights),
             states=(state,),
-            summaries=summaries,
+            averages=averages,
         )
 
     def routed(self, low: Tensor) -> Tensor:
-        """R low of the current block, (L, rank, N T), of low (L, N, T, rank)."""
+        """R low of the current block, in the shape of low (L, N, T, rank)."""
         assert self.router is not None
-        a = low.flatten(1, 2).mT  # (L, rank, N T)
         if self.operator is None:
-            return self.router.mixed(self.weights[-1], a)
-        tokens = a.unflatten(2, low.shape[1:3]).unsqueeze(1)
-        return (self.operator.unsqueeze(-1) * tokens).sum(2).flatten(2)
+            return routing.apply_atoms(self.weights[-1], self.router.atoms, low)
+        return routing.apply_operator(self.operator, low)
 
 
 class QueryableLinear(AdaptedLinear):
@@ -226,18 +194,23 @@ class QueryableLinear(AdaptedLinear):
         self.B = draw.constant(base.d_out, config.rank, value=0.0)
         self.gate = draw.constant(value=config.gate) if config.gated else None  # (L,)
 
+    @property
+    def gates(self) -> Tensor:
+        """g of every lane, (L,)."""
+        return self.A.new_ones(len(self.A)) if self.gate is None else self.gate
+
     def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
         assert isinstance(context, Routing)
         low = lane_down(h, self.A)  # (L, N, T, rank)
         if self.layer is not None:
             context = context.enter_layer(self.layer, low)
-        routed = context.routed(low).mT.unflatten(1, low.shape[1:3])
+        routed = context.routed(low)
         if self.gate is not None:
             routed = self.gate[:, None, None, None] * routed
         return lane_linear_add(self.base.project(h), low + routed, self.B, self.scale), context
 
 
-class Queryable(Adapter):
+class Queryable(RoutedAdapter):
     """State-routed queryable LoRA."""
 
     Config: ClassVar = QueryableConfig
@@ -259,7 +232,22 @@ class Queryable(Adapter):
         return Routing(mask, instruction, router=self.router)
 
     def routes(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
-        """Atom weights of points x (L, N, 2) in every block: (L, N, N_b, K), or one per token."""
         _, context = self.run(x, instruction)
         assert isinstance(context, Routing)
         return torch.stack(context.weights, dim=-2)
+
+    def log_prior(self, instruction: Tensor | None) -> Tensor | None:
+        return self.router.log_prior(instruction)
+
+    def bank(self) -> Tensor:
+        return self.router.atoms
+
+    def routed_linears(self) -> Iterator[RoutedLinear]:
+        for index, layer in enumerate(self.backbone.layers):
+            for name in ALL_LINEARS:
+                linear = getattr(layer, name)
+                if isinstance(linear, QueryableLinear):
+                    block = index // self.config.block_size
+                    yield RoutedLinear(
+                        index, name, block, linear.A, linear.B, linear.gates, linear.scale
+                    )

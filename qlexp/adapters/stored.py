@@ -1,6 +1,9 @@
 """Adapters around pretrained backbones: as they begin, and as a run has left them."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
 
 import torch
 from omegaconf import OmegaConf
@@ -80,6 +83,20 @@ def stored_config(store: Store, identity: str) -> Config:
     if summary is None or summary["status"] == "failed":
         raise UsageError(f"The store {store.root} holds no weights of run {identity}.")
     return resolve(OmegaConf.create(summary["config"]))
+
+
+def stored_method(target: object) -> type[Adapter] | None:
+    """The class of a stored run's method, by the `_target_` of its config; None if not known.
+
+    A store may come from elsewhere and name anything: only this package's adapters are imported for
+    it. Of other modules those count that are imported already.
+    """
+    module, _, name = str(target).rpartition(".")
+    if module.startswith(f"{__package__}."):
+        with suppress(ImportError):
+            import_module(module)
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Adapter) else None
 
 
 def lane_seeds(configs: Sequence[Config], stream: str) -> list[int]:

@@ -1,7 +1,8 @@
 """The benchmark functions of two variables: one entry of `FUNCTIONS` each.
 
 A new function is one more `Function` in the tuple at the end of this file, or is registered from
-outside by `register`; configs, tables and tests find it there. Every coefficient of a nonlinear term has a name, so that it can be shifted.
+outside by `register`; configs, tables and tests find it there. Every coefficient of a nonlinear
+term has a name, so that it can be shifted.
 
 `domain` is the default box. It is the literature's (`standard_domain`) unless 3,000 samples cannot
 show the function there: per side, at least seven samples should fall on a ripple's period. The

@@ -29,7 +29,7 @@ from qlexp.config.resolve import SECTIONS, config_of
 from qlexp.config.schema import Config
 from qlexp.errors import UsageError
 from qlexp.sweep.jobs import Job
-from qlexp.sweep.plan import plan, ready
+from qlexp.sweep.plan import ready
 
 T = TypeVar("T")
 
@@ -80,9 +80,9 @@ class Composer:
             UsageError: something in it cannot work; nothing has been computed yet.
         """
         if quick := self.quick(overrides):
-            return Job.of(ready(quick.config), quick.choices, overrides)
+            return Job(ready(quick.config), quick.choices, overrides)
         full = self.full(overrides)
-        return Job.of(plan(full), full.hydra.runtime.choices, full.hydra.overrides.task)
+        return Job.of(full, full.hydra)
 
     def full(self, overrides: Sequence[str]) -> DictConfig:
         """A job as Hydra composes it."""

@@ -1,6 +1,5 @@
 """From Hydra's composed config to one that is ready to run: bad input ends here."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
@@ -14,6 +13,7 @@ from qlexp.config.schema import Config
 from qlexp.errors import UsageError
 from qlexp.problem.instructions import with_instruction
 from qlexp.problem.targets import check_problem, served_shifts
+from qlexp.store.store import check_study_name
 
 
 @one_sentence()
@@ -32,10 +32,7 @@ def plan(composed: DictConfig) -> Config:
 def ready(config: Config) -> Config:
     """A resolved config as `plan` leaves it."""
     config = with_instruction(with_budget(config))
-    if not re.fullmatch(r"[\w.-]*\w", config.study):
-        raise UsageError(
-            f"study='{config.study}' names a file: use letters, digits, '_', '-' and '.' only."
-        )
+    check_study_name(config.study)
     environment.pick_device(config.device)
     check_problem(config.function, config.shift, config.seed)
     served = {(shift.strength, shift.rotation) for shift in served_shifts(config.shift)}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qlexp.adapters.base import Adapter
-from qlexp.adapters.queryable import Queryable
+from qlexp.adapters.routed import RoutedAdapter
 from qlexp.model.evaluate import Samples, mean_square_error, predict
 from qlexp.train.checkpoint import Checkpoint, Part
 from qlexp.train.loop import Curves
@@ -59,7 +59,7 @@ class History:
         """Adds where `adapter` stands on the test samples of every task."""
         losses = [mean_square_error(adapter, samples) for samples in tests]
         self.losses.append(torch.stack(losses, dim=1))
-        if not isinstance(adapter, Queryable) or not self.curves:
+        if not isinstance(adapter, RoutedAdapter) or not self.curves:
             return
         now = [predict(adapter.routes, test.x, test.instruction).cpu() for test in tests]
         self.usage = torch.stack([weights.flatten(1, -3).mean(1) for weights in now], dim=1)

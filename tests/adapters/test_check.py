@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from build import of_method
+from conftest import Command
 from torch import Tensor
 
 from qlexp.adapters import check
@@ -114,12 +115,11 @@ def test_the_command_says_what_is_broken(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("word", ["method=lroa", "method.rank=99", "--config-dir=nowhere"])
-def test_the_command_refuses_in_one_sentence(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check.main([word]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("qlexp: ")
-    assert said.err.count("\n") == 1
+def test_the_command_refuses_in_one_sentence(word: str, command: Command) -> None:
+    outcome = command("check", word)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("qlexp: ")
+    assert outcome.err.count("\n") == 1
 
 
 def test_what_reads_a_text_or_routes_is_told_apart() -> None:

@@ -13,6 +13,7 @@ from queryable_example import Example
 from simplex import sparse_minimiser
 from torch import Tensor
 
+from qlexp import routing
 from qlexp.adapters.base import ALL_LINEARS, LowRankConfig, count_trainable
 from qlexp.adapters.lora import LoRA
 from qlexp.adapters.queryable import Queryable, QueryableConfig, QueryableLinear, Router, Routing
@@ -276,9 +277,8 @@ class Whole(torch.nn.Module):
 
     def forward(self, state: Tensor, earlier: tuple[Tensor, ...]) -> Tensor:
         router = self.router
-        return router.operator(
-            router.weights(router.logits(router.query(self.block, state, earlier)))
-        )
+        weights = router.weights(router.logits(router.query(self.block, state, earlier)))
+        return routing.operator(weights, router.atoms)
 
 
 def prefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -397,6 +397,6 @@ def test_layers_of_a_block_share_one_operator() -> None:
     _, context = model.backbone.run(points(SEEDS), model.context())
     assert isinstance(context, Routing)
     assert len(context.weights) == 2
-    assert len(context.summaries) == 1
+    assert len(context.averages) == 1
     assert len(context.states) == 2
     assert [linear.layer for linear in linears(model) if linear.layer is not None] == [0, 1, 2, 3]

@@ -41,6 +41,7 @@ def study(
                 "function": function,
                 "method": method,
                 "overrides": f"backbone.depth={depth}",
+                "settings": {"backbone.depth": depth},
                 "seed": seed,
                 "run_id": f"{budget}-{depth}-{function}-{method}-{seed}",
                 "status": "done",

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import cell_of, check_svg, markdown_rows, summary_of, write_run
+from random_tables import named
 from scipy import stats
 
 from analysis.__main__ import main
 from analysis.figures.ablation import ablation_figure, is_geometric
 from analysis.names import ALL
+from analysis.render.style import figure_style, method_colour
 from analysis.stats.estimates import estimates, log_interval, ratio_label
-from analysis.style import figure_style, method_colour
 from analysis.table import read_table, with_columns
 from analysis.views.ablation import pictures, swept_axes, with_loss
 from qlexp.errors import UsageError
@@ -134,7 +135,7 @@ def test_over_all_functions_the_ratio_is_the_mean_with_welchs_interval() -> None
         for value in values
         for seed in (own if method == "queryable" else reversed(own))
     ]
-    points = estimates(with_columns(pd.DataFrame(rows)), {"data.noise": ["0.1", "0.2"]})
+    points = estimates(with_columns(named(pd.DataFrame(rows))), {"data.noise": ["0.1", "0.2"]})
     overall = points[(points["function"] == ALL) & (points["method"] == "queryable")]
     assert overall["data.noise"].tolist() == ["0.1", "0.2"]
     for point in overall.to_dict("records"):
@@ -185,7 +186,7 @@ def test_a_budget_asks_for_functions_of_its_own() -> None:
         for method in ("lora", "queryable")
         for seed in SEEDS
     ]
-    points = estimates(with_columns(pd.DataFrame(rows)), {"data.noise": ["0.1"]})
+    points = estimates(with_columns(named(pd.DataFrame(rows))), {"data.noise": ["0.1"]})
     overall = points[points["function"] == ALL].set_index(["budget", "method"])
     assert overall["ratio"].notna().all()
     alone = points[(points["budget"] == "lora_r4") & (points["method"] == "queryable")]
@@ -205,7 +206,7 @@ def test_a_row_of_another_task_has_no_ratio_to_loras() -> None:
         )
         for seed in SEEDS
     ]
-    points = estimates(with_columns(pd.DataFrame(rows)), {"method.atoms": ["4", "8"]})
+    points = estimates(with_columns(named(pd.DataFrame(rows))), {"method.atoms": ["4", "8"]})
     own = points[points["method"] == "queryable"].set_index(["variant", "method.atoms"])["ratio"]
     assert own.isna().to_dict() == {
         ("", "4"): False,
@@ -221,7 +222,7 @@ def test_without_lora_losses_of_two_tasks_have_no_ratio() -> None:
             for word in words
             for seed in SEEDS
         )
-        return with_columns(pd.DataFrame(rows))
+        return with_columns(named(pd.DataFrame(rows)))
 
     noise = table("data.noise=0.1", "data.noise=0.2")
     points = estimates(noise, {"data.noise": ["0.1", "0.2"]})
@@ -266,7 +267,7 @@ def test_more_seeds_of_lora_leave_the_ratio_known_and_fewer_do_not() -> None:
         for method, seeds in (("lora", range(5)), ("queryable", range(3)), ("dora", range(6)))
         for seed in seeds
     ]
-    found = estimates(with_columns(pd.DataFrame(rows)), {"data.noise": ["0.1"]}).set_index(
+    found = estimates(with_columns(named(pd.DataFrame(rows))), {"data.noise": ["0.1"]}).set_index(
         "method"
     )["ratio"]
     expected = [
@@ -282,7 +283,9 @@ def test_over_all_functions_are_those_that_can_be_learnt_and_were_asked_for(stor
     axes = swept_axes(frame, "blocks")
     unlearnt = frame[(frame["method"] == "lora") & (frame["function"] == "matyas")]
     unlearnt = unlearnt.assign(method="full", test_r2=-1.0)
-    points = estimates(with_loss(with_columns(pd.concat([frame, unlearnt])), "test_loss"), axes)
+    points = estimates(
+        with_loss(with_columns(pd.concat([frame, unlearnt], ignore_index=True)), "test_loss"), axes
+    )
     own = points[points["method"] == "queryable"].set_index(["function", "method.block_size"])
     assert own.loc[(ALL, "2"), "ratio"] == pytest.approx(own.loc[("drop_wave", "2"), "ratio"])
     assert own.loc[ALL, "infinite"].tolist() == own.loc["drop_wave", "infinite"].tolist()

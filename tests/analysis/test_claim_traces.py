@@ -16,6 +16,7 @@ from planted import (
     study,
     used,
 )
+from random_tables import named
 
 from analysis.claims.rules import (
     NOT_SUPPORTED,
@@ -128,7 +129,8 @@ def controlled(**gains: float) -> pd.DataFrame:
             losses = {
                 loss: own_loss * (1 + 0.001 * own["seed"]) for loss, own_loss in losses.items()
             }
-        names = {"overrides": f"instruction.control={control}", "run_id": own["run_id"] + control}
+        own = named(own, f"instruction.control={control}")
+        names = {"run_id": own["run_id"] + control}
         parts.append(own.assign(**names, **losses, **{"config.instruction.control": control}))
     return pd.concat(parts, ignore_index=True).fillna({"config.instruction.control": "matched"})
 

@@ -18,6 +18,7 @@ from planted import (
     sequence,
     study,
 )
+from random_tables import named
 from scipy import stats as scipy_stats
 
 from analysis.claims.answers import table
@@ -271,7 +272,7 @@ def test_what_a_study_lacks_is_said() -> None:
     many = study(nothing, targets=8)
     short = only(many, "gradients_larger_lora", lambda run_id: np.ones(2))
     assert "fewer than three layers" in short.remark
-    twins = pd.concat([frame, frame.assign(overrides="other")], ignore_index=True)
+    twins = pd.concat([frame, named(frame, "other=1")], ignore_index=True)
     assert "several rows of queryable" in only(twins, "held_out").remark
 
 

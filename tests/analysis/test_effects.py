@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import cell_of, markdown_rows, summary_of, write_run
+from random_tables import named
 from scipy import stats
 
 from analysis.__main__ import main
 from analysis.legend import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
 from analysis.names import ALL
-from analysis.overrides import swept
+from analysis.settings import swept
 from analysis.stats.effects import LOSS, RATIO, effects
 from analysis.table import with_columns
 from qlexp.store.files import write_folder
@@ -63,7 +64,7 @@ def runs(axes: Grid, functions: Sequence[str] = FUNCTIONS, method: str = "querya
 
 
 def table_of(rows: list[dict], axes: Sequence[str] | None = None) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
+    frame = named(pd.DataFrame(rows))
     return effects(with_columns(frame), list(axes or swept(frame)))
 
 
@@ -322,7 +323,8 @@ def test_the_standing_is_taken_within_a_budget_and_beside_loras_row_of_the_same_
     other = [{**run, "budget": "lora_r4"} for run in runs(noise) + runs(noise, method="lora")]
     other = [{**run, "loss": run["loss"] ** 2} for run in other]
     both = effects(
-        with_columns(pd.DataFrame(runs(noise) + runs(noise, method="lora") + other)), ["data.noise"]
+        with_columns(named(pd.DataFrame(runs(noise) + runs(noise, method="lora") + other))),
+        ["data.noise"],
     )
     own = both[both["budget"] == "equal_rank"].reset_index(drop=True)
     pd.testing.assert_frame_equal(own, alone)
@@ -342,7 +344,7 @@ def test_the_standing_is_taken_within_a_budget_and_beside_loras_row_of_the_same_
     rows = runs(noise) + variant(loras, "x=1", 2) + variant(loras, "x=2", 1)
     assert table_of(rows, ["data.noise"]).empty  # neither is the one
     told = effects(
-        with_columns(pd.DataFrame(variant(runs(noise), "x=2", 1) + rows)), ["data.noise"]
+        with_columns(named(pd.DataFrame(variant(runs(noise), "x=2", 1) + rows))), ["data.noise"]
     )
     assert told["variant"].unique().tolist() == ["x=2"]
     assert told["ratio"].tolist() == pytest.approx(alone["ratio"].tolist())

@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from analysis.__main__ import main
 from analysis.names import ALL
-from analysis.style import figure_style
+from analysis.render.style import figure_style
 from analysis.table import with_columns
 from analysis.views.forest import forest_figure, ratios
 from qlexp.store.store import Store

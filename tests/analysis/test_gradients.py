@@ -24,7 +24,7 @@ from analysis.flow.load import layer_parameters, load_runs, with_measures
 from analysis.flow.means import beside_lora, heat, mean, parts
 from analysis.flow.measures import evenness, measures, shares, thirds
 from analysis.names import ALL, row_label
-from analysis.outputs import Picture
+from analysis.render.output import Picture
 from analysis.stats.intervals import Interval, welch_of_mean
 from analysis.table import read_table
 from analysis.views import gradients

@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from analysis import style
 from analysis.cells import RowName
 from analysis.figures import gradients
 from analysis.figures.ablation import ablation_figure
@@ -29,8 +28,9 @@ from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.stats import iqm_figure, profile_figure, ranks_figure
 from analysis.figures.ticks import LogTicks, number_text
 from analysis.flow.load import with_measures
-from analysis.report.svg import DARK_PAGE, LEAST_CONTRAST, contrast
-from analysis.style import method_colour
+from analysis.render import style
+from analysis.render.style import method_colour
+from analysis.render.svg import DARK_PAGE, LEAST_CONTRAST, contrast
 from analysis.views.gradients import layer_cells
 
 LONG = (

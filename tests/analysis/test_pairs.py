@@ -14,6 +14,7 @@ from random_tables import (
     VALUES,
     long_table,
     losses_of,
+    named,
     pairs_of,
     plain_mean,
     plain_ratio,
@@ -82,7 +83,7 @@ def test_a_variant_stands_beside_lora_of_its_own() -> None:
     frame = long_table(infinite=0.0)
     frame = frame[(frame["budget"] == "equal_rank") & frame["method"].isin(["lora", "dora"])]
     parts = [
-        frame.assign(overrides=f"noise={noise}", test_loss=frame["test_loss"] * factor)
+        named(frame, f"noise={noise}").assign(test_loss=frame["test_loss"] * factor)
         for noise, factor in ((1, 1.0), (2, 3.0))
     ]
     cells = pairs_of(pd.concat(parts, ignore_index=True))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from made_up import STUDY, arguments
 
 from analysis import tables
-from analysis.notes import number
 from analysis.render import Grid, Section, Text, latex, markdown
+from analysis.text import number
 from qlexp.store.store import Store
 
 

@@ -16,6 +16,7 @@ from random_tables import (
     SEEDS,
     TABLES,
     long_table,
+    named,
     pairs_of,
     row,
     same,
@@ -174,7 +175,7 @@ def test_ratios_that_a_logarithmic_axis_cannot_show_are_written(loss: float, tex
 @pytest.mark.filterwarnings("error")
 def test_a_wide_table_is_read_without_a_warning() -> None:
     table = long_table()
-    trials = [table.assign(overrides=f"{LEARNING_RATE}={rate}") for rate in (1, 2)]
+    trials = [named(table, f"{LEARNING_RATE}={rate}") for rate in (1, 2)]
     frame = pd.concat(trials, ignore_index=True).assign(validation_loss=1.0)
     frame["run_id"] += frame["overrides"]
     values = (1, 1.5, True, None)

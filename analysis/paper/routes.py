@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from scipy.special import rel_entr
 
 Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
-def rows(weights: Array) -> Array:
+def token_rows(weights: Array) -> Array:
     """(n, T, N_b, K), routed token by token, as rows (n T, N_b, K); (n, N_b, K) as it is."""
     return weights.reshape(-1, *weights.shape[-2:])
 
@@ -30,6 +31,16 @@ def usage(weights: Array) -> Array:
 def selection(weights: Array) -> Array:
     """Share of the rows in which an atom has a weight: (n, N_b, K) -> (N_b, K)."""
     return (weights > 0).mean(0)
+
+
+def used_atoms(weights: Array) -> IntArray:
+    """How many atoms have a weight in any row: (n, N_b, K) -> (N_b,)."""
+    return (weights > 0).any(0).sum(-1)
+
+
+def largest_usage(weights: Array) -> Array:
+    """The largest mean weight of an atom: (n, N_b, K) -> (N_b,)."""
+    return usage(weights).max(-1)
 
 
 def entropy(weights: Array) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from qlexp.config.schema import DataConfig, FunctionConfig, ShiftConfig
@@ -43,9 +44,13 @@ def problem_key(store: Store, identity: str) -> str:
     return json.dumps({**parts, "seed": summary["seed"]}, sort_keys=True)
 
 
+def limits_of(problems: pd.Series) -> list[Limits]:
+    """Of each problem that occurs, by its `problem_key`; None is no problem."""
+    return [_limits_of(problem) for problem in problems.dropna().unique()]
+
+
 @lru_cache(maxsize=256)
-def limits_of(problem: str) -> Limits:
-    """The limits of a problem by its `problem_key`; its targets are in sequence."""
+def _limits_of(problem: str) -> Limits:
     parts = json.loads(problem)
     data = DataConfig(**parts["data"])
     function, shift = FunctionConfig(**parts["function"]), ShiftConfig(**parts["shift"])

@@ -1,1 +1,0 @@
-from analysis.render.output import *  # noqa: F403  (until every view is converted)

@@ -1,1 +1,0 @@
-from analysis.render.style import *  # noqa: F403  (until every view is converted)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from benchmarks.peft_twin import trainable, with_peft_lora
 from qlexp.adapters.base import Adapter, LowRankConfig
 from qlexp.adapters.stored import build_adapter
+from qlexp.cell import configure
 from qlexp.config.schema import BackboneConfig, Config
 from qlexp.errors import UsageError
-from qlexp.main import configure
 from qlexp.model.backbone import COORDINATES, Backbone, linear_shapes
 from qlexp.model.evaluate import Samples
 from qlexp.model.initial import Draw, Shapes

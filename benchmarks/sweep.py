@@ -24,8 +24,8 @@ from analysis.view import Shown
 from benchmarks.contenders import COMPILED, REFERENCE, Call, Step
 from benchmarks.report import arguments, grid, interval_text, publish, section
 from benchmarks.timing import in_turns, median_of
+from qlexp.cell import configure
 from qlexp.environment import keep_freed_memory
-from qlexp.main import configure
 from qlexp.sweep.width import lanes_that_fit
 
 SMALL = Step()

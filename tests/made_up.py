@@ -14,12 +14,24 @@ import numpy as np
 import pandas as pd
 
 from qlexp.config.settings import flat
-from qlexp.problem.functions import FUNCTIONS
+from qlexp.problem import functions
 from qlexp.store.files import write_folder
 from qlexp.store.manifest import Cell
 from qlexp.store.migrate import meant
 from qlexp.store.store import Store
 
+NINE = (
+    "drop_wave",
+    "sin_cos",
+    "matyas",
+    "ackley",
+    "rastrigin",
+    "griewank",
+    "levy",
+    "six_hump_camel",
+    "himmelblau",
+)  # the published ones; a function that is added to them changes no test
+FUNCTIONS = {name: functions.FUNCTIONS[name] for name in NINE}
 STUDY = "made_up"
 BUDGETS = ("equal_rank", "lora_r4")
 METHODS = ("full", "queryable", "lora", "shared_lora", "frozen")

@@ -23,13 +23,13 @@ from qlexp.store.store import Store
 _JSON = bool | int | float | str | list | dict
 
 
-def main(arguments: Sequence[str]) -> None:
-    """The command.
+def main(arguments: Sequence[str], program: str = "qlexp migrate") -> int:
+    """The command; returns its exit code.
 
     Raises:
         UsageError: there is no such store, or a manifest of it is not readable; nothing is changed.
     """
-    parser = ArgumentParser(prog="qlexp migrate", description=(__doc__ or "").splitlines()[0])
+    parser = ArgumentParser(prog=program, description=(__doc__ or "").splitlines()[0])
     parser.add_argument("store", type=Path, help="folder of the runs")
     parser.add_argument("--dry-run", action="store_true", help="count, and change nothing")
     options = parser.parse_args(arguments)
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     for study, count in counts.items():
         print(f"{study}: {count} cells")
     print(f"{len(counts)} studies {'would be ' * options.dry_run}migrated in {store.root}")
+    return 0
 
 
 def migrate(store: Store, dry_run: bool = False) -> dict[str, int]:

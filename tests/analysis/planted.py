@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from made_up import NINE
 
 from analysis.claims import answers as claims_answers
 from analysis.claims.evidence import Norms
@@ -16,17 +17,6 @@ from analysis.paper.claims import CLAIMS, QUERYABLE
 from analysis.table import with_columns
 
 SMOOTH = ("matyas", "himmelblau", "six_hump_camel")
-NINE = (
-    "drop_wave",
-    "sin_cos",
-    "matyas",
-    "ackley",
-    "rastrigin",
-    "griewank",
-    "levy",
-    "six_hump_camel",
-    "himmelblau",
-)
 METHODS = ("frozen", "lora", "queryable", "instruction_queryable", "hyra", "full")
 Gain = Callable[[str, str, float, int], float]  # function, method, depth, seed -> log(LoRA / own)
 

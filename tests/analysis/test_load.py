@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_up import (
     BUDGETS,
+    FUNCTIONS,
     METHODS,
     NOISE,
     SEEDS,
@@ -22,7 +23,6 @@ from analysis.curves import layer_columns
 from analysis.load import LOSSES, load_study, open_store, require_complete
 from analysis.settings import swept
 from qlexp.errors import UsageError
-from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 

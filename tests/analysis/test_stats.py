@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import STUDY, cell_of, summary_of, write_run
+from made_up import NINE, STUDY, cell_of, summary_of, write_run
 from random_tables import (
     FUNCTIONS,
     SEEDS,
@@ -40,7 +40,6 @@ from analysis.stats.ranks import (
 from analysis.table import with_columns
 from analysis.tuning import LEARNING_RATE, tune
 from analysis.views import stats
-from qlexp.problem.functions import FUNCTIONS as NINE
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store
 

@@ -42,7 +42,6 @@ from analysis.legend import (
 )
 from analysis.load import LOSSES, finished
 from analysis.names import ALL, budget_title
-from analysis.overrides import swept
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.render.output import Picture
 from analysis.rows import beside, function_titles, in_order, row_title

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_up import SEEDS, cell_of, summary_of, write_run
 from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, sync_playwright
-from test_transfer import summary_of as sequence_summary
+from test_continual import summary_of as sequence_summary
 
 from analysis import continual, gradients, outputs, routing, stats, tables
 from analysis.ablation import __main__ as ablation

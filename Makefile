@@ -2,7 +2,8 @@
 #               in rendered/quick; the committed ones in results/ stay as they are
 # make report   the same study as one HTML page, rendered/quick/report.html, with every analysis
 # make smoke    the smallest study: does everything run?
-# make test     every check: style, types, tests
+# make test     every check: style, types, tests, documentation
+# make docs     the documentation, in build/docs
 # make clean    removes the environment and the caches; keeps the store of runs
 #
 # PYTHON=...    the interpreter (3.11 or later) that makes .venv
@@ -20,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .SILENT:
 .DELETE_ON_ERROR:
-.PHONY: study tables report smoke test clean
+.PHONY: study tables report smoke test docs clean
 
 study: .venv/installed
 	$(bin)/qlexp experiment=quick
@@ -44,6 +45,9 @@ test: .venv/installed-test
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/pytest -n logical --maxprocesses 8 --dist worksteal
+
+docs: .venv/installed-test
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build -q -f docs/mkdocs.yml
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
 	echo "Installing into .venv; the first time takes minutes."

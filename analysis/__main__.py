@@ -47,6 +47,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", help="name of a stored study, such as quick")
     command.add_argument("--store", default="store", help="folder of the runs (%(default)s)")
+    command.add_argument(
+        "--runs", metavar="FILE", help="the study's runs.csv, read in the store's place"
+    )
     command.add_argument("--out", default=RENDERED, help="folder to render to (%(default)s)")
     command.add_argument(
         "--allow-missing",

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.names import UNRESTRICTED
+from analysis.names import FROZEN, UNRESTRICTED
 from qlexp.store.files import FINISHED
 
 COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
+MATCHED = "matched"  # the control of an instruction under which a target has its own text
 LEAST_LEARNT = 0.5  # a run that learnt less of what the frozen backbone lacks says little
 
 
@@ -40,8 +41,12 @@ def _learnt_r2(run: dict[Hashable, Any]) -> float:
     if not isinstance(losses, str) or not 0 < last < math.inf:
         return float(run["test_r2"])
     variance = last / (1 - run["test_r2"])
-    just_learnt = np.diagonal(np.array(json.loads(losses), dtype=float), offset=-1)
-    return 1 - float(just_learnt.mean()) / variance
+    return 1 - _just_learnt(losses) / variance
+
+
+def _just_learnt(losses: str) -> float:
+    """The mean loss of targets in sequence, each right after its turn."""
+    return float(np.diagonal(np.array(json.loads(losses), dtype=float), offset=-1).mean())
 
 
 def weak_backbones(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
@@ -53,13 +58,31 @@ def weak_backbones(frame: pd.DataFrame) -> dict[str, dict[int, float]]:
 def learnt(frame: pd.DataFrame) -> pd.Series:
     """The share of the frozen backbone's loss above the noise that adaptation took away.
 
-    By validation loss, since a flag chooses runs: 1 is all of it, 0 none, NaN without a finished
-    run.
+    By validation loss, since a flag chooses runs; of targets in sequence by the test loss of each
+    right after its turn. 1 is all of it, 0 none; NaN without a finished run, or where the frozen
+    backbone lacked nothing.
     """
-    noise = pd.Series(frame.get("config.data.noise", 0.0), index=frame.index)
-    floor = np.square(pd.to_numeric(noise).astype(float))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return 1 - (frame["validation_loss"] - floor) / (frame["frozen_loss"] - floor)
+    noise = pd.to_numeric(_column(frame, "config.data.noise", 0.0)).astype(float)
+    in_turn = _column(frame, "task_losses", None).where(frame["status"] == "done").dropna()
+    loss = in_turn.map(_just_learnt).astype(float).reindex(frame.index)
+    lacking = frame["frozen_loss"] - noise**2
+    loss = loss.fillna(frame["validation_loss"])
+    return 1 - (loss - noise**2) / lacking.where(lacking > 0)
+
+
+def little_learnt(frame: pd.DataFrame) -> pd.Series:
+    """Whether a run learnt less than `LEAST_LEARNT`, elementwise.
+
+    Not of runs that diverged or train nothing, nor of those that read another text than their
+    target's: what such a control does not learn is what it shows.
+    """
+    own_text = _column(frame, "config.instruction.control", MATCHED) == MATCHED
+    trained = (frame["status"] == "done") & (frame["method"] != FROZEN)
+    return trained & own_text & ~(learnt(frame) >= LEAST_LEARNT)
+
+
+def _column(frame: pd.DataFrame, name: str, default: object) -> pd.Series:
+    return frame[name] if name in frame else pd.Series(default, index=frame.index)
 
 
 def _by_function(cells: pd.DataFrame, column: str) -> dict[str, dict[int, float]]:

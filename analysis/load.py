@@ -2,21 +2,20 @@
 
 import json
 import math
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.names import budget_order, function_order, method_order
-from analysis.spelling import spelt_alike
+from analysis.settings import SEPARATOR, different, joined
 from qlexp.errors import UsageError
 from qlexp.store.files import FINISHED
 from qlexp.store.manifest import Cell
+from qlexp.store.migrate import setting_in
 from qlexp.store.store import Store
 
 LOSSES = (
@@ -33,6 +32,7 @@ _COLUMNS = (
     "function",
     "method",
     "overrides",
+    "settings",
     "seed",
     "run_id",
     "status",
@@ -65,8 +65,7 @@ _NUMBERS = (
     "steps",
     "seconds",
 )
-_PLACE = re.compile(r"[+~]*(experiment|hydra|store|study|tracking)\b")
-SEPARATOR = "; "  # between the overrides of a cell
+_NAME = ("budget", "function", "method", "overrides", "seed")  # what a row and a seed are called
 _LISTED = 20  # the most cells that an error names
 
 
@@ -87,7 +86,8 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     """One row a cell of the study's manifest, in a fixed order.
 
     The columns are those of the run's summary, nested ones flattened (`config.data.noise`,
-    `versions.torch`; lists as JSON text), and the cell's `budget` and `overrides` (text). `status`
+    `versions.torch`; lists as JSON text), the cell's `budget`, and its `settings` (typed, by their
+    names) with their text, `overrides`: those that tell cells of the study apart. `status`
     is "missing" where no run is stored. The store writes null for what is not finite: a loss comes
     back as inf and an R² as -inf, and the losses of the adapted model (`LOSSES`) are inf in every
     diverged run, whatever they are, and where they lie above the config's ceiling.
@@ -95,65 +95,74 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     Raises:
         UsageError: the study is unknown, or its manifest or a summary is not readable.
     """
-    try:
-        cells = store.study(study)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"The manifest {store.root / 'studies' / study}.json is not readable ({error}): "
-            f"run `qlexp experiment={study}` again to rewrite it."
-        ) from error
+    cells = store.study(study)
     if not cells:
         raise UsageError(f"Study '{study}' lists no cells: run `qlexp experiment={study}` again.")
-    cells = _without_shared(spelt_alike([_without_places(cell) for cell in cells]))
-    _refuse_namesakes(cells, study)
+    named = sorted(_named(cells), key=_order)
+    _refuse_namesakes(named, study)
     runs = {identity: _read_run(store, identity) for identity in {cell.run_id for cell in cells}}
-    rows = [{**runs[cell.run_id], **_cell_columns(cell)} for cell in sorted(cells, key=_cell_order)]
+    rows = [{**runs[cell["run_id"]], **cell} for cell in named]
     found = set().union(*rows)
     names = [*_COLUMNS, *sorted(found.difference(_COLUMNS))]
     columns = {name: pd.Series([row.get(name, math.nan) for row in rows]) for name in names}
     return pd.DataFrame(columns | {name: pd.to_numeric(columns[name]) for name in _NUMBERS})
 
 
-def _refuse_namesakes(cells: list[Cell], study: str) -> None:
-    """Refuses two runs that no row could tell apart."""
-    names = Counter(replace(cell, run_id="") for cell in cells)
-    cell, count = names.most_common(1)[0]
-    if count > 1:
-        raise UsageError(
-            f"Study '{study}' has {count} different runs called {cell.method} on {cell.function}, "
-            f"seed {cell.seed}, {cell.budget}: give their methods different names."
-        )
+def _named(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The different ones of `cells`, as columns, each with the settings that tell it from others.
+
+    Those are what the command line gave to any cell. A cell to which it was not given has what its
+    config resolved to; a field of the method's own counts where the study gives it to that method.
+    What all cells have in common is left out.
+    """
+    given: dict[str, set[str]] = {}
+    for cell in cells:
+        given.setdefault(cell.method, set()).update(cell.asked)
+    names = list(dict.fromkeys(name for cell in cells for name in cell.asked))
+    told = [
+        {
+            name: cell.settings[name]
+            for name in names
+            if name in cell.settings
+            and (name in given[cell.method] or not name.startswith("method."))
+        }
+        for cell in cells
+    ]
+    found = {}
+    for cell, own in zip(cells, different(told), strict=True):
+        row = _columns(cell, own)
+        found[cell.run_id, *(row[key] for key in _NAME)] = row
+    return list(found.values())
 
 
-def _without_places(cell: Cell) -> Cell:
-    """`cell` without the overrides that say where a run went, not what it was."""
-    kept = [word for word in cell.overrides if not _PLACE.match(word)]
-    return replace(cell, overrides=tuple(kept))
-
-
-def _without_shared(cells: Sequence[Cell]) -> list[Cell]:
-    """The different ones of `cells`, without the overrides that all of them have."""
-    shared = set.intersection(*(set(cell.overrides) for cell in cells))
-    kept = (tuple(word for word in cell.overrides if word not in shared) for cell in cells)
-    short = (replace(cell, overrides=own) for cell, own in zip(cells, kept, strict=True))
-    return list(dict.fromkeys(short))
-
-
-def _cell_columns(cell: Cell) -> dict[str, Any]:
-    columns = {**vars(cell), "overrides": SEPARATOR.join(cell.overrides)}
+def _columns(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
+    columns = {**vars(cell), "settings": settings, "overrides": joined(settings)}
+    del columns["asked"]
     if cell.reference_parameters is None:
         del columns["reference_parameters"]
     return columns
 
 
-def _cell_order(cell: Cell) -> tuple[Any, ...]:
+def _refuse_namesakes(cells: Sequence[Mapping[str, Any]], study: str) -> None:
+    """Refuses two runs that no row could tell apart."""
+    (name, count), *_ = Counter(tuple(cell[key] for key in _NAME) for cell in cells).most_common(1)
+    if count > 1:
+        cell = dict(zip(_NAME, name, strict=True))
+        raise UsageError(
+            f"Study '{study}' has {count} different runs called {cell['method']} on "
+            f"{cell['function']}, seed {cell['seed']}, {cell['budget']}: give their methods "
+            "different names."
+        )
+
+
+def _order(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return (
-        budget_order(cell.budget),
-        function_order(cell.function),
-        method_order(cell.method),
-        cell.overrides,
-        cell.seed,
-        cell.run_id,
+        budget_order(cell["budget"]),
+        function_order(cell["function"]),
+        method_order(cell["method"]),
+        cell["overrides"].split(SEPARATOR),
+        cell["seed"],
+        cell["run_id"],
     )
 
 
@@ -191,6 +200,28 @@ def _flatten(values: Mapping[str, Any], prefix: str, row: dict[str, Any]) -> Non
         else:
             name = sys.intern(prefix + key)
             row[name] = json.dumps(value) if isinstance(value, list) else value
+
+
+def read_runs(path: str | Path) -> pd.DataFrame:
+    """The long table that a `runs.csv` of the view `tables` holds, as `load_study` gives it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    texts = dict.fromkeys(("run_id", "backbone_id", "commit", "error", "overrides"), str)
+    try:
+        runs = pd.read_csv(path, dtype=texts, float_precision="round_trip")
+        settings = [_settings_in(text) for text in runs["overrides"].fillna("")]
+        runs["overrides"] = list(map(joined, settings))
+        lacking = dict.fromkeys(set(_COLUMNS) - set(runs), math.nan) | {"settings": settings}
+        return pd.concat([runs, pd.DataFrame(lacking)], axis=1).copy()  # in one block
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"{path} is not the runs.csv of a study ({error}).") from error
+
+
+def _settings_in(text: str) -> dict[str, Any]:
+    """`a=1; b=5e-3` -> {"a": 1, "b": 0.005}."""
+    return dict(setting_in(word) for word in text.split(SEPARATOR) if word)
 
 
 def finished(frame: pd.DataFrame) -> pd.DataFrame:

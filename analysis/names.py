@@ -1,44 +1,45 @@
 """What rows and columns are called and the order in which they always come."""
 
 import re
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 
+from qlexp import adapters
+from qlexp.adapters.base import Adapter, Look
 from qlexp.problem.functions import FUNCTIONS
 
-FROZEN = "frozen"
-UNRESTRICTED = "full"
 ALL = "all"  # in a column `function`: over all functions
-REFERENCES = (FROZEN, "full_adamw", UNRESTRICTED)  # no adapters: never ranked among them
-
-_ADAPTERS = (
-    "lora",
-    "rslora",
-    "dora",
-    "shared_lora",
-    "vera",
-    "vb_lora",
-    "lily",
-    "mix_lora",
-    "moe_lora",
-    "rep_lora",
-    "doran",
-    "hyra",
-    "text_to_lora",
-    "queryable",
-    "instruction_queryable",
-    "prior_only",
-    "query_only",
-)  # an unknown adapter follows, by name
+_UNKNOWN = 1000  # the order of a method without a look
 
 SortKey = tuple[int, str]
+
+for _module in iter_modules(adapters.__path__, f"{adapters.__name__}."):
+    import_module(_module.name)
+
+
+def _methods(base: type[Adapter] = Adapter) -> Iterator[type[Adapter]]:
+    """The classes of all methods that are imported, those of qlexp among them."""
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _methods(kind)
+
+
+def method_look(method: str) -> Look | None:
+    """How the class of a method wants rows of this name to look; None: it does not say."""
+    return next((kind.looks[method] for kind in _methods() if method in kind.looks), None)
 
 
 def method_order(method: str) -> SortKey:
     """The frozen backbone first, then the adapters, full fine-tuning last."""
-    if method == FROZEN:
-        return 0, method
-    if method in REFERENCES:
-        return 200 + REFERENCES.index(method), method
-    return (1 + _ADAPTERS.index(method) if method in _ADAPTERS else 100), method
+    look = method_look(method)
+    return look.order if look else _UNKNOWN, method
+
+
+REFERENCES = tuple(
+    sorted({name for kind in _methods() if kind.reference for name in kind.looks}, key=method_order)
+)  # no adapters: never ranked among them
+FROZEN, UNRESTRICTED = REFERENCES[0], REFERENCES[-1]
 
 
 def function_order(function: str) -> SortKey:

@@ -7,10 +7,10 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis.load import open_store, require_complete
+from analysis.load import open_store, read_runs, require_complete
 from analysis.table import read_table, with_columns
 from analysis.tuning import Tuning, tune
-from qlexp.errors import UsageError
+from qlexp.errors import UsageError, unknown_name
 from qlexp.store.store import Store
 
 
@@ -19,34 +19,46 @@ class Study:
     """A study that was read.
 
     Attributes:
+        stored: the store of its runs; None where a `runs.csv` was read.
         frame: the long table of every cell, trials and gaps included (`analysis.table`).
         tuned: the settings that are trials; None: the learning rate, where it is swept.
     """
 
     name: str
-    store: Store
+    stored: Store | None
     frame: pd.DataFrame
     tuned: Sequence[str] | None = None
 
     @classmethod
     def read(cls, name: str, options: Namespace) -> "Study":
-        """The study as `options` of the command name it.
+        """The study as `options` of the command name it: from its store, or from a `runs.csv`.
 
         Raises:
-            UsageError: there is no such study, it is not readable, or cells are missing or failed
-                and `options` do not allow that.
+            UsageError: there is no such study or function, it is not readable, or cells are missing
+                or failed and `options` do not allow that.
         """
-        store = open_store(options.store)
-        try:
-            frame = read_table(store, name)
-        except OSError as error:
-            raise UsageError(
-                f"Could not read the store at {store.root} ({error}): check its disk and "
-                "permissions."
-            ) from error
+        store, frame = _read(name, options)
+        if (function := getattr(options, "only", None)) is not None:
+            if function not in (known := set(frame["function"])):
+                raise unknown_name(f"function of study {name}", function, known)
+            frame = frame[frame["function"] == function]
         if not options.allow_missing:
             require_complete(frame, name)
         return cls(name, store, frame, options.tune)
+
+    @property
+    def store(self) -> Store:
+        """The store of its runs.
+
+        Raises:
+            UsageError: a `runs.csv` was read.
+        """
+        if self.stored is None:
+            raise UsageError(
+                "A runs.csv holds what the runs ended with, and this view wants their curves or "
+                "weights: leave --runs out and name their store by --store."
+            )
+        return self.stored
 
     @cached_property
     def kept(self) -> tuple[pd.DataFrame, Tuning]:
@@ -55,5 +67,16 @@ class Study:
         Raises:
             UsageError: see `analysis.tuning.tune`.
         """
-        frame, tuning = tune(self.frame, self.tuned)
-        return with_columns(frame), tuning
+        return tune(self.frame, self.tuned)
+
+
+def _read(name: str, options: Namespace) -> tuple[Store | None, pd.DataFrame]:
+    if options.runs is not None:
+        return None, with_columns(read_runs(options.runs))
+    store = open_store(options.store)
+    try:
+        return store, read_table(store, name)
+    except OSError as error:
+        raise UsageError(
+            f"Could not read the store at {store.root} ({error}): check its disk and permissions."
+        ) from error

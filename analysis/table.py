@@ -5,11 +5,10 @@ A view never computes anew what a column holds.
 
 import pandas as pd
 
-from analysis.cells import variants
-from analysis.conditions import conditions
-from analysis.flags import learnt, not_learnable, off_budget, weak_backbones
-from analysis.load import load_study
+from analysis.flags import learnt, little_learnt, not_learnable, off_budget, weak_backbones
+from analysis.load import finished, load_study
 from analysis.names import REFERENCES, UNRESTRICTED
+from analysis.settings import conditions, variants
 from qlexp.store.store import Store
 
 
@@ -31,11 +30,12 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
         not_learnable: full fine-tuning could not learn the function with one of its seeds;
             `learnability_checked`: the study has such a run of the function.
         learnt: the share of the frozen backbone's loss above the noise floor that adaptation took
-            away, by validation loss: 1 is all of it, 0 none. NaN without a finished run.
+            away: 1 is all of it, 0 none. `little_learnt`: too little to say much of the method.
     """
     unlearnable, weak = not_learnable(frame), weak_backbones(frame)
     reference = frame["method"].isin(REFERENCES)
-    checked = set(frame.loc[frame["method"] == UNRESTRICTED, "function"])
+    done = finished(frame)
+    checked = set(done.loc[done["method"] == UNRESTRICTED, "function"])
     return frame.assign(
         variant=variants(frame),
         condition=conditions(frame),
@@ -50,4 +50,5 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
         not_learnable=frame["function"].isin(list(unlearnable)),
         learnability_checked=frame["function"].isin(checked),
         learnt=learnt(frame),
+        little_learnt=little_learnt(frame),
     )

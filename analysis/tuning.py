@@ -14,19 +14,20 @@ the same function, since that is what its loss stands beside.
 
 import math
 from argparse import ArgumentParser
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import OFF_BUDGET, variants
-from analysis.conditions import is_shared
+from analysis.legend import OFF_BUDGET
 from analysis.load import finished
 from analysis.names import FROZEN, function_title, row_label
-from analysis.overrides import joined, order, settings_of, swept
-from analysis.spelling import number_in
-from analysis.statistics.pairs import BASELINE, partner_of
+from analysis.settings import joined, order, swept, text_of, without
+from analysis.stats.pairs import BASELINE, partner_of
+from analysis.table import with_columns
+from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError, unknown_name
 
 LEARNING_RATE = "trainer.adapt.learning_rate"
@@ -133,11 +134,12 @@ def add_option(command: ArgumentParser) -> None:
 def tune(
     frame: pd.DataFrame, settings: Collection[str] | None = None
 ) -> tuple[pd.DataFrame, Tuning]:
-    """The cells of the kept trials, their tuned settings taken out of `overrides`, and the choice.
+    """The table of the kept trials, their tuned settings taken out of what a row is called, and the
+    choice.
 
     Args:
-        settings: the overrides whose values are trials; none: the frame comes back as it is. None:
-            the learning rate, where the study sweeps it.
+        settings: those whose values are trials; none: the frame comes back as it is. None: the
+            learning rate, where the study sweeps it.
 
     Raises:
         UsageError: a setting is not swept, or all methods share it, or methods have unequal numbers
@@ -146,25 +148,46 @@ def tune(
     grid = _grid(swept(frame), settings)
     if not grid:
         return frame, UNTUNED
-    parsed = frame["overrides"].map(settings_of)
+    rest = [without(own, grid) for own in frame["settings"]]
+    trials = [{key: own[key] for key in grid if key in own} for own in frame["settings"]]
+    named = [joined(own) for own in trials]
+    meant = dict(zip(named, trials, strict=True))
+    ranked = sorted(meant, key=lambda name: _rank(meant[name]))
     frame = frame.assign(
-        overrides=[joined({k: v for k, v in own.items() if k not in grid}) for own in parsed]
+        settings=rest,
+        overrides=[joined(own) for own in rest],
+        trial=pd.Categorical(named, ranked, ordered=True),
     )
-    trial = [joined({k: v for k, v in own.items() if k in grid}) for own in parsed]
-    parts = list(frame.assign(trial=trial).groupby(_ROW, sort=False))
+    parts = list(frame.groupby(_ROW, sort=False))
     _require_equal_numbers(parts)
     best = {key: _best(cells) for key, cells in parts}
     kept = [cells.index[cells["trial"] == best[key]] for key, cells in parts]
     sized = dict.fromkeys(
         key[0] for key, cells in parts if cells["reference_parameters"].nunique() > 1
     )
-    tuned = _beside_lora(frame.loc[sorted(np.concatenate(kept))], sized)
+    tuned = frame.loc[sorted(np.concatenate(kept))].drop(columns="trial")
+    tuned = with_columns(_beside_lora(tuned, sized))
     labels = {
         (cell.budget, cell.method, cell.overrides): row_label(cell.method, cell.variant)
-        for cell in tuned.assign(variant=variants(tuned)).itertuples()
+        for cell in tuned.itertuples()
     }
-    choices = [_choice(key[0], labels[key[:3]], key[3], cells, best[key]) for key, cells in parts]
+    choices = [
+        Choice(
+            key[0],
+            labels[key[:3]],
+            key[3],
+            {name: text_of(value) for name, value in meant[best[key]].items()},
+            _different(cells),
+            tuple(_edges(meant[best[key]], [meant[trial] for trial in cells["trial"].unique()])),
+        )
+        for key, cells in parts
+    ]
     return tuned, Tuning(grid, choices, tuple(sized))
+
+
+def _rank(trial: Mapping[str, Any]) -> list[tuple[bool, float, str]]:
+    """The place of a trial in the grid's order."""
+    return [order(text_of(value)) for value in trial.values()]
 
 
 def _grid(axes: Mapping[str, list[str]], settings: Collection[str] | None) -> dict[str, list[str]]:
@@ -226,7 +249,7 @@ def _require_equal_numbers(parts: Sequence[tuple[_Key, pd.DataFrame]]) -> None:
 
 def _different(cells: pd.DataFrame) -> int:
     """How many of a row's trials on one function are different runs."""
-    return len({frozenset(runs) for _, runs in cells.groupby("trial")["run_id"]})
+    return len({frozenset(runs) for _, runs in cells.groupby("trial", observed=True)["run_id"]})
 
 
 def trial_losses(cells: pd.DataFrame) -> pd.DataFrame:
@@ -234,15 +257,11 @@ def trial_losses(cells: pd.DataFrame) -> pd.DataFrame:
     that are finite, and how many of the row's seeds are not."""
     seeds = cells["seed"].nunique()
     rows = {}
-    for trial in sorted(cells["trial"].unique(), key=_trial_order):
+    for trial in cells["trial"].sort_values().unique():
         done = finished(cells[cells["trial"] == trial])["validation_loss"]
         finite = done[np.isfinite(done)]
         rows[trial] = {"loss": finite.mean(), "not_finite": seeds - len(finite)}
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _trial_order(trial: str) -> list[tuple[bool, float, str]]:
-    return [order(value) for value in settings_of(trial).values()]
 
 
 def _best(cells: pd.DataFrame) -> str:
@@ -250,12 +269,13 @@ def _best(cells: pd.DataFrame) -> str:
     return str(losses.sort_values(["not_finite", "loss"], kind="stable").index[0])
 
 
-def _choice(budget: str, label: str, function: str, cells: pd.DataFrame, best: str) -> Choice:
-    parsed, chosen = [settings_of(trial) for trial in cells["trial"].unique()], settings_of(best)
-    edges = []
-    for name, value in chosen.items():
-        found = (number_in(trial[name]) for trial in parsed if name in trial)
-        numbers = {number for number in found if number is not None}
-        if len(numbers) > 1 and number_in(value) in (min(numbers), max(numbers)):
-            edges.append(name)
-    return Choice(budget, label, function, chosen, _different(cells), tuple(edges))
+def _edges(kept: Mapping[str, Any], trials: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The settings whose value in `kept` is the smallest or the largest number of `trials`."""
+    for name, value in kept.items():
+        numbers = {own[name] for own in trials if _is_number(own.get(name))}
+        if len(numbers) > 1 and value in (min(numbers), max(numbers)):
+            yield name
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,7 +9,7 @@ its help the first line of the module's docstring. Options of its own are added 
 `add_options(command: ArgumentParser)`; what it cannot show it refuses with a `UsageError`.
 """
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,9 +19,9 @@ from types import ModuleType
 
 import pandas as pd
 
-from analysis.outputs import Picture, write_csv, write_latex, write_markdown, write_pictures
 from analysis.render import Grid
-from analysis.style import figure_style
+from analysis.render.output import Picture, write_csv, write_latex, write_markdown, write_pictures
+from analysis.render.style import figure_style
 
 PACKAGES = ("analysis.views", "analysis.paper")
 
@@ -36,12 +36,14 @@ class Shown:
         frames: the numbers in full, `<name>.csv`.
         pictures: `<name>.svg`, drawn one by one under `figure_style`.
         latex: the names of `grids` that are written as `<name>.tex` too.
+        pages: whole pages, `<name>.html`.
     """
 
     grids: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
     frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     pictures: Iterable[Picture] = ()
     latex: Sequence[str] = ()
+    pages: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Puts every file into `folder`, which exists."""
@@ -51,6 +53,8 @@ class Shown:
             write_markdown(folder / f"{name}.md", *grids)
             if name in self.latex:
                 write_latex(folder / f"{name}.tex", *grids)
+        for name, page in self.pages.items():
+            (folder / f"{name}.html").write_text(page, encoding="utf-8", newline="\n")
         with figure_style():
             write_pictures(folder, self.pictures)
 
@@ -68,3 +72,10 @@ def views() -> dict[str, ModuleType]:
 
 def add_no_options(command: ArgumentParser) -> None:
     """What a view without options of its own adds."""
+
+
+def default_options(view: ModuleType, common: Namespace) -> Namespace:
+    """The options of `view` as they are where nobody chooses, beside those of every view."""
+    command = ArgumentParser()
+    getattr(view, "add_options", add_no_options)(command)
+    return Namespace(**vars(common) | vars(command.parse_args([])))

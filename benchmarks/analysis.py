@@ -3,7 +3,7 @@
     python -m benchmarks.analysis [--runs 10000] [--out results/benchmarks]
 
 The store's own writer fills a temporary folder with runs of the paper's shape: their configs,
-summaries and curves, and a tiny adapter file. Each command then runs in a process of its own. Its
+summaries and curves, and a tiny adapter file. Each view is then shown by a process of its own. Its
 wall time counts from the start of the process, so imports are in it; its memory is the largest
 resident set. Processor seconds stand beside the wall time, which a busy machine stretches. The
 tables, statistics and claims of 10,000 runs are to take less than `LIMIT_SECONDS` and `LIMIT_MIB`:
@@ -16,7 +16,7 @@ import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from analysis.flow.load import layer_parameters
 from analysis.names import REFERENCES
-from benchmarks.report import publish
+from analysis.view import Shown
+from benchmarks.contenders import config_of
+from benchmarks.report import grid, publish, section
 from qlexp.config.identity import plain
-from qlexp.config.resolve import resolve
-from qlexp.config.schema import register_schema
-from qlexp.environment import device_name, versions
-from qlexp.main import CONF
+from qlexp.config.schema import Config
+from qlexp.config.settings import flat
+from qlexp.environment import versions
+from qlexp.main import choices
 from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.files import write_folder
 from qlexp.store.manifest import Cell
@@ -43,28 +43,27 @@ from qlexp.store.store import Store
 
 STUDY = "benchmark"
 BUDGETS = ("rank_8", "lora_r8")
+SCALE = ("backbone=paper", "trainer=paper")
 UPDATES = range(0, 5001, 50)
 LORA_COUNT = 262_144
 SWEPT = "swept"  # the same runs, the budgets as values of a setting
-LIMITED = ("analysis.tables", "analysis.stats", "analysis.claims")
-COMMANDS = {
+LIMITED = ("tables", "stats", "claims")
+VIEWS = {  # by name, the study that is shown
     **dict.fromkeys(LIMITED, STUDY),
-    "analysis.ablation": SWEPT,
-    "analysis.gradients": STUDY,
-    "analysis.report": STUDY,
+    "ablation": SWEPT,
+    "gradients": STUDY,
+    "report": STUDY,
 }
 LIMIT_SECONDS = 10
 LIMIT_MIB = 1024
 _MEASURED = """\
-import resource, runpy, sys, time
+import resource, sys, time
 started = time.perf_counter()
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-except SystemExit as stop:
-    assert not stop.code, stop.code
+from analysis.__main__ import main
+code = main(sys.argv[1:])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(time.perf_counter() - started, time.process_time(), peak)
+sys.exit(code)
 """
 
 
@@ -78,102 +77,81 @@ def main() -> int:
         store = Store(Path(folder) / "store")
         fill(store, options.runs)
         out = Path(folder) / "results"
-        costs = {name: measure(name, study, store, out) for name, study in COMMANDS.items()}
+        costs = {view: measure(view, study, store, out) for view, study in VIEWS.items()}
         page = (out / STUDY / "report.html").stat().st_size
-    machine = device_name(torch.device("cpu"))
-    rows = [
-        f"| {name} | {wall:.1f} | {processor:.1f} | {peak:.0f} |"
-        for name, (wall, processor, peak) in costs.items()
-    ]
     over = [
-        name for name in LIMITED if costs[name][0] > LIMIT_SECONDS or costs[name][2] > LIMIT_MIB
+        view for view in LIMITED if costs[view][0] > LIMIT_SECONDS or costs[view][2] > LIMIT_MIB
     ]
-    sections = [
-        f"{options.runs:,} runs; {machine}, pandas {versions()['pandas']}.",
-        "\n".join(
-            ["| command | seconds | processor seconds | peak MiB |", "|---|---:|---:|---:|", *rows]
-        ),
+    rows = [
+        [view, f"{seconds:.1f}", f"{processor:.1f}", f"{peak:.0f}"]
+        for view, (seconds, processor, peak) in costs.items()
+    ]
+    notes = [
+        f"pandas {versions()['pandas']}.",
         f"The page has {page / 2**20:.1f} MiB. The made-up runs hold no weights, so it lacks the "
         "chapter on routing, which looks at a hundred runs at most.",
         f"Limit of {', '.join(LIMITED)}: {LIMIT_SECONDS} seconds and {LIMIT_MIB} MiB. Above it: "
         f"{', '.join(over) or 'none'}.",
     ]
-    publish("\n\n".join(sections), options.out, "analysis.md")
+    headers = ["view", "seconds", "processor seconds", "peak MiB"]
+    title = f"The analysis of {options.runs:,} runs"
+    table = grid("analysis", title, headers, section("", rows), notes=notes)
+    publish(Shown(grids={"analysis": [table]}), options.out)
     return int(bool(over))
 
 
-def measure(module: str, study: str, store: Store, out: Path) -> tuple[float, float, float]:
-    """Seconds, processor seconds and peak MiB of `python -m <module>` on a study."""
-    command = [sys.executable, "-c", _MEASURED, module, "--study", study]
+def measure(view: str, study: str, store: Store, out: Path) -> tuple[float, float, float]:
+    """Seconds, processor seconds and peak MiB of showing a view of a study."""
+    command = [sys.executable, "-c", _MEASURED, view, study]
     command += ["--store", str(store.root), "--out", str(out)]
-    *_, last = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.splitlines()
-    seconds, processor, peak = map(float, last.split())
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    seconds, processor, peak = map(float, printed.splitlines()[-1].split())
     return seconds, processor, peak
 
 
 def fill(store: Store, runs: int) -> None:
     """Writes the runs and the manifests of both studies."""
+    methods = {name: config_of(name, 8, *SCALE) for name in choices("method")}
+    places = {name: list(layer_parameters(config)) for name, config in methods.items()}
+    plain_configs = {name: plain(config) for name, config in methods.items()}
+    functions = {name: plain(config_of("lora", 8, f"function={name}")) for name in FUNCTIONS}
+    draw = np.random.default_rng(0)
     cells = []
-    places: dict[str, list[str]] = {}  # by method: resolving a config takes time
-    for summary, budget in tqdm(itertools.islice(summaries(), runs), total=runs, disable=None):
-        if summary["method"] not in places:
-            config = resolve(OmegaConf.create(summary["config"]))
-            places[summary["method"]] = list(layer_parameters(config))
-        own = curves(summary, places[summary["method"]])
+    every = (cell for seed in itertools.count() for cell in _cells(methods, seed))
+    for cell in tqdm(itertools.islice(every, runs), total=runs, disable=None):
+        config = {
+            **plain_configs[cell.method],
+            "function": functions[cell.function]["function"],
+            "seed": cell.seed,
+        }
+        summary = _summary(config, cell.run_id, draw)
         tensors = {"adapter": {"A": torch.zeros(8)}}
-        write_folder(store.run_folder(summary["run_id"]), summary, own, tensors)
-        cells.append(
-            Cell(
-                run_id=summary["run_id"],
-                function=summary["function"],
-                method=summary["method"],
-                seed=summary["seed"],
-                budget=budget,
-                overrides=("backbone=paper", "trainer=paper"),
-                reference_parameters=LORA_COUNT,
-            )
-        )
+        own = curves(summary, places[cell.method])
+        write_folder(store.run_folder(cell.run_id), summary, own, tensors)
+        cells.append(cell)
     store.write_study(STUDY, cells)
     store.write_study(SWEPT, [_as_swept(cell) for cell in cells if cell.method not in REFERENCES])
 
 
+def _cells(methods: Mapping[str, Config], seed: int) -> Iterator[Cell]:
+    """Those of one seed: every function and method at both budgets, references at one."""
+    places = itertools.product(BUDGETS, FUNCTIONS, methods.items())
+    for budget, function, (method, config) in places:
+        if method not in REFERENCES or budget == BUDGETS[0]:
+            yield Cell(
+                run_id=f"{function}-{method}-{budget}-{seed}",
+                function=function,
+                method=method,
+                seed=seed,
+                budget=budget,
+                settings=flat(plain(config)),
+                reference_parameters=LORA_COUNT,
+            )
+
+
 def _as_swept(cell: Cell) -> Cell:
-    rank = BUDGETS.index(cell.budget)
-    overrides = (*cell.overrides, f"method.rank={8 * (1 + rank)}")
-    return replace(cell, budget=BUDGETS[0], overrides=overrides)
-
-
-def summaries() -> Iterator[tuple[dict[str, Any], str]]:
-    """Endless summaries with their budgets, a seed of every cell after the other."""
-    register_schema()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        configs = {path.stem: _config(path.stem) for path in sorted((CONF / "method").glob("*"))}
-    draw = np.random.default_rng(0)
-    for seed in itertools.count():
-        for budget, function, method in itertools.product(BUDGETS, FUNCTIONS, configs):
-            if method in REFERENCES and budget != BUDGETS[0]:
-                continue
-            config = {**configs[method], "function": _function(function), "seed": seed}
-            yield _summary(config, f"{function}-{method}-{budget}-{seed}", draw), budget
-
-
-def _config(method: str) -> dict[str, Any]:
-    return plain(
-        resolve(compose("config", ["backbone=paper", "trainer=paper", f"method={method}"]))
-    )
-
-
-def _function(name: str) -> dict[str, Any]:
-    function = FUNCTIONS[name]
-    domain = [list(side) for side in function.domain]
-    return {
-        "name": name,
-        "coefficients": dict(function.coefficients),
-        "domain": domain,
-        "spread": 0.0,
-    }
+    settings = {**cell.settings, "method.rank": 8 * (1 + BUDGETS.index(cell.budget))}
+    return replace(cell, budget=BUDGETS[0], settings=settings, asked=("method.rank",))
 
 
 def _summary(config: dict[str, Any], identity: str, draw: np.random.Generator) -> dict[str, Any]:

@@ -6,22 +6,20 @@
 where it has a rank, with the optimiser of its YAML. A method that reads an instruction gets one.
 """
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
+import pandas as pd
 
-from analysis.inference.timing import in_turns
 from analysis.names import method_order
-from analysis.ratios import Ratio, paired_ratio
-from benchmarks.contenders import Setting, lane_step
-from benchmarks.report import arguments, publish
+from analysis.view import Shown
+from benchmarks.contenders import COMPILED, REFERENCE, Step
+from benchmarks.report import arguments, grid, interval_text, publish, section
+from benchmarks.timing import in_turns, median_of
 from qlexp.adapters.budget import trainable_count
-from qlexp.environment import device_name, keep_freed_memory, versions
+from qlexp.environment import keep_freed_memory
 from qlexp.main import choices
 
-SETTING = Setting()
-REFERENCE = "lora"
+SMALL = Step()
 SLOW = 1.5  # a ratio above it wants a reason
 REASONS = {  # shown where the ratio is above SLOW
     "mix_lora": "six times LoRA's numbers a token (two routers beside a pool of twice the rank), "
@@ -32,68 +30,46 @@ REASONS = {  # shown where the ratio is above SLOW
     "bases, which a median does not show",
 }
 
-Seconds = dict[str, dict[str, list[float]]]  # by mode and method, a value a round
-
 
 def main() -> None:
     options = arguments(__doc__, repeats=10)
     keep_freed_memory()
-    modes = ["eager"] if options.eager else ["eager", "compiled"]
-    methods = trained(SETTING)
-    seconds: Seconds = {}
-    for mode in modes:
-        calls = {name: lane_step(SETTING, name, mode == "compiled") for name in methods}
-        seconds[mode] = in_turns(calls, REFERENCE, options.repeats)
-    counts = {name: trainable_count(SETTING.configs(name)[0]) for name in methods}
-    publish(render(seconds, counts), options.out, "methods.md")
+    methods = training(SMALL)
+    rounds = {}
+    for mode in options.modes:
+        calls = {name: SMALL.of(name, mode == COMPILED) for name in methods}
+        rounds[mode] = in_turns(calls, REFERENCE, options.repeats)
+    counts = {name: trainable_count(SMALL.configs(name)[0]) for name in methods}
+    publish(shown(rounds, counts), options.out)
 
 
-def trained(setting: Setting) -> list[str]:
+def training(step: Step) -> list[str]:
     """The methods of `conf/method` that have a training step."""
     names = sorted(choices("method"), key=method_order)
-    return [name for name in names if setting.configs(name)[0].method.kind.trains]
+    return [name for name in names if step.configs(name)[0].method.kind.trains]
 
 
-def render(seconds: Seconds, counts: dict[str, int]) -> str:
-    """The figures as Markdown."""
-    modes = list(seconds)
-    ratios = {
-        mode: {name: paired_ratio(own, of[REFERENCE]) for name, own in of.items()}
-        for mode, of in seconds.items()
-    }
-    head = ["method", "parameters", *(f"{mode}, ms | over {REFERENCE}" for mode in modes)]
-    rows = []
-    for name, count in counts.items():
-        cells = [name, f"{count:,}"]
-        for mode in modes:
-            cells += [milliseconds(seconds[mode][name]), interval(ratios[mode][name])]
-        rows.append([*cells, reason(name, [ratios[mode][name].median for mode in modes])])
-    lines = [" | ".join([*head, f"why above {SLOW}"]), "|".join(["---"] * (3 + 2 * len(modes)))]
-    lines += [" | ".join(cells) for cells in rows]
-    return "\n".join(
-        [
-            f"Width {SETTING.width}, depth {SETTING.depth}, {SETTING.rows} rows of 2 tokens, "
-            f"{SETTING.lanes} lanes, rank {SETTING.rank}, float32; "
-            f"{device_name(torch.device(SETTING.device))}, torch {versions()['torch']}.",
-            "A step of all lanes, median; ratios are medians over rounds that all methods take "
-            "part in, with 95 % intervals. Parameters are those of one lane.",
-            "",
-            *(f"| {line} |" for line in lines),
-        ]
-    )
-
-
-def milliseconds(seconds: Sequence[float]) -> str:
-    return f"{statistics.median(seconds) * 1e3:.1f}"
-
-
-def interval(ratio: Ratio) -> str:
-    return f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
-
-
-def reason(method: str, ratios: Sequence[float]) -> str:
-    """Why a method is slow, where it is slow in any mode."""
-    return REASONS.get(method, "not known") if max(ratios) > SLOW else ""
+def shown(rounds: Mapping[str, pd.DataFrame], counts: Mapping[str, int]) -> Shown:
+    """The figures; rounds by mode, parameters of a lane by method."""
+    headers, rows = ["method", "parameters"], {n: [n, f"{c:,}"] for n, c in counts.items()}
+    slowest = dict.fromkeys(counts, 0.0)
+    for mode, seconds in rounds.items():
+        headers += [f"{mode}, ms", f"over {REFERENCE}"]
+        for name, cells in rows.items():
+            ratio = median_of(seconds[name] / seconds[REFERENCE])
+            cells += [f"{seconds[name].median() * 1e3:.1f}", interval_text(ratio)]
+            slowest[name] = max(slowest[name], ratio.value)
+    for name, cells in rows.items():
+        cells.append(REASONS.get(name, "not known") if slowest[name] > SLOW else "")
+    notes = [
+        f"{SMALL}.",
+        "A step of all lanes, median; ratios are medians over rounds that all methods take part "
+        "in, with 95 % intervals. Parameters are those of one lane.",
+    ]
+    headers.append(f"why above {SLOW}")
+    listed: Sequence[list[str]] = list(rows.values())
+    table = grid("methods", "A step of every method", headers, section("", listed), notes=notes)
+    return Shown(grids={"methods": [table]})
 
 
 if __name__ == "__main__":

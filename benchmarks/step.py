@@ -7,61 +7,54 @@ multiplies matrices of the backbone's shapes in the same run: forward and input 
 frozen linears, and the adapters' own products. A step is forward, backward and AdamW.
 """
 
-import torch
+import pandas as pd
 
-from benchmarks.contenders import (
-    Call,
-    Setting,
-    backbone_gemms,
-    lane_step,
-    operations,
-    peft_step,
-)
-from benchmarks.report import arguments, publish
-from benchmarks.timing import interleaved
-from qlexp.environment import device_name, keep_freed_memory, versions
+from analysis.view import Shown
+from benchmarks.contenders import COMPILED, REFERENCE, Call, Step
+from benchmarks.report import arguments, grid, interval_text, publish, section
+from benchmarks.timing import in_turns, median_of
+from qlexp.environment import keep_freed_memory
 
-PAPER = Setting(depth=8, width=256, rows=1200, rank=8, lanes=1, atoms=32, key_dim=32)
+PAPER = Step(depth=8, width=256, rows=1200, rank=8, lanes=1, atoms=32, key_dim=32)
+METHODS = (REFERENCE, "queryable")
 GEMMS, PEFT = "GEMMs of the backbone", "peft LoRA, eager"
 
 
 def main() -> None:
     options = arguments(__doc__, repeats=10)
     keep_freed_memory()
-    contenders: dict[str, Call] = {GEMMS: backbone_gemms(PAPER), PEFT: peft_step(PAPER)}
-    modes = [("eager", False)] if options.eager else [("eager", False), ("compiled", True)]
-    for mode, compiled in modes:
-        for method in ("lora", "queryable"):
-            contenders[f"{method}, {mode}"] = lane_step(PAPER, method, compiled)
-    seconds = interleaved(contenders, options.repeats)
-    publish(render(seconds, modes[-1][0]), options.out, "step.md")
+    calls: dict[str, Call] = {GEMMS: PAPER.of_products(), PEFT: PAPER.of_peft()}
+    for mode in options.modes:
+        for method in METHODS:
+            calls[f"{method}, {mode}"] = PAPER.of(method, mode == COMPILED)
+    publish(shown(in_turns(calls, PEFT, options.repeats), options.modes[-1]), options.out)
 
 
-def render(seconds: dict[str, float], mode: str) -> str:
-    """The figures as Markdown, ratios last."""
-    frozen, adapters = operations(PAPER)
-    rate = frozen / seconds[GEMMS]
-    floor = (frozen + adapters) / rate
+def shown(rounds: pd.DataFrame, mode: str) -> Shown:
+    """The figures; ratios of `mode` below."""
+    frozen, adapters = PAPER.operations()
+    floor = rounds[GEMMS] * (frozen + adapters) / frozen
+    steps = rounds.drop(columns=GEMMS)
     rows = [
-        f"| {name} | {value * 1e3:.0f} | {value / floor:.2f} | {value / seconds[PEFT]:.2f} |"
-        for name, value in seconds.items()
-        if name != GEMMS
-    ]
-    lora, queryable = seconds[f"lora, {mode}"], seconds[f"queryable, {mode}"]
-    return "\n".join(
         [
-            f"Depth {PAPER.depth}, width {PAPER.width}, rank {PAPER.rank}, {PAPER.rows} samples of "
-            f"2 tokens, float32; {device_name(torch.device('cpu'))}, torch {versions()['torch']}.",
-            f"Matrix rate {rate / 1e9:.0f} GFLOP/s; floor {floor * 1e3:.0f} ms.",
-            "",
-            "| step | ms | over the floor | over peft LoRA |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-            f"lora / floor ({mode}): {lora / floor:.2f}",
-            f"queryable / lora ({mode}): {queryable / lora:.2f}",
+            name,
+            f"{seconds.median() * 1e3:.0f}",
+            interval_text(median_of(seconds / floor)),
+            interval_text(median_of(seconds / steps[PEFT])),
         ]
-    )
+        for name, seconds in steps.items()
+    ]
+    lora, queryable = (rounds[f"{method}, {mode}"] for method in METHODS)
+    notes = [
+        f"{PAPER}.",
+        f"Matrix rate {frozen / rounds[GEMMS].median() / 1e9:.0f} GFLOP/s; floor "
+        f"{floor.median() * 1e3:.0f} ms.",
+        f"lora / floor ({mode}): {interval_text(median_of(lora / floor))}",
+        f"queryable / lora ({mode}): {interval_text(median_of(queryable / lora))}",
+    ]
+    headers = ["step", "ms", "over the floor", "over peft LoRA"]
+    table = grid("step", "A training step", headers, section("", rows), notes=notes)
+    return Shown(grids={"step": [table]})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ modes are `offline` (the default: files below `directory/wandb`, for `wandb sync
 no prompt, no network), `online` and `none` (`wandb` is never imported).
 """
 
+from __future__ import annotations
+
 import importlib
 import logging
 import os
@@ -12,12 +14,13 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from qlexp.config.schema import TrackingConfig
 from qlexp.errors import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE = 30.0  # seconds that W&B may take to open or to close a run before a warning ends it

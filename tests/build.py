@@ -1,8 +1,4 @@
-"""Small networks, adapters and samples for tests, without a command line or a store.
-
-What a lane gets is drawn from its own seed, so that the same seeds make the same lanes in any
-batch.
-"""
+"""Small networks, adapters and samples for tests, without a command line or a store."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -11,21 +7,35 @@ from functools import cache
 
 import torch
 from hydra import compose, initialize_config_dir
-from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from qlexp.adapters.base import Adapter
+from qlexp.adapters import probe
+from qlexp.adapters.probe import F64, adapted, inputs, jolt, optimizer_of, points, values
 from qlexp.config.resolve import resolve
 from qlexp.config.schema import BackboneConfig, Config, StageConfig, register_schema
 from qlexp.main import CONF
 from qlexp.model.backbone import Backbone
 from qlexp.model.evaluate import Samples
-from qlexp.model.initial import Draw
+
+__all__ = [
+    "CONSTANT",
+    "F64",
+    "METHODS",
+    "TINY",
+    "adapted",
+    "composed",
+    "inputs",
+    "jolt",
+    "network",
+    "of_method",
+    "optimizer_of",
+    "points",
+    "samples",
+    "values",
+]
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 TINY = BackboneConfig(depth=4, width=16, heads=2, mlp_ratio=2, frequencies=3)
 CONSTANT = StageConfig(epochs=1, learning_rate=1e-2, schedule="constant", warmup=0.0)
-F64 = torch.float64
 
 
 @cache
@@ -42,59 +52,15 @@ def of_method(name: str, shape: BackboneConfig = TINY) -> Config:
     return replace(config, backbone=shape)
 
 
-def jolt(module: nn.Module, seeds: Sequence[int], std: float = 0.1) -> None:
-    """Adds noise to what `module` trains, so that no start value hides a mistake."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    draw = Draw(seeds, trained[0].dtype if trained else F64)
-    for parameter in trained:
-        parameter.data += draw.normal(*parameter.shape[1:], std=std).data
-
-
 def network(
     seeds: Sequence[int], shape: BackboneConfig = TINY, dtype: torch.dtype = F64
 ) -> Backbone:
     """A backbone as pretraining might leave it: no bias is 0, no norm's weight 1."""
-    backbone = Backbone(shape, Draw(seeds, dtype))
-    jolt(backbone, [seed + 1000 for seed in seeds])
-    return backbone
-
-
-def adapted(config: Config, seeds: Sequence[int], dtype: torch.dtype = F64) -> Adapter:
-    """The method of `config` at its start, around the network of the same seeds."""
-    backbone = network(seeds, config.backbone, dtype)
-    method = config.method
-    return method.kind(backbone, method.config, Draw([seed + 2000 for seed in seeds], dtype))
-
-
-def points(seeds: Sequence[int], n: int = 6, dtype: torch.dtype = F64) -> Tensor:
-    """Points (L, n, 2) in [-1, 1]²."""
-    return Draw([seed + 3000 for seed in seeds], dtype).uniform(n, 2, bound=1.0).data
-
-
-def inputs(
-    config: Config, seeds: Sequence[int], n: int = 6, dtype: torch.dtype = F64
-) -> tuple[Tensor, Tensor | None]:
-    """Points, and an encoded instruction (L, n, d_e) where the method of `config` reads one."""
-    size, x = config.method.config.instruction_size, points(seeds, n, dtype)
-    if size is None:
-        return x, None
-    return x, Draw([seed + 5000 for seed in seeds], dtype).normal(n, size).data
+    return probe.network(seeds, shape, dtype)
 
 
 def samples(
     seeds: Sequence[int], n: int = 6, dtype: torch.dtype = F64, config: Config | None = None
 ) -> Samples:
     """Noisy values of a ripple, with the instructions that the method of `config` reads."""
-    x, instruction = inputs(config or of_method("lora"), seeds, n, dtype)
-    noise = Draw([seed + 4000 for seed in seeds], dtype).normal(n, std=0.1).data
-    return Samples(x, torch.sin(3 * x[..., 0]) * x[..., 1] + noise, instruction)
-
-
-def optimizer_of(config: Config, parameters: Sequence[nn.Parameter], rates: Tensor) -> Optimizer:
-    """The optimiser that `config` adapts with."""
-    return config.optimizer.kind(list(parameters), lr=rates, config=config.optimizer.config)
-
-
-def values(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters by name."""
-    return {name: p.detach().clone() for name, p in module.named_parameters()}
+    return probe.samples(config or of_method("lora"), seeds, n, dtype)

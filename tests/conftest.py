@@ -14,11 +14,23 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from made_up import BUDGETS, METHODS, SEEDS, STUDY, cell_of, config_of, summary_of, write_run
+from made_up import (
+    BUDGETS,
+    METHODS,
+    NINE,
+    SEEDS,
+    STUDY,
+    cell_of,
+    config_of,
+    summary_of,
+    write_run,
+)
 from random_tables import TABLES, long_table
 
 from analysis.load import LOSSES
+from qlexp import extensions
 from qlexp.config.identity import run_id
 from qlexp.config.schema import register_schema
 from qlexp.main import CONF, main
@@ -68,6 +80,21 @@ def quiet_and_single() -> Iterator[None]:
     GlobalHydra.instance().clear()
 
 
+@pytest.fixture(autouse=True)
+def nothing_from_outside() -> Iterator[None]:
+    """Forgets the folders that a test has named, and what came from them."""
+    path, functions = list(sys.path), dict(FUNCTIONS)
+    yield
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(tuple(extensions.named_folders())):
+            del sys.modules[name]
+    for name in FUNCTIONS.keys() - functions.keys():
+        del FUNCTIONS[name]
+        ConfigStore.instance().repo["function"].pop(f"{name}.yaml", None)
+    extensions._folders.clear()
+    sys.path[:] = path
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Where the commands of a test store their runs; not made yet."""
@@ -75,18 +102,15 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def qlexp(
-    store: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Command:
-    """`qlexp(*arguments)` as from a shell in an empty folder, with a store of the test's own."""
+    """`command(*arguments)` is `qlexp ARGUMENTS` as from a shell in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> Outcome:
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["qlexp", f"store={store}", "tracking=none", *arguments])
+        monkeypatch.setattr(sys, "argv", ["qlexp", *arguments])
         capsys.readouterr()
         try:
             main()
@@ -95,6 +119,12 @@ def qlexp(
         return Outcome(0, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def qlexp(store: Path, command: Command) -> Command:
+    """The same for runs, with a store of the test's own."""
+    return lambda *arguments: command(f"store={store}", "tracking=none", *arguments)
 
 
 def compute_study(
@@ -135,7 +165,7 @@ def made_up(tmp_path: Path) -> Store:
     """
     store = Store(tmp_path / "store")
     cells = []
-    for function in FUNCTIONS:
+    for function in NINE:
         for method in METHODS:
             for seed in SEEDS:
                 changes: dict[str, object] = {}

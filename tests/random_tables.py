@@ -1,12 +1,17 @@
 """Long tables with random losses, and plain loops over them."""
 
 import itertools
+import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
+
+from analysis.stats.pairs import paired
+from analysis.table import with_columns
 
 FUNCTIONS = ("drop_wave", "matyas", "ackley", "levy", "griewank")
 METHODS = ("frozen", "lora", "dora", "queryable", "full")
@@ -39,12 +44,14 @@ def long_table(
                 "function": function,
                 "method": method,
                 "overrides": "",
+                "settings": {},
                 "seed": number,
                 "run_id": f"{budget}-{function}-{method}-{number}",
                 "status": "diverged" if lost and number else "done",
                 "error": None,
                 "frozen_loss": 2.0,
                 "pretrain_r2": 0.9,
+                "validation_loss": 1.0,
                 "test_loss": math.inf if lost else loss,
                 "test_r2": 0.9,
                 "reading": False,
@@ -53,6 +60,30 @@ def long_table(
             }
         )
     return pd.DataFrame(rows)
+
+
+def pairs_of(frame: pd.DataFrame, loss: str = "test_loss") -> pd.DataFrame:
+    """The paired cells of a table that has no columns of `analysis.table` yet."""
+    return paired(with_columns(frame), loss)
+
+
+def named(frame: pd.DataFrame, text: str | None = None) -> pd.DataFrame:
+    """`frame` with the settings that `text` gives, or its column `overrides`: `a=1; b=x`."""
+    frame = frame if text is None else frame.assign(overrides=text)
+    return frame.assign(settings=frame["overrides"].map(settings_of))
+
+
+def settings_of(text: str) -> dict[str, Any]:
+    """`a=1; b=x` -> {"a": 1, "b": "x"}."""
+    words = (word.partition("=") for word in text.split("; ") if word)
+    return {key: _typed(value) for key, _, value in words}
+
+
+def _typed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def losses_of(frame: pd.DataFrame, budget: str, method: str) -> dict[tuple[str, int], float]:

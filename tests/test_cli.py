@@ -88,7 +88,7 @@ BAD_INPUT = {
     "grammar": ("method=[lora", ["'method=[lora'", "KEY=VALUE"]),
     "no equals sign": ("lora", ["'lora'", "KEY=VALUE"]),
     "several values": ("method=lora,dora", ["method=lora,dora", "-m"]),
-    "interpolation": ("store=${nowhere}", ["store", "nowhere"]),
+    "interpolation": ("store=${nowhere}", ["nowhere", "not found"]),
     "sweep, unknown name": ("-m method=lora,lroa", ["'lroa'", "'lora'"]),
     "sweep, one bad seed": ("-m method=lora,dora seed=0,-1", ["seed=-1"]),
     "sweep, one bad rank": ("-m method.rank=2,9", ["method.rank=9"]),
@@ -156,7 +156,7 @@ def test_the_installed_command_refuses_in_one_sentence(tmp_path: Path) -> None:
         check=False,
     )
     assert_refused(Outcome(done.returncode, done.stdout, done.stderr), ["tracking=online", "login"])
-    assert not (tmp_path / "store").exists()
+    assert not (tmp_path / "store" / "runs").exists()
 
 
 def test_a_run_is_stored_whole_and_not_computed_again(

@@ -16,7 +16,7 @@ def test_the_wheel_carries_conf_and_the_launcher(tmp_path: Path) -> None:
     conf = {f"qlexp/conf/{path.relative_to(CONF)}" for path in CONF.rglob("*.yaml")}
     assert conf == {name for name in names if name.endswith(".yaml")}
     assert "hydra_plugins/qlexp_lanes/__init__.py" in names
-    templates = ROOT / "analysis" / "report" / "templates"
-    assert {f"analysis/report/templates/{path.name}" for path in templates.iterdir()} <= names
+    templates = ROOT / "analysis" / "render" / "templates"
+    assert {f"analysis/render/templates/{path.name}" for path in templates.iterdir()} <= names
     assert "hydra_plugins/__init__.py" not in names  # Hydra finds plugins in a namespace package
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]

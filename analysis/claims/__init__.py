@@ -1,1 +1,1 @@
-"""What the paper says of the synthetic study, answered by a stored one."""
+"""Claims about methods, answered by a stored study under a rule fixed before any number is seen."""

@@ -1,26 +1,42 @@
-"""The claims answered block by block, as a long table and as a grid."""
+"""Claims answered block by block, as a long table and as a grid."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out
-from analysis.claims.paper import CLAIMS
 from analysis.claims.rules import LITTLE, UNDECIDED, Answer, Claim, LackingError, verdict
 from analysis.load import incomplete
 from analysis.names import budget_order, budget_title
-from analysis.notes import ratio_text, unchecked
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.statistics.intervals import Interval
+from analysis.stats.intervals import Interval
+from analysis.text import ratio_text
 from analysis.tuning import Tuning
 
-PAPER = "arXiv 2605.08423, "
+_HEADERS = (
+    *("claim", "answer", "effect", "95 % interval", "half-width"),
+    *("wanted", "measured as", "runs", "remark"),
+)
+_NOTES = (
+    "Effects are ratios, above 1 in the claim's favour: geometric means over seeds, then over "
+    "functions. Intervals: Welch's t on the logarithms, for new seeds on the same functions "
+    "and, where a remark says so, over functions; no correction for the number of claims.",
+    "Half-width: the ratio that an effect must reach for an interval as wide to exclude 1; "
+    "these seeds cannot tell a smaller one from none.",
+    "Supported: the interval excludes 1 and the effect is at least what is wanted; not "
+    "supported: the interval ends below it; undecided: else. Where little is claimed: the "
+    "interval lies within what is wanted, outside of it, or else. More help in one part is "
+    "supported only where help in that part is, too. Runs in doubt, as a remark says, decide "
+    "nothing.",
+    "A diverged run has loss inf, and an interval with such a run decides only where all runs "
+    "say the same. The run_ids behind each answer are in the CSV.",
+)
 
 
-def answer(frame: pd.DataFrame, norms: Norms, claims: Sequence[Claim] = CLAIMS) -> list[Answer]:
-    """Every claim answered in every block of a loaded study; blocks of the same runs are one."""
+def answer(frame: pd.DataFrame, norms: Norms, claims: Sequence[Claim]) -> list[Answer]:
+    """Every claim answered in every block of a long table; blocks of the same runs are one."""
     budgets = sorted(frame["budget"].unique(), key=budget_order)
     blocks: dict[tuple[tuple[object, ...], ...], list[Answer]] = {}
     for budget in budgets:
@@ -35,19 +51,22 @@ def _answer(claim: Claim, evidence: Evidence) -> Answer:
     try:
         finding = claim.compute(evidence)
     except LackingError as error:
-        return Answer(claim, remark=f"{error}; answered by {claim.answered_by}")
-    runs = tuple(dict.fromkeys(finding.runs))
-    found = verdict(claim, finding.effect, finding.part)
+        mend = f"; answered by {claim.answered_by}" if claim.answered_by else ""
+        return Answer(claim, remark=f"{error}{mend}")
+    effect, part = finding.effect, finding.part
     remarks = [finding.remark] if finding.remark else []
-    if (part := finding.part) is not None:
+    if part is not None:
         remarks.append(
             f"the ratio in that part itself: {ratio_text(part.value, part.low, part.high)}"
         )
-    if finding.effect.low == finding.effect.high and math.isfinite(finding.effect.low):
+    if effect.low == effect.high and math.isfinite(effect.low):
         remarks.append("all seeds agree, which gives no interval")
-    elif math.isnan(finding.effect.low):
+    elif math.isnan(effect.low):
         remarks.append("too few values for an interval")
-    return Answer(claim, found, finding.effect, runs, "; ".join(remarks))
+    doubts = evidence.doubts([*finding.runs, *finding.beside])
+    found = UNDECIDED if doubts else verdict(claim, effect, part)
+    runs = tuple(dict.fromkeys(finding.runs))
+    return Answer(claim, found, effect, runs, "; ".join(remarks), tuple(doubts))
 
 
 def table(answers: Sequence[Answer]) -> pd.DataFrame:
@@ -66,6 +85,7 @@ def table(answers: Sequence[Answer]) -> pd.DataFrame:
             "measure": answer.claim.measure,
             "rule": answer.claim.rule,
             "smallest": answer.claim.smallest,
+            "doubt": "; ".join(answer.doubts),
             "remark": answer.remark,
             "runs": " ".join(answer.runs),
         }
@@ -78,23 +98,14 @@ def half_width(effect: Interval) -> float:
     return (effect.high - effect.low) / 2 if math.isfinite(effect.high - effect.low) else math.nan
 
 
-def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str, tuning: Tuning) -> Grid:
+def grid(
+    answers: Sequence[Answer], frame: pd.DataFrame, tuning: Tuning, label: str, caption: str
+) -> Grid:
     """The claims that the study answers, a section a block; the notes name the others.
 
     Args:
         tuning: made `frame`.
     """
-    headers = [
-        "claim",
-        "answer",
-        "effect",
-        "95 % interval",
-        "half-width",
-        "wanted",
-        "measured as",
-        "runs",
-        "remark",
-    ]
     blocks: dict[tuple[str, ...], list[Answer]] = {}
     for own in answers:
         blocks.setdefault(own.budgets, []).append(own)
@@ -103,8 +114,10 @@ def grid(answers: Sequence[Answer], frame: pd.DataFrame, study: str, tuning: Tun
         for budgets, block in blocks.items()
         if any(own.runs for own in block)
     ]
-    notes = [*tuning.notes(), *_notes(frame), *_not_asked(blocks)]
-    return Grid("claims", f"Claims of the paper, study {study}", headers, sections, notes)
+    left, gaps = left_out(frame), incomplete(frame)
+    notes = [*tuning.notes(), *_NOTES, f"Left out: {'; '.join(left) or 'nothing'}."]
+    notes += [f"Gaps: {'; '.join(gaps)}."] if gaps else []
+    return Grid(label, caption, _HEADERS, sections, [*notes, *_not_asked(blocks)])
 
 
 def _title(budgets: Sequence[str]) -> str:
@@ -112,57 +125,32 @@ def _title(budgets: Sequence[str]) -> str:
     return "; ".join(map(budget_title, budgets)) + same
 
 
-def _not_asked(blocks: Mapping[tuple[str, ...], Sequence[Answer]]) -> list[str]:
+def _texts(answer: Answer) -> list[Text]:
+    claim, effect = answer.claim, answer.effect
+    place = claim.source.partition(", ")[2] or claim.source
+    low, high = (ratio_text(end) for end in (effect.low, effect.high))
+    little = f"{1 / claim.smallest:.2f} to {claim.smallest:.2f}"
+    texts = [
+        f"{claim.text} ({place})",
+        answer.verdict,
+        ratio_text(effect.value),
+        NO_CELL if math.isnan(effect.low) else f"{low} to {high}",
+        ratio_text(half_width(effect)),
+        little if claim.rule == LITTLE else f"at least {claim.smallest:.2f}",
+        claim.measure,
+        str(len(answer.runs)),
+        "; ".join(filter(None, [*answer.doubts, answer.remark])) or NO_CELL,
+    ]
+    return [Text(text, bold=i == 1 and answer.verdict != UNDECIDED) for i, text in enumerate(texts)]
+
+
+def _not_asked(blocks: Mapping[tuple[str, ...], Sequence[Answer]]) -> Iterator[str]:
     """Which claims a block leaves open for want of runs, those with one reason together."""
-    notes = []
     for budgets, block in blocks.items():
         reasons: dict[str, list[str]] = {}
         for own in block:
             if not own.runs:
                 reasons.setdefault(own.remark, []).append(own.claim.text)
         place = f" ({' / '.join(budgets)})" if len(blocks) > 1 else ""
-        notes += [
-            f"Undecided{place}, since {reason}: {'; '.join(texts)}."
-            for reason, texts in reasons.items()
-        ]
-    return notes
-
-
-def _texts(answer: Answer) -> list[Text]:
-    claim, effect = answer.claim, answer.effect
-    low, high = (ratio_text(end) for end in (effect.low, effect.high))
-    texts = [
-        f"{claim.text} ({claim.source.removeprefix(PAPER)})",
-        answer.verdict,
-        ratio_text(effect.value),
-        NO_CELL if math.isnan(effect.low) else f"{low} to {high}",
-        ratio_text(half_width(effect)),
-        f"{1 / claim.smallest:.2f} to {claim.smallest:.2f}"
-        if claim.rule == LITTLE
-        else f"at least {claim.smallest:.2f}",
-        claim.measure,
-        str(len(answer.runs)),
-        answer.remark or NO_CELL,
-    ]
-    return [Text(text, bold=i == 1 and answer.verdict != UNDECIDED) for i, text in enumerate(texts)]
-
-
-def _notes(frame: pd.DataFrame) -> list[str]:
-    left, gaps = left_out(frame), incomplete(frame)
-    return [
-        "Effects are ratios, above 1 in the claim's favour: geometric means over seeds, then over "
-        "functions. Intervals: Welch's t on the logarithms, for new seeds on the same functions "
-        "and, where a remark says so, over functions; no correction for the number of claims.",
-        "Half-width: the ratio that an effect must reach for an interval as wide to exclude 1; "
-        "these seeds cannot tell a smaller one from none.",
-        "Supported: the interval excludes 1 and the effect is at least what is wanted; not "
-        "supported: the interval ends below it; undecided: else. Where little is claimed: the "
-        "interval lies within what is wanted, outside of it, or else. More help in one part is "
-        "supported only where help in that part is, too.",
-        "A diverged run has loss inf, and an interval with such a run decides only where all runs "
-        "say the same. The run_ids behind each answer are in the CSV of "
-        "analysis.claims.",
-        f"Left out: {'; '.join(left) if left else 'nothing'}.",
-        *unchecked(frame),
-        *([f"Gaps: {'; '.join(gaps)}."] if gaps else []),
-    ]
+        for reason, texts in reasons.items():
+            yield f"Undecided{place}, since {reason}: {'; '.join(texts)}."

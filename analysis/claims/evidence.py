@@ -1,38 +1,28 @@
 """The cells of one block that claims may use, and the pairs that they are computed from."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import not_learnable
 from analysis.claims.rules import LackingError
 from analysis.curves import layer_columns, load_curves
-from analysis.load import finished
-from analysis.statistics.pairs import log_ratio
-from qlexp.store.store import Store
+from analysis.doubts import doubts
+from analysis.flags import MATCHED
+from analysis.load import LOSSES, finished
+from analysis.stats.pairs import log_ratio
+from analysis.study import Study
 
 NETWORK = ["depth", "width"]
 _CELL = ["function", *NETWORK, "seed"]
 LOSS = "test_loss"
 TEXT_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
-MATCHED = "matched"  # the control in which a target has its own text
-_COLUMNS = (
-    "function",
-    "seed",
-    "method",
-    "run_id",
-    "status",
-    LOSS,
-    *TEXT_LOSSES,
-    "samples_per_period",
-    "trainable_parameters",
-    "reference_parameters",
-    "task_losses",
-    "atom_usage",
-)
+_FLAGS = ["weak_backbone", "learnability_checked", "little_learnt"]
+_COUNTS = ["samples_per_period", "trainable_parameters", "reference_parameters"]
+_LISTS = ["task_losses", "atom_usage"]
+_COLUMNS = ["function", "seed", "method", "run_id", "status", *LOSSES, *TEXT_LOSSES]
 
 Norms = Callable[[str], np.ndarray]  # run_id -> mean gradient norm of each layer, first to last
 
@@ -42,14 +32,12 @@ class Evidence:
     """Finished cells of one budget: functions that can be learnt, methods that are no reading.
 
     Attributes:
-        budget: of the block.
-        cells: rows of the long table (`_COLUMNS`), with depth and width of the network, the number
-            of targets that one adapter serves, the control of its instruction, and how many atoms
-            are mixed (NaN without a bank). All losses are inf where the run diverged.
+        cells: rows of the long table, with depth and width of the network, the number of targets
+            that one adapter serves, the control of its instruction, and how many atoms are mixed
+            (NaN without a bank). All losses are inf where the run diverged.
         norms: reads the gradient norms of a run.
     """
 
-    budget: str
     cells: pd.DataFrame
     norms: Norms
 
@@ -87,11 +75,6 @@ class Evidence:
         gain = log_ratio(losses.iloc[:, 0], losses.iloc[:, 1])
         return pairs.assign(gain=gain).sort_values(_CELL, ignore_index=True)
 
-    def diverged(self, method: str) -> str:
-        """`1/27`: how many runs of `method` diverged."""
-        status = self.runs(method)["status"]
-        return f"{(status == 'diverged').sum()}/{len(status)}"
-
     def runs(self, method: str, control: str = MATCHED) -> pd.DataFrame:
         """The runs of one method under one control of its instruction, one a function, network and
         seed.
@@ -109,6 +92,15 @@ class Evidence:
             )
         return own
 
+    def diverged(self, method: str) -> str:
+        """`1/27`: how many runs of `method` diverged."""
+        status = self.runs(method)["status"]
+        return f"{(status == 'diverged').sum()}/{len(status)}"
+
+    def doubts(self, runs: Sequence[str]) -> list[str]:
+        """Why `runs` decide nothing; none where they may."""
+        return doubts(self.cells[self.cells["run_id"].isin(runs)])
+
 
 def evidence_of(frame: pd.DataFrame, budget: str, norms: Norms) -> Evidence:
     """The evidence in one block of the long table.
@@ -116,7 +108,7 @@ def evidence_of(frame: pd.DataFrame, budget: str, norms: Norms) -> Evidence:
     A function that full fine-tuning could not learn with one of its seeds is left out with all.
     """
     cells = finished(frame)
-    cells = cells[(cells["budget"] == budget) & ~cells["function"].isin(list(not_learnable(frame)))]
+    cells = cells[(cells["budget"] == budget) & ~cells["not_learnable"]]
     if "reading" in cells:
         cells = cells[~cells["reading"].eq(True)]
     diverged = cells["status"] == "diverged"
@@ -126,10 +118,10 @@ def evidence_of(frame: pd.DataFrame, budget: str, norms: Norms) -> Evidence:
         "control": _column(cells, "config.instruction.control", MATCHED),
         "top_k": _column(cells, "config.method.top_k", math.nan),
     }
-    cells = cells.reindex(columns=_COLUMNS).assign(**settings)
+    cells = cells.reindex(columns=[*_COLUMNS, *_COUNTS, *_LISTS, *_FLAGS]).assign(**settings)
     for loss in TEXT_LOSSES:
         cells[loss] = pd.to_numeric(cells[loss]).astype(float).mask(diverged, math.inf)
-    return Evidence(budget, cells, norms)
+    return Evidence(cells, norms)
 
 
 def _column(cells: pd.DataFrame, name: str, default: float | str) -> pd.Series:
@@ -139,22 +131,20 @@ def _column(cells: pd.DataFrame, name: str, default: float | str) -> pd.Series:
 
 def left_out(frame: pd.DataFrame) -> list[str]:
     """In words what claims do not use."""
-    texts = []
-    unlearnt = sorted(not_learnable(frame))
-    if unlearnt:
-        texts.append(f"functions not learnable ({', '.join(unlearnt)})")
-    if "reading" in frame:
-        readings = sorted(frame.loc[frame["reading"].eq(True), "method"].unique())
-        if readings:
-            texts.append(f"methods whose formula is partly a reading ({', '.join(readings)})")
-    return texts
+    unlearnt = sorted(frame.loc[frame["not_learnable"], "function"].unique())
+    readings = frame[frame["reading"].eq(True)] if "reading" in frame else frame[:0]
+    parts = {
+        "functions not learnable": unlearnt,
+        "methods whose formula is partly a reading": sorted(readings["method"].unique()),
+    }
+    return [f"{text} ({', '.join(names)})" for text, names in parts.items() if names]
 
 
-def stored_norms(store: Store) -> Norms:
+def stored_norms(study: Study) -> Norms:
     """Reads the mean over all recorded updates of each layer's adapter gradient norm."""
 
     def norms(run_id: str) -> np.ndarray:
-        curves = load_curves(store, run_id)
+        curves = load_curves(study.store, run_id)
         return np.array([curves[name].mean() for name in layer_columns(curves)])
 
     return norms

@@ -1,13 +1,14 @@
 """A claim, what is found about it, and the rule that answers it, fixed before any number is seen.
 
 Every effect is the logarithm of a ratio, above 0 in the claim's favour, with a 95 % interval over
-new seeds (`analysis.statistics.intervals.contrast`). `smallest` is the smallest ratio of interest.
+new seeds (`analysis.stats.intervals.contrast`). `smallest` is the smallest ratio of interest.
 
     AT_LEAST  supported      the interval lies above 1 and the effect is at least `smallest`
               not supported  the interval lies below `smallest`: a gain of interest is ruled out
     LITTLE    supported      the interval lies between 1 / `smallest` and `smallest`
               not supported  the interval lies outside of them
-    else      undecided      also where the study lacks what the claim needs, with the reason
+    else      undecided      also where the study lacks what the claim needs, or where the runs are
+                             in doubt (`analysis.doubts`), with the reason
 
 Where more help is claimed in one part than in another, there must be help in that part: a `part`
 that would not be supported by itself leaves undecided what would be. So a wide interval decides
@@ -21,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.statistics.intervals import NO_INTERVAL, Interval
+from analysis.stats.intervals import NO_INTERVAL, Interval
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
 AT_LEAST, LITTLE = "at least", "little"
@@ -40,25 +41,27 @@ class Finding:
         runs: the run_ids behind it.
         remark: what a reader should know beside it.
         part: of a claim of more help in one part, the log ratio of the help there.
+        beside: the run_ids that had a part in the choice of `runs`.
     """
 
     effect: Interval
     runs: Sequence[str]
     remark: str = ""
     part: Interval | None = None
+    beside: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of the paper, made measurable.
+    """One sentence about methods, made measurable.
 
     Attributes:
         name: short and unique.
         text: the claim.
-        source: where it comes from.
+        source: where it comes from: the work and, after a comma, the place in it.
         measure: what the effect is the ratio of.
         compute: the finding; takes an `Evidence`, raises `LackingError`.
-        answered_by: what to run where the study lacks the data.
+        answered_by: what to run where the study lacks the data, or "".
         rule: `AT_LEAST` or `LITTLE`.
         smallest: the smallest ratio of interest, above 1.
     """
@@ -68,20 +71,24 @@ class Claim:
     source: str
     measure: str
     compute: Callable[[Any], Finding]
-    answered_by: str
+    answered_by: str = ""
     rule: str = AT_LEAST
     smallest: float = 1.02
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A claim with its answer, and the budgets of the blocks that give it from the same runs."""
+    """A claim with its answer, and the budgets of the blocks that give it from the same runs.
+
+    `doubts` are why the runs decide nothing, whatever their interval says.
+    """
 
     claim: Claim
     verdict: str = UNDECIDED
     effect: Interval = NO_INTERVAL
     runs: tuple[str, ...] = ()
     remark: str = ""
+    doubts: tuple[str, ...] = ()
     budgets: tuple[str, ...] = ()
 
 
@@ -99,9 +106,6 @@ def verdict(claim: Claim, effect: Interval, part: Interval | None = None) -> str
             return SUPPORTED
         return NOT_SUPPORTED if effect.low > limit or effect.high < -limit else UNDECIDED
     if effect.low > 0 and effect.value >= limit:
-        return SUPPORTED if part is None else _supported_or_not_known(claim, part)
+        helped = part is None or verdict(claim, part) == SUPPORTED
+        return SUPPORTED if helped else UNDECIDED
     return NOT_SUPPORTED if effect.high < limit else UNDECIDED
-
-
-def _supported_or_not_known(claim: Claim, part: Interval) -> str:
-    return SUPPORTED if verdict(claim, part) == SUPPORTED else UNDECIDED

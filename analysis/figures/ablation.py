@@ -14,28 +14,28 @@ from analysis.figures.contours import Array
 from analysis.figures.layout import add_legend, add_remarks, text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
-from analysis.names import ALL, function_order, function_title
-from analysis.overrides import joined
-from analysis.spelling import number_in
+from analysis.names import ALL, function_title
+from analysis.rows import in_order
+from analysis.settings import joined, number_in
+from analysis.stats.estimates import Sweep
 
 _PANEL_WIDTH = 2.1  # inches
 _PANEL_HEIGHT = 2.0
 _LINE = 0.16  # of text
 _MARKER_SIZE = 4.5  # points
+_LIMITS = {"geometric_mean": ("low", "high"), "ratio": ("ratio_low", "ratio_high")}
 _DODGE = 0.6  # of the distance of two categories, over which the lines are spread
 
 
-def ablation_figure(
-    points: pd.DataFrame, axis: str, axes: dict[str, list[str]], loss: str, ratio: str
-) -> Figure:
-    """`points` as `analysis.ablation.estimates` has them; other axes become lines of their own.
+def ablation_figure(points: pd.DataFrame, axis: str, axes: Sweep, loss: str, ratio: str) -> Figure:
+    """`points` as `analysis.stats.estimates` has them; other axes become lines of their own.
 
     The last column has the ratio over all functions alone. A point that is inf leaves a gap in its
     line, a cross at the panel's upper edge and a count in its corner; missing and failed seeds are
     counted there too.
     """
     points = points.assign(variant=_line_names(points, axis, axes))
-    functions = sorted(set(points["function"]) - {ALL}, key=function_order)
+    functions = in_order(points["function"])
     functions += [ALL] * (ALL in set(points["function"]))
     names = rows_of(points)
     shifts = _shifts(points, axis, axes[axis], names)
@@ -53,7 +53,8 @@ def ablation_figure(
         _draw_panel(upper, part, axis, axes[axis], "geometric_mean", shifts)
         upper.set_title(function_title(function))
         add_remarks(upper, _remarks(part, axis, names), _PANEL_WIDTH)
-    panels[0, 0].set_ylabel(f"{loss.replace('_', ' ')} (MSE{_unit(loss)})")
+    unit = "raw" if loss.endswith("_raw") else "standardised"
+    panels[0, 0].set_ylabel(f"{loss.replace('_', ' ')} (MSE, {unit})")
     panels[1, 0].set_ylabel(wrapped(ratio, _PANEL_HEIGHT))
     handles = [line_of(name, names) for name in names]
     for name, handle in zip(names, handles, strict=True):
@@ -81,20 +82,15 @@ def _draw_panel(
     log_ticks(panel.yaxis)
 
 
-def _unit(loss: str) -> str:
-    return ", raw" if loss.endswith("_raw") else ", standardised"
-
-
-def _line_names(points: pd.DataFrame, axis: str, axes: dict[str, list[str]]) -> list[str]:
+def _line_names(points: pd.DataFrame, axis: str, axes: Sweep) -> list[str]:
     """What tells a line from others of its method: budget, other overrides, other axes."""
     several = points["budget"].nunique() > 1
     others = [name for name in axes if name != axis]
-    names = []
-    for point in points.to_dict("records"):
-        words = [point["budget"]] * several + [point["variant"]] * bool(point["variant"])
-        rest = joined({name: point[name] for name in others if point[name]})
-        names.append("; ".join([*words, *([rest] if rest else [])]))
-    return names
+    return [
+        "; ".join(filter(None, [point["budget"] * several, point["variant"], joined(rest)]))
+        for point in points.to_dict("records")
+        for rest in [{name: point[name] for name in others if point[name]}]
+    ]
 
 
 def is_geometric(values: Sequence[float]) -> bool:
@@ -156,25 +152,18 @@ def _shifts(
     points: pd.DataFrame, axis: str, values: Sequence[str], names: Sequence[RowName]
 ) -> dict[RowName, float]:
     """How far each line stands from a value's place: 0 unless the axis is categorical."""
-    shifts = dict.fromkeys(names, 0.0)
-    if is_categorical(values):
-        lines = [name for name in names if _has_setting(points, name, axis)]
-        for index, name in enumerate(lines):
-            shifts[name] = _DODGE * ((index + 0.5) / len(lines) - 0.5)
-    return shifts
+    lines = [name for name in names if _has_setting(points, name, axis)]
+    apart = {name: _DODGE * ((i + 0.5) / len(lines) - 0.5) for i, name in enumerate(lines)}
+    return dict.fromkeys(names, 0.0) | (apart if is_categorical(values) else {})
 
 
 def _has_setting(points: pd.DataFrame, name: RowName, axis: str) -> bool:
     return bool((cells_of(points, name)[axis] != "").any())
 
 
-def _limits(kind: str) -> tuple[str, str]:
-    return ("low", "high") if kind == "geometric_mean" else ("ratio_low", "ratio_high")
-
-
 def _draw_level(panel: Axes, own: pd.DataFrame, axis: str, kind: str, look: dict[str, Any]) -> None:
     """A line across the panel for a method that does not have the setting."""
-    low, high = _limits(kind)
+    low, high = _LIMITS[kind]
     for point in own[own[axis] == ""].to_dict("records"):
         if np.isfinite(point[kind]):
             panel.axhline(point[kind], **look)
@@ -192,7 +181,7 @@ def _draw_points(
     look: dict[str, Any],
 ) -> None:
     """A point and an interval a value, joined by a line where the values are numbers."""
-    low, high = _limits(kind)
+    low, high = _LIMITS[kind]
     by_value = own[own[axis] != ""].set_index(axis).reindex(list(place))
     if by_value[kind].isna().all():
         return
@@ -204,16 +193,9 @@ def _draw_points(
     if is_categorical(list(place)):
         bars.lines[0].set_linestyle("none")
     lost = np.isposinf(y)
+    edge: dict[str, Any] = {"transform": panel.get_xaxis_transform(), "clip_on": False}
     if lost.any():
-        panel.plot(
-            x[lost],
-            np.ones(lost.sum()),
-            color=look["color"],
-            marker="x",
-            linestyle="none",
-            transform=panel.get_xaxis_transform(),
-            clip_on=False,
-        )
+        panel.plot(x[lost], np.ones(lost.sum()), "x", color=look["color"], **edge)
 
 
 def _remarks(part: pd.DataFrame, axis: str, names: Sequence[RowName]) -> list[str]:

@@ -22,8 +22,8 @@ from analysis.load import finished
 from analysis.names import function_order, function_title, row_label
 from analysis.paper.limits import limits_of
 from analysis.paper.transfer import forgetting
-from analysis.statistics.intervals import contrast
-from analysis.style import SEQUENTIAL, extra_width, method_colour
+from analysis.render.style import SEQUENTIAL, extra_width, method_colour
+from analysis.stats.intervals import contrast
 
 COLUMNS = 5
 NO_VALUE = "#d0d0d0"

@@ -8,7 +8,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.style import DIVERGING, SEQUENTIAL
+from analysis.render.style import DIVERGING, SEQUENTIAL
 
 Array = NDArray[np.float64]
 LEVELS = 16
@@ -58,6 +58,29 @@ def draw(
     contours.set_rasterized(True)
     label_square(axis)
     return contours
+
+
+def draw_change(
+    axes: Sequence[Axes],
+    before: Array,
+    after: Array | None,
+    levels: Array,
+    change_levels: Array,
+    change: str,
+    *,
+    open_ended: bool = False,
+) -> None:
+    """Three panels with their colour bars: two surfaces, and the second minus the first if known.
+
+    Args:
+        change: what the difference is called.
+    """
+    values = draw(axes[0], before, levels, open_ended=open_ended)
+    add_colourbar(values, axes[:2], "value (standardised)")
+    if after is not None:
+        draw(axes[1], after, levels, open_ended=open_ended)
+        drawn = draw(axes[2], after - before, change_levels, diverging=True, open_ended=open_ended)
+        add_colourbar(drawn, axes[2:], f"{change} (standardised)")
 
 
 def label_square(axis: Axes) -> None:

@@ -10,17 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.cells import RowName, cells_of, rows_of, variants
+from analysis.cells import RowName, cells_of, rows_of
 from analysis.curves import load_curves
-from analysis.figures.layout import add_legend, add_remarks
+from analysis.figures.layout import add_legend, add_remarks, grid_of, panels
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.load import finished
 from analysis.names import function_order, function_title
 from qlexp.store.store import Store
 
-COLUMNS = 3
 _REMARK_WIDTH = 2.2  # inches
+_NOISE_LINE: dict[str, Any] = {"color": "#b0b0b0", "linewidth": 0.8, "linestyle": (0, (1, 2))}
 
 
 def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
@@ -33,37 +33,27 @@ def curves_figure(store: Store, frame: pd.DataFrame) -> Figure:
     Raises:
         UsageError: the curves of a run are not readable.
     """
-    frame = frame.assign(variant=variants(frame))
-    functions = sorted(frame["function"].unique(), key=function_order)
-    columns = min(COLUMNS, len(functions))
-    rows = math.ceil(len(functions) / columns)
-    size = (3.0 * columns + 0.4, 2.3 * rows + 0.7) if len(functions) > 1 else (5.0, 3.8)
+    functions, rows = sorted(frame["function"].unique(), key=function_order), rows_of(frame)
+    lines, columns = grid_of(len(functions))
+    size = (3.0 * columns + 0.4, 2.3 * lines + 0.7) if len(functions) > 1 else (5.0, 3.8)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    row_names = rows_of(frame)
-    for axis, function in zip(axes, functions, strict=False):
-        _draw_panel(axis, store, frame[frame["function"] == function], row_names)
+    axes = panels(figure, len(functions))
+    for axis, function in zip(axes, functions, strict=True):
+        _draw_panel(axis, store, frame[frame["function"] == function], rows)
         axis.set_title(function_title(function))
-    for axis in axes[: len(functions) : columns]:
+    for axis in axes[::columns]:
         axis.set_ylabel("training loss (standardised)")
-    for axis in axes[max(len(functions) - columns, 0) : len(functions)]:
+    for axis in axes[-columns:]:
         axis.set_xlabel("update")
-    for axis in axes[len(functions) :]:
-        axis.remove()
-    handles = [line_of(row, row_names) for row in row_names]
-    noise = sorted(_noise_variances(frame))
-    if noise:
+    handles = [line_of(row, rows) for row in rows]
+    if _noise_variances(frame):
         handles.append(Line2D([], [], **_NOISE_LINE, label="variance of the noise"))
     add_legend(figure, handles)
     return figure
 
 
-_NOISE_LINE: dict[str, Any] = {"color": "#b0b0b0", "linewidth": 0.8, "linestyle": (0, (1, 2))}
-
-
 def _noise_variances(frame: pd.DataFrame) -> set[float]:
-    name = "config.data.noise"
-    return {float(noise) ** 2 for noise in frame[name].dropna()} if name in frame else set()
+    return {noise**2 for noise in frame.get("config.data.noise", pd.Series(dtype=float)).dropna()}
 
 
 def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[RowName]) -> None:
@@ -71,10 +61,7 @@ def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[Ro
     log_ticks(axis.yaxis)
     remarks, labels = [], labels_of(rows)
     for row in rows:
-        own = cells_of(cells, row)
-        if own.empty:
-            continue
-        look = look_of(row, rows)
+        own, look = cells_of(cells, row), look_of(row, rows)
         losses = _losses(store, finished(own))
         if not losses.empty:
             mean = losses.mean(axis=1, skipna=False)
@@ -83,8 +70,9 @@ def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[Ro
             axis.fill_between(
                 losses.index, low, high, where=mean.notna(), color=look["color"], alpha=0.18, lw=0
             )
-        for final in _untrained(own):
-            axis.axhline(final, **look)
+        untrained = own.loc[(own["status"] == "done") & (own["steps"] == 0), "post_train_loss"]
+        if len(untrained):
+            axis.axhline(untrained.mean(), **look)
         counts = own["status"].value_counts()
         remarks += [
             f"{labels[row]}: {counts[status]}/{len(own)} {status}"
@@ -100,18 +88,8 @@ def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[Ro
 
 def _losses(store: Store, runs: pd.DataFrame) -> pd.DataFrame:
     """Training loss by update, a column a seed; NaN from where it is not finite. Empty for none."""
-    curves = [load_curves(store, identity, ["loss"]) for identity in runs["run_id"]]
-    if not curves:
-        return pd.DataFrame()
-    steps, losses = (np.concatenate([own[name] for own in curves]) for name in ("step", "loss"))
-    seeds = np.repeat(runs["seed"].to_numpy(), [len(own["step"]) for own in curves])
-    long = pd.DataFrame({"step": steps, "seed": seeds, "loss": losses})
-    return long.pivot(index="step", columns="seed", values="loss").replace(
-        [np.inf, -np.inf], math.nan
-    )
-
-
-def _untrained(cells: pd.DataFrame) -> list[float]:
-    """The mean loss of a method that makes no update, as a list of none or one."""
-    losses = cells.loc[(cells["status"] == "done") & (cells["steps"] == 0), "post_train_loss"]
-    return [float(losses.mean())] if len(losses) else []
+    losses = {}
+    for seed, identity in zip(runs["seed"], runs["run_id"], strict=True):
+        curves = load_curves(store, identity, ["loss"])
+        losses[seed] = pd.Series(curves["loss"], curves["step"])
+    return pd.DataFrame(losses).replace([np.inf, -np.inf], math.nan)

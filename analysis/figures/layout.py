@@ -1,5 +1,6 @@
-"""Texts that fit: legends, titles and remarks, broken into lines where they are too long."""
+"""Panels in a grid, and texts that fit: legends, titles and remarks, in lines where too long."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -8,12 +9,27 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
-from analysis.style import FONT_SIZE
+from analysis.render.style import FONT_SIZE
 
 _POINTS_PER_INCH = 72
 _MOST_COLUMNS = 4
 _LINE = FONT_SIZE * 1.2 / _POINTS_PER_INCH  # inches
 _REMARK_SIZE = 6.0
+_PANELS = 3  # side by side, at most
+
+
+def grid_of(count: int) -> tuple[int, int]:
+    """The rows and columns that so many panels take."""
+    columns = min(_PANELS, count)
+    return math.ceil(count / columns), columns
+
+
+def panels(figure: Figure, count: int) -> list[Axes]:
+    """So many panels of a figure, in a grid of `grid_of`, row by row."""
+    axes = list(figure.subplots(*grid_of(count), squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return axes[:count]
 
 
 def text_width(text: str, size: float = FONT_SIZE) -> float:

@@ -1,15 +1,16 @@
 """The target of a function, what each method predicts, and the error: a row a method."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from analysis.cells import RowName
 from analysis.figures.contours import (
     Array,
-    add_colourbar,
-    draw,
+    draw_change,
     grid,
     label_square,
     levels_around_zero,
@@ -29,17 +30,15 @@ _PANEL_WIDTH = 1.9  # inches
 
 @dataclass(frozen=True)
 class Prediction:
-    """A method's problem and its values on `grid(SIDE)`; None, and the run's status, for no run."""
+    """A method's problem, its values on `grid(SIDE)`, and its run's status.
 
-    method: str
-    variant: str
+    A diverged run has no values, one that is missing or failed has no problem either.
+    """
+
+    row: RowName
     status: str
     problem: Problem | None = None
     values: Array | None = None
-
-    def target(self) -> Array | None:
-        """What the method was adapted to, on `grid(SIDE)`."""
-        return None if self.problem is None else self.problem.target(grid(SIDE))
 
 
 def evaluate(adapter: nn.Module, points: Tensor, instruction: Tensor | None = None) -> Array:
@@ -49,53 +48,46 @@ def evaluate(adapter: nn.Module, points: Tensor, instruction: Tensor | None = No
     return values
 
 
-def predictions_figure(function: str, seed: int, predictions: list[Prediction]) -> Figure:
+def predictions_figure(function: str, seed: int, predictions: Sequence[Prediction]) -> Figure:
     """Target, prediction and error (prediction minus target), on the standardised scale.
 
     Every row has its own target: a study may sweep the shift.
     """
-    rows = [(prediction.method, prediction.variant) for prediction in predictions]
-    labels = labels_of(rows)
     titles = [
-        [wrapped(f"{labels[row]}: {kind}", _PANEL_WIDTH) for kind in ("prediction", "error")]
-        for row in rows
+        [wrapped(f"{label}: {kind}", _PANEL_WIDTH) for kind in ("prediction", "error")]
+        for label in labels_of([own.row for own in predictions]).values()
     ]
     height = 2.15 + extra_height([title for title, _ in titles])
     figure = Figure(figsize=(7.2, height * len(predictions) + 0.3), layout="constrained")
     add_title(figure, f"{function_title(function)}, seed {seed}")
-    axes = figure.subplots(len(predictions), 3, squeeze=False)
-    targets = [prediction.target() for prediction in predictions]
+    points = grid(SIDE)
+    targets = [None if own.problem is None else own.problem.target(points) for own in predictions]
     known = np.concatenate([target for target in targets if target is not None])
-    levels = levels_between(float(known.min()), float(known.max()))
-    error_levels = levels_around_zero(_errors(predictions), ERROR_SHARE)
-    for row, own, prediction, target in zip(axes, titles, predictions, targets, strict=True):
-        for axis, title in zip(row[1:], own, strict=True):
-            axis.set_title(title)
-        if prediction.problem is None or target is None:
+    levels = levels_between(known.min(), known.max())
+    errors = levels_around_zero(_scaling_errors(predictions, targets), ERROR_SHARE)
+    axes = figure.subplots(len(predictions), 3, squeeze=False)
+    for row, own, target, (middle, right) in zip(axes, predictions, targets, titles, strict=True):
+        row[1].set_title(middle)
+        row[2].set_title(right)
+        if own.problem is None or target is None:
             label_square(row[0])
         else:
-            row[0].set_title(target_title(prediction.problem))
-            contours = draw(row[0], target, levels, open_ended=True)
-            add_colourbar(contours, list(row[:2]), "value (standardised)")
-        if target is None or prediction.values is None:
-            for axis in row[1:]:
-                axis.set_axis_off()
-                axis.text(0.5, 0.5, prediction.status, transform=axis.transAxes, ha="center")
-            continue
-        draw(row[1], prediction.values, levels, open_ended=True)
-        errors = draw(
-            row[2], prediction.values - target, error_levels, diverging=True, open_ended=True
-        )
-        add_colourbar(errors, [row[2]], "error (standardised)")
+            row[0].set_title(target_title(own.problem))
+            draw_change(row, target, own.values, levels, errors, "error", open_ended=True)
+        for axis in row[1:] if own.values is None else ():
+            axis.set_axis_off()
+            axis.text(0.5, 0.5, own.status, transform=axis.transAxes, ha="center")
     return figure
 
 
-def _errors(predictions: list[Prediction]) -> list[Array]:
+def _scaling_errors(
+    predictions: Sequence[Prediction], targets: Sequence[Array | None]
+) -> list[Array]:
     """The errors that set the colour scale: the adapters', or all where no adapter has any."""
     known = [
-        (p.method, p.values - target)
-        for p in predictions
-        if p.values is not None and (target := p.target()) is not None
+        (own.row[0], own.values - target)
+        for own, target in zip(predictions, targets, strict=True)
+        if own.values is not None and target is not None
     ]
-    chosen = [errors for method, errors in known if method not in REFERENCES]
-    return chosen or [errors for _, errors in known] or [np.zeros(1)]
+    adapters = [error for method, error in known if method not in REFERENCES]
+    return adapters or [error for _, error in known] or [np.zeros(1)]

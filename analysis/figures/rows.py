@@ -6,9 +6,9 @@ from typing import Any
 from matplotlib.lines import Line2D
 
 from analysis.cells import RowName
-from analysis.load import SEPARATOR
 from analysis.names import row_label
-from analysis.style import mark, method_colour, method_group
+from analysis.render.style import mark, method_colour, method_group
+from analysis.settings import SEPARATOR
 
 
 def labels_of(rows: Sequence[RowName]) -> dict[RowName, str]:
@@ -41,20 +41,16 @@ def look_of(row: RowName, rows: Sequence[RowName]) -> dict[str, Any]:
 
     Markers stand at a distance of each other and, from row to row, at other places of the lines.
     """
-    pattern, marker = _mark(row, rows)
+    kinds = [(method_colour(method), method_group(method)) for method, _ in rows]
+    place = rows.index(row)
+    pattern, marker = mark(method_group(row[0]), kinds[:place].count(kinds[place]))
     return {
         "color": method_colour(row[0]),
         "linestyle": (0, pattern) if pattern else "solid",
         "marker": marker,
         "markersize": 3.5,
-        "markevery": (0.03 + 0.05 * (rows.index(row) % 5), 0.25),
+        "markevery": (0.03 + 0.05 * (place % 5), 0.25),
     }
-
-
-def _mark(row: RowName, rows: Sequence[RowName]) -> tuple[tuple[float, ...], str]:
-    kinds = [(method_colour(method), method_group(method)) for method, _ in rows]
-    place = rows.index(row)
-    return mark(method_group(row[0]), kinds[:place].count(kinds[place]))
 
 
 def line_of(row: RowName, rows: Sequence[RowName]) -> Line2D:

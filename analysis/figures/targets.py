@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.contours import add_colourbar, draw, grid, levels_around_zero, levels_between
+from analysis.figures.contours import draw_change, grid, levels_around_zero, levels_between
 from analysis.figures.layout import extra_height, wrapped
 from analysis.load import finished
 from analysis.names import function_order, function_title
-from analysis.overrides import joined, settings_of, swept
+from analysis.settings import joined, swept
 from qlexp.adapters.stored import stored_config
 from qlexp.problem.targets import Problem, problem_of
 from qlexp.store.store import Store
@@ -27,6 +28,12 @@ class Drawn:
     problem: Problem
     setting: str = ""
 
+    @property
+    def title(self) -> str:
+        """What stands above the target."""
+        lines = filter(None, (target_title(self.problem), self.setting))
+        return "\n".join(wrapped(line, _PANEL_WIDTH) for line in lines)
+
 
 def problems_of(store: Store, frame: pd.DataFrame) -> dict[str, Drawn]:
     """By function, the problem of the first seed that any method has finished.
@@ -34,12 +41,11 @@ def problems_of(store: Store, frame: pd.DataFrame) -> dict[str, Drawn]:
     Raises:
         UsageError: the run's config is not readable.
     """
-    moves = [name for name in swept(frame) if name.startswith(_MOVES)]
+    moves = {name for name in swept(frame) if name.startswith(_MOVES)}
     firsts = finished(frame).sort_values("seed", kind="stable").drop_duplicates("function")
     found = {}
     for cell in firsts.itertuples():
-        own = settings_of(cell.overrides)
-        setting = joined({name: own[name] for name in moves if name in own})
+        setting = joined({key: value for key, value in cell.settings.items() if key in moves})
         found[cell.function] = Drawn(problem_of(stored_config(store, cell.run_id)), setting)
     return found
 
@@ -53,29 +59,16 @@ def target_title(problem: Problem) -> str:
 def targets_figure(problems: Mapping[str, Drawn]) -> Figure:
     """Clean source, target and difference of every function, on the standardised scale."""
     points = grid(SIDE)
-    functions = sorted(problems, key=function_order)
-    titles = [_middle_title(problems[function]) for function in functions]
-    height = 2.15 * len(problems) + sum(extra_height([title]) for title in titles)
+    height = sum(2.15 + extra_height([drawn.title]) for drawn in problems.values())
     figure = Figure(figsize=(7.2, height), layout="constrained")
-    axes = figure.subplots(len(problems), 3, squeeze=False)
-    for row, function, title in zip(axes, functions, titles, strict=True):
-        drawn = problems[function]
-        source, target = drawn.problem.source(points), drawn.problem.target(points)
-        low = float(min(source.min(), target.min()))
-        high = float(max(source.max(), target.max()))
-        shared = levels_between(low, high)
-        draw(row[0], source, shared)
-        values = draw(row[1], target, shared)
-        change = target - source
-        changes = draw(row[2], change, levels_around_zero([change]), diverging=True)
+    rows = figure.subplots(len(problems), 3, squeeze=False)
+    for row, function in zip(rows, sorted(problems, key=function_order), strict=True):
+        problem = problems[function].problem
+        source, target = problem.source(points), problem.target(points)
+        both = np.concatenate([source, target])
+        levels = levels_between(both.min(), both.max())
+        draw_change(row, source, target, levels, levels_around_zero([target - source]), "change")
         row[0].set_title(f"{function_title(function)}: source")
-        row[1].set_title(title)
+        row[1].set_title(problems[function].title)
         row[2].set_title("target − source")
-        add_colourbar(values, list(row[:2]), "value (standardised)")
-        add_colourbar(changes, [row[2]], "change (standardised)")
     return figure
-
-
-def _middle_title(drawn: Drawn) -> str:
-    lines = filter(None, (target_title(drawn.problem), drawn.setting))
-    return "\n".join(wrapped(line, _PANEL_WIDTH) for line in lines)

@@ -1,17 +1,17 @@
-"""The gradient norms of a study's stored runs, as rows."""
+"""The runs of a study with what is said of their gradients: a frame, one row a run."""
 
 from collections import Counter
-from collections.abc import Sequence
-from itertools import compress
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.cells import RowName, cells_of, rows_of
-from analysis.curves import GRADIENT, Curves, layer_columns, load_curves
-from analysis.flow.measures import Array
-from analysis.flow.rows import Row
+from analysis.cells import ROW
+from analysis.curves import GRADIENT, layer_columns, load_curves
+from analysis.flow.measures import measures
 from analysis.names import row_label
+from analysis.rows import by_row
 from qlexp.adapters.stored import stored_config
 from qlexp.config.schema import Config
 from qlexp.errors import UsageError
@@ -19,93 +19,56 @@ from qlexp.model.backbone import Backbone, layer_of
 from qlexp.model.initial import Shapes
 from qlexp.store.store import Store
 
+PLACE = ["function", "seed", "backbone_id"]
 
-def load_rows(store: Store, cells: pd.DataFrame) -> list[Row]:
-    """The rows of one budget; methods without a layer to train, or all diverged, have none.
 
-    Args:
-        cells: finished ones, with the column `variant`.
+def load_runs(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a long table that did not diverge and have gradients, rows as in the tables.
+
+    Columns: those of the cell (`ROW`, `PLACE`); those of the curves, whose cells are arrays: steps
+    (R,), the updates done before each recorded one, norms (R, layers), and parameters (layers,),
+    the trainable ones; and the `measures`.
 
     Raises:
         UsageError: curves are not readable, or the runs of a row were recorded at other updates or
             have other layers.
     """
-    done, diverged = (cells[cells["status"] == status] for status in ("done", "diverged"))
-    counts: dict[str, Counter[str]] = {}  # by the method's shape: resolving a config takes time
-    rows = []
-    for name in rows_of(done):
-        places = cells_of(done, name)
-        read = [load_curves(store, identity) for identity in places["run_id"]]
-        trained = [len(curves["step"]) > 0 and bool(layer_columns(curves)) for curves in read]
-        if not any(trained):
-            continue
-        places = places[trained]
-        read = list(compress(read, trained))
-        parameters = [
-            _parameters(store, identity, layer_columns(curves), shape, counts)
-            for identity, curves, shape in zip(places["run_id"], read, _shapes(places), strict=True)
-        ]
-        _refuse_unlike(name, read)
-        rows.append(
-            Row.measured(
-                name,
-                places[["function", "seed", "backbone_id"]],
-                steps=read[0]["step"],
-                norms=np.stack([_inside(curves) for curves in read]),
-                outside=np.stack([_outside(curves) for curves in read]),
-                parameters=np.array(parameters, dtype=float),
-                diverged=Counter(cells_of(diverged, name)["function"]),
+    done = frame.loc[frame["status"] == "done", [*ROW, *PLACE, "run_id"]]
+    settings = frame.filter(regex=r"^config\.(backbone|method)\.").loc[done.index]
+    recorded = pd.DataFrame([_recorded(store, run) for run in done["run_id"]], done.index)
+    runs = done.assign(shape=list(map(repr, settings.to_numpy().tolist()))).join(recorded)
+    if runs.empty or (runs := runs[runs["norms"].map(np.size) > 0]).empty:
+        return runs
+    runs = runs.assign(parameters=list(_parameters(store, runs)))
+    return pd.concat([with_measures(row) for _, row in by_row(runs)], ignore_index=True)
+
+
+def _recorded(store: Store, identity: str) -> dict[str, Any]:
+    curves = load_curves(store, identity)
+    inside, steps = layer_columns(curves), curves["step"]
+    elsewhere = [curves[n] for n in curves if n.startswith(GRADIENT) and n not in inside]
+    return {
+        "steps": steps,
+        "layers": [name.removeprefix(GRADIENT) for name in inside],
+        "norms": np.stack([curves[name] for name in inside], axis=-1) if inside else np.empty(0),
+        "elsewhere": np.square(elsewhere).sum(0) + np.zeros(len(steps)),
+    }
+
+
+def _parameters(store: Store, runs: pd.DataFrame) -> Iterable[list[int]]:
+    """Trainable parameters of each layer, by run."""
+    counts = {  # one of each shape: resolving a config takes time
+        run.shape: layer_parameters(stored_config(store, run.run_id))
+        for run in runs.drop_duplicates("shape").itertuples()
+    }
+    for identity, shape, layers in runs[["run_id", "shape", "layers"]].itertuples(index=False):
+        if empty := [layer for layer in layers if not counts[shape][layer]]:
+            raise UsageError(
+                f"The curves of run {identity} have gradients of {', '.join(empty)}, where its "
+                f"method trains nothing: delete {store.run_folder(identity)} and run the study "
+                "again."
             )
-        )
-    return rows
-
-
-def _refuse_unlike(name: RowName, read: Sequence[Curves]) -> None:
-    if any(not np.array_equal(curves["step"], read[0]["step"]) for curves in read):
-        raise UsageError(
-            f"The runs of {row_label(*name)} were recorded at different updates: give rows "
-            "that train for another time another method name."
-        )
-    depths = sorted({len(layer_columns(curves)) for curves in read})
-    if len(depths) > 1:
-        raise UsageError(
-            f"The runs of {row_label(*name)} have gradients in {' and '.join(map(str, depths))} "
-            "layers: give rows with another backbone another method name."
-        )
-
-
-def _inside(curves: Curves) -> Array:
-    """The norm of each layer, (R, layers)."""
-    return np.stack([curves[name] for name in layer_columns(curves)], axis=-1)
-
-
-def _outside(curves: Curves) -> Array:
-    """The squared norm of what belongs to no layer, (R,)."""
-    inside = layer_columns(curves)
-    names = [name for name in curves if name.startswith(GRADIENT) and name not in inside]
-    return np.square([curves[name] for name in names]).sum(0) + np.zeros(len(curves["step"]))
-
-
-def _shapes(cells: pd.DataFrame) -> list[str]:
-    """What the parameters of a run's layers depend on, as texts."""
-    return [
-        repr(list(row)) for row in cells.filter(regex=r"^config\.(backbone|method)\.").to_numpy()
-    ]
-
-
-def _parameters(
-    store: Store, identity: str, columns: Sequence[str], shape: str, counts: dict[str, Counter[str]]
-) -> list[int]:
-    """Trainable parameters of each layer of a run; adds to `counts` what it lacks."""
-    if shape not in counts:
-        counts[shape] = layer_parameters(stored_config(store, identity))
-    layers = [name.removeprefix(GRADIENT) for name in columns]
-    if empty := [layer for layer in layers if not counts[shape][layer]]:
-        raise UsageError(
-            f"The curves of run {identity} have gradients of {', '.join(empty)}, where its "
-            f"method trains nothing: delete {store.run_folder(identity)} and run the study again."
-        )
-    return [counts[shape][layer] for layer in layers]
+        yield [counts[shape][layer] for layer in layers]
 
 
 def layer_parameters(config: Config) -> Counter[str]:
@@ -116,3 +79,21 @@ def layer_parameters(config: Config) -> Counter[str]:
     for name, parameter in adapter.trainable().items():
         counts[layer_of(name)] += parameter.numel()
     return counts
+
+
+def with_measures(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of one row with the `measures` of their norms, elsewhere and parameters."""
+    label, steps = row_label(*runs[["method", "variant"]].iloc[0]), runs["steps"].map(tuple)
+    depths = sorted(runs["parameters"].map(len).unique())
+    if steps.nunique() > 1:
+        raise UsageError(
+            f"The runs of {label} were recorded at different updates: give rows that train for "
+            "another time another method name."
+        )
+    if len(depths) > 1:
+        raise UsageError(
+            f"The runs of {label} have gradients in {' and '.join(map(str, depths))} layers: give "
+            "rows with another backbone another method name."
+        )
+    found = measures(*(np.stack(runs[name]) for name in ("norms", "elsewhere", "parameters")))
+    return runs.assign(**{name: list(values) for name, values in found.items()})

@@ -29,48 +29,46 @@ def evenness(norms: Array) -> Array:
 
     NaN as there, and for a single layer.
     """
-    part = shares(norms)
     with np.errstate(invalid="ignore"):
-        return np.clip(entr(part).sum(-1) / math.log(part.shape[-1]), 0.0, 1.0)
+        return np.clip(entr(shares(norms)).sum(-1) / math.log(norms.shape[-1]), 0.0, 1.0)
 
 
 def thirds(norms: Array) -> Array:
     """Shares of the first, middle and last third of the layers: (..., layers) -> (..., 3)."""
-    parts = np.array_split(shares(norms), 3, axis=-1)
+    parts = np.array_split(shares(norms), len(THIRDS), axis=-1)
     return np.stack([part.sum(-1) for part in parts], axis=-1)
 
 
-def scaled(norms: Array, parameters: Array) -> dict[str, Array]:
-    """By scale the norms (N, R, layers), for `rms` over the root of `parameters` (N, layers)."""
-    return {"norm": norms, "rms": norms / np.sqrt(parameters)[:, None]}
-
-
-def measures(norms: Array, outside: Array, parameters: Array) -> dict[str, Array]:
-    """The measures (N,) of N runs.
+def measures(norms: Array, elsewhere: Array, parameters: Array) -> dict[str, Array]:
+    """The measures of N runs.
 
     Args:
         norms: of every layer at R recorded updates, (N, R, layers).
-        outside: the squared norm of what belongs to no layer, (N, R).
+        elsewhere: the squared norm of what belongs to no layer, (N, R).
         parameters: trainable ones of every layer, (N, layers).
 
     Returns:
-        `norm` and `rms`, means over layers and updates; `evenness_norm` and `evenness_rms` and the
-        shares `early`, `middle` and `late`, means over the updates at which a layer has a gradient;
-        `outside`, the share of the squared norm that lies outside the layers, mean over the updates
-        that have any. NaN without such an update.
+        Of the norms as they are, `norm`, and over the root of the parameters, `rms`:
+        `<scale>_layers` (N, layers), means over updates; `<scale>` (N,), over layers too;
+        `evenness_<scale>` (N,). Of the norms as they are: `thirds` (N, 3), and `outside` (N,), the
+        share of the squared norm that belongs to no layer. Evenness and shares are means over the
+        updates at which a layer, for `outside` anything, has a gradient; NaN without one.
     """
-    found, known = {}, (norms != 0).any(-1)
-    for scale, values in scaled(norms, parameters).items():
+    known, whole = (norms != 0).any(-1), elsewhere + np.square(norms).sum(-1)
+    found = {
+        "thirds": _mean_where(known, thirds(norms)),
+        "outside": _mean_where(whole != 0, _ratio(elsewhere, whole)),
+    }
+    for scale, values in zip(SCALES, (norms, norms / np.sqrt(parameters)[:, None]), strict=True):
+        found[f"{scale}_layers"] = values.mean(1)
         found[scale] = values.mean((1, 2))
         found[f"evenness_{scale}"] = _mean_where(known, evenness(values))
-    parts = thirds(norms)
-    found |= {name: _mean_where(known, parts[..., i]) for i, name in enumerate(THIRDS)}
-    whole = outside + np.square(norms).sum(-1)
-    return found | {"outside": _mean_where(whole != 0, _ratio(outside, whole))}
+    return found
 
 
 def _mean_where(chosen: NDArray[np.bool_], values: Array) -> Array:
-    """The mean of the chosen ones of each row, (N, R) -> (N,); NaN without any."""
+    """The mean over the chosen ones of R updates, (N, R, ...) -> (N, ...); NaN without any."""
+    chosen = chosen.reshape(chosen.shape + (1,) * (values.ndim - 2))
     with np.errstate(invalid="ignore"):
         mean: Array = np.where(chosen, values, 0.0).sum(1) / chosen.sum(1)
     return mean

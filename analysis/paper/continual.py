@@ -28,10 +28,10 @@ from analysis.figures import continual as figures
 from analysis.legend import column_marks, row_title
 from analysis.load import finished
 from analysis.names import budget_title, function_order, function_title, row_label
-from analysis.outputs import Picture
 from analysis.paper import transfer
 from analysis.paper.limits import Limits, limits_of, problem_key
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render.output import Picture
 from analysis.study import Study
 from analysis.view import Shown
 from analysis.views.tables import cell_text, loss_notes

@@ -31,7 +31,6 @@ from analysis.figures.contours import grid
 from analysis.figures.routing import SIDE, Map, routing_figure
 from analysis.inputs import Array
 from analysis.names import function_title, row_label
-from analysis.outputs import Picture
 from analysis.paper.routes import (
     agreement,
     block_agreement,
@@ -57,6 +56,7 @@ from analysis.paper.trained import (
     run_notes,
 )
 from analysis.render import NO_CELL, Grid
+from analysis.render.output import Picture
 from analysis.sections import numbers, sections
 from analysis.study import Study
 from analysis.text import spread

@@ -29,7 +29,6 @@ from analysis.curves import load_curves
 from analysis.figures.theory import theory_figure
 from analysis.inputs import split_inputs
 from analysis.names import row_label
-from analysis.outputs import Picture
 from analysis.paper.norms import changes, routes_by_strength
 from analysis.paper.trained import (
     CELL,
@@ -41,6 +40,7 @@ from analysis.paper.trained import (
     run_notes,
 )
 from analysis.render import NO_CELL, Grid, Section
+from analysis.render.output import Picture
 from analysis.sections import numbers, rows, sections
 from analysis.study import Study
 from analysis.text import number

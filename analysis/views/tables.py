@@ -66,7 +66,9 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
 def _runs(frame: pd.DataFrame) -> pd.DataFrame:
     """What is known of the runs, but for empty columns and those that say where a run was kept."""
     places = [name for name in frame if _PLACE.match(name)]
-    return frame.drop(columns=places).dropna(axis="columns", how="all")
+    return frame.drop(columns=["settings", "variant", "task", *places]).dropna(
+        axis="columns", how="all"
+    )
 
 
 _COLUMNS = [

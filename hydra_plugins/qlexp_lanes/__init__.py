@@ -5,20 +5,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from qlexp.errors import RunError, UsageError
 from qlexp.sweep.backends import Backend
-from qlexp.sweep.jobs import Job, objective, run_sweep
+from qlexp.sweep.compose import Composer
+from qlexp.sweep.jobs import objective, run_sweep
 
 
 @dataclass
@@ -56,44 +60,42 @@ class LanesLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self.loader = hydra_context.config_loader
-        self.config = config
+        self.composer = Composer(hydra_context.config_loader, config)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        composed = [
-            self.loader.load_sweep_config(self.config, list(overrides))
-            for overrides in job_overrides
-        ]
-        jobs = [Job.of(config, config.hydra) for config in composed]
+        jobs = [self.composer.job(overrides) for overrides in job_overrides]
         summaries = run_sweep(jobs, self.width, self.backend, goes_on=initial_job_idx > 0)
         return [
-            _job_return(overrides, config, summary)
-            for overrides, config, summary in zip(job_overrides, composed, summaries, strict=True)
+            _job_return(overrides, summary)
+            for overrides, summary in zip(job_overrides, summaries, strict=True)
         ]
 
 
-class GridSweeper(BasicSweeper):
-    """Hydra's grid, composed once and not twice, an empty one refused, and no file left behind.
+class GridSweeper(Sweeper):
+    """Every combination of the swept values, in one launch; an empty grid is refused.
 
     `reference` adds a second grid: the first with these values in place and without what is swept
     below `method.`, so that a sweep of a field runs beside a method that has no such field.
     """
 
     def __init__(self, params: dict[str, str] | None, reference: dict[str, str] | None) -> None:
-        super().__init__(max_batch_size=None, params=params)
-        self.reference = reference or {}
+        self.params, self.reference = params or {}, reference or {}
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> list[Any]:
-        assert self.hydra_context is not None
         assert self.launcher is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        grid = self._jobs(overrides)
-        if self.reference:
-            instead = parser.parse_overrides([f"{k}={v}" for k, v in self.reference.items()])
-            grid += self._jobs([*_without_swept_fields(overrides), *instead])
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        grid = grid_of(loader, [*_words(self.params), *arguments], _words(self.reference))
         if not grid:
             raise UsageError("The sweep is empty: a glob() or range() of it matches nothing.")
         if not isinstance(self.launcher, LanesLauncher):  # which checks before it runs any job
@@ -101,8 +103,39 @@ class GridSweeper(BasicSweeper):
         results = self.launcher.launch(grid, initial_job_idx=0)
         return [result.return_value for result in results]  # raises the error of a failed job
 
-    def _jobs(self, overrides: list[Override]) -> list[list[str]]:
-        return [job for batch in self.split_arguments(overrides, None) for job in batch]
+
+def grid_of(
+    loader: ConfigLoader, words: Sequence[str], reference: Sequence[str] = ()
+) -> list[list[str]]:
+    """The overrides of every job of a sweep, then of those of its reference."""
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = parser.parse_overrides(list(words))
+    grid = _product(overrides)
+    if reference:
+        instead = parser.parse_overrides(list(reference))
+        grid += _product([*_without_swept_fields(overrides), *instead])
+    return grid
+
+
+def _words(values: Mapping[str, str]) -> list[str]:
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def _product(overrides: Sequence[Override]) -> list[list[str]]:
+    """Every combination; of two overrides of one key the later counts."""
+    axes = {item.get_key_element(): _values(item) for item in overrides}
+    return [list(job) for job in product(*([f"{k}={v}" for v in vs] for k, vs in axes.items()))]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.get_value_element_as_str()]
+    if not override.is_discrete_sweep():
+        raise UsageError(
+            f"{override.input_line} is no list of values: a grid wants one, such as 1,2,3 or "
+            "range(0,3); an interval is for hydra/sweeper=optuna."
+        )
+    return list(override.sweep_string_iterator())
 
 
 def _without_swept_fields(overrides: list[Override]) -> list[Override]:
@@ -112,14 +145,10 @@ def _without_swept_fields(overrides: list[Override]) -> list[Override]:
     return [item for item in overrides if item.key_or_group not in fields]
 
 
-def _job_return(overrides: Sequence[str], config: DictConfig, summary: dict[str, Any]) -> JobReturn:
+def _job_return(overrides: Sequence[str], summary: dict[str, Any]) -> JobReturn:
     failed = summary["status"] == "failed"
     return JobReturn(
         overrides=overrides,
-        cfg=config,
-        hydra_cfg=config.hydra,
-        working_dir=config.hydra.sweep.dir,
-        task_name=config.hydra.job.name,
         status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
         _return_value=RunError.of(summary) if failed else objective(summary),
     )

@@ -29,6 +29,22 @@ from qlexp.store.files import lane_tensors, read_tensors
 ALL_LINEARS = ("qkv", "out", "up", "down")
 
 
+@dataclass(frozen=True)
+class Look:
+    """How figures and tables show the rows of one name.
+
+    Attributes:
+        colour: `#rrggbb`.
+        group: 0 to 3; methods of two groups never share both dashes and marker, so that they may
+            have similar colours. Group 0 is drawn solid.
+        order: the place among the rows; those of a method without a look come at 1000.
+    """
+
+    colour: str
+    group: int
+    order: int
+
+
 @dataclass
 class AdapterConfig(Checked):
     """What every method has: the label of its rows and the linears of a layer that it adapts."""
@@ -140,6 +156,8 @@ class Adapter(nn.Module):
     lane_fields: ClassVar[tuple[str, ...]] = ()  # numbers that may differ from lane to lane
     trains: ClassVar[bool] = True  # False for a method without trainable parameters
     reading: ClassVar[bool] = False  # whether its formula is partly a reading of its paper
+    reference: ClassVar[bool] = False  # an end of the scale: never ranked among the adapters
+    looks: ClassVar[Mapping[str, Look]] = {}  # by the `name` of a YAML of its own
 
     def __init__(self, backbone: Backbone, config: Any, draw: Draw) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qlexp.adapters.base import Adapter, LowRankConfig
+from qlexp.adapters.base import Adapter, Look, LowRankConfig
 from qlexp.adapters.lora import LoRALinear
 from qlexp.model.initial import Draw
 from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add
@@ -62,6 +62,7 @@ class DoRA(Adapter):
     """DoRA on every targeted linear."""
 
     Config: ClassVar = LowRankConfig
+    looks: ClassVar = {"dora": Look("#c68700", group=0, order=30)}
 
     def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> DoRALinear:
         return DoRALinear(base, self.config, draw)

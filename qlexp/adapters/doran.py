@@ -16,6 +16,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from qlexp.adapters.base import Look
 from qlexp.adapters.dora import rescaled, updated_row_norm
 from qlexp.adapters.rep_lora import RepLoRA, RepLoRAConfig, RepLoRALinear
 from qlexp.config.checks import bounded
@@ -61,6 +62,7 @@ class DoRAN(RepLoRA):
     """DoRAN on every targeted linear."""
 
     Config: ClassVar = DoRANConfig
+    looks: ClassVar = {"doran": Look("#905448", group=2, order=110)}
 
     def groups(self) -> int:
         return 1

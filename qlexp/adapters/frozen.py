@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from qlexp.adapters.base import Adapter, AdapterConfig
+from qlexp.adapters.base import Adapter, AdapterConfig, Look
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
 from qlexp.model.backbone import Backbone
@@ -27,12 +27,19 @@ class Frozen(Adapter):
 
     Config: ClassVar = NoTargetsConfig
     trains: ClassVar = False
+    reference: ClassVar = True
+    looks: ClassVar = {"frozen": Look("#8c8c8c", group=0, order=0)}
 
 
 class Full(Adapter):
     """Full fine-tuning, the unrestricted reference."""
 
     Config: ClassVar = NoTargetsConfig
+    reference: ClassVar = True
+    looks: ClassVar = {
+        "full_adamw": Look("#000000", group=3, order=2010),
+        "full": Look("#000000", group=0, order=2020),
+    }
 
     def __init__(self, backbone: Backbone, config: NoTargetsConfig, draw: Draw) -> None:
         super().__init__(backbone, config, draw)

@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from qlexp.adapters.base import LowRankConfig
+from qlexp.adapters.base import Look, LowRankConfig
 from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
 from qlexp.config.checks import bounded
 from qlexp.model.backbone import Backbone
@@ -70,6 +70,7 @@ class HyRA(GeneratingAdapter):
 
     Config: ClassVar = HyRAConfig
     reading: ClassVar = True
+    looks: ClassVar = {"hyra": Look("#169ce1", group=2, order=120)}
 
     def __init__(self, backbone: Backbone, config: HyRAConfig, draw: Draw) -> None:
         super().__init__(backbone, config, draw)

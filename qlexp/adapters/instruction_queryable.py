@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from qlexp import routing
+from qlexp.adapters.base import Look
 from qlexp.adapters.queryable import Queryable, QueryableConfig, Router
 from qlexp.config.checks import bounded, one_of
 from qlexp.errors import UsageError
@@ -79,6 +80,11 @@ class InstructionQueryable(Queryable):
 
     Config: ClassVar = InstructionQueryableConfig
     lane_fields: ClassVar = ("prior_strength",)
+    looks: ClassVar = {
+        "instruction_queryable": Look("#904890", group=0, order=150),
+        "prior_only": Look("#d95a95", group=2, order=160),
+        "query_only": Look("#7d7a1a", group=2, order=170),
+    }
     router: InstructedRouter
 
     def build_router(self, config: Any, depth: int, draw: Draw) -> InstructedRouter:

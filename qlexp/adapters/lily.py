@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
+from qlexp.adapters.base import AdaptedLinear, Adapter, Look, LowRankConfig
 from qlexp.config.checks import bounded
 from qlexp.model.backbone import Backbone, linear_shapes
 from qlexp.model.context import Context
@@ -76,6 +76,7 @@ class Lily(Adapter):
     """The adapter owns the experts; the first layer of `stride` makes its neighbours' A."""
 
     Config: ClassVar = LilyConfig
+    looks: ClassVar = {"lily": Look("#d95a95", group=1, order=70)}
 
     def __init__(self, backbone: Backbone, config: LilyConfig, draw: Draw) -> None:
         self._shared: dict[tuple[str, int], nn.Parameter] = {}

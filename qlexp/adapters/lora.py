@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
+from qlexp.adapters.base import AdaptedLinear, Adapter, Look, LowRankConfig
 from qlexp.model.initial import Draw
 from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add
 
@@ -32,6 +32,7 @@ class LoRA(Adapter):
     """LoRA on every targeted linear."""
 
     Config: ClassVar = LowRankConfig
+    looks: ClassVar = {"lora": Look("#0068d3", group=0, order=10)}
 
     def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> LoRALinear:
         return LoRALinear(base, self.config, draw)

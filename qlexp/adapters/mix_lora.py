@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
+from qlexp.adapters.base import AdaptedLinear, Adapter, Look, LowRankConfig
 from qlexp.config.checks import bounded
 from qlexp.model.context import Context
 from qlexp.model.initial import Draw
@@ -80,6 +80,7 @@ class MixLoRA(Adapter):
 
     Config: ClassVar = MixLoRAConfig
     reading: ClassVar = True
+    looks: ClassVar = {"mix_lora": Look("#905448", group=1, order=80)}
 
     def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> MixLoRALinear:
         return MixLoRALinear(base, self.config, draw)

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
+from qlexp.adapters.base import AdaptedLinear, Adapter, Look, LowRankConfig
 from qlexp.config.checks import bounded
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
@@ -93,6 +93,7 @@ class MoELoRA(Adapter):
 
     Config: ClassVar = MoELoRAConfig
     reading: ClassVar = True
+    looks: ClassVar = {"moe_lora": Look("#6a55d0", group=1, order=90)}
 
     def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> MoELoRALinear:
         linears = self.backbone.config.depth * len(self.config.targets)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from qlexp import routing
-from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, LowRankConfig
+from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Look, LowRankConfig
 from qlexp.adapters.routed import RoutedAdapter, RoutedLinear
 from qlexp.config.checks import bounded, one_of
 from qlexp.config.schema import BackboneConfig
@@ -215,6 +215,7 @@ class Queryable(RoutedAdapter):
 
     Config: ClassVar = QueryableConfig
     near_lora: ClassVar = True
+    looks: ClassVar = {"queryable": Look("#b52a00", group=0, order=140)}
 
     def __init__(self, backbone: Backbone, config: QueryableConfig, draw: Draw) -> None:
         super().__init__(backbone, config, draw)

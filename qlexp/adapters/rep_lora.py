@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qlexp.adapters.base import LowRankConfig
+from qlexp.adapters.base import Look, LowRankConfig
 from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
 from qlexp.config.checks import bounded
 from qlexp.model.backbone import Backbone
@@ -64,6 +64,7 @@ class RepLoRA(GeneratingAdapter):
 
     Config: ClassVar = RepLoRAConfig
     reading: ClassVar = True
+    looks: ClassVar = {"rep_lora": Look("#6a55d0", group=2, order=100)}
 
     def __init__(self, backbone: Backbone, config: RepLoRAConfig, draw: Draw) -> None:
         self.linears: list[RepLoRALinear] = []

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from qlexp.adapters.base import LowRankConfig
+from qlexp.adapters.base import Look, LowRankConfig
 from qlexp.adapters.lora import LoRA
 
 
@@ -27,3 +27,4 @@ class RsLoRA(LoRA):
     """rsLoRA on every targeted linear."""
 
     Config: ClassVar = RsLoRAConfig
+    looks: ClassVar = {"rslora": Look("#169ce1", group=1, order=20)}

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import nn
 
-from qlexp.adapters.base import Adapter, LowRankConfig
+from qlexp.adapters.base import Adapter, Look, LowRankConfig
 from qlexp.adapters.lora import LoRALinear
 from qlexp.config.checks import one_of
 from qlexp.model.backbone import Backbone
@@ -28,6 +28,7 @@ class SharedLoRA(Adapter):
     """The first layer's linear of a type makes the shared factor; the other layers tie to it."""
 
     Config: ClassVar = SharedLoRAConfig
+    looks: ClassVar = {"shared_lora": Look("#08a05a", group=0, order=40)}
 
     def __init__(self, backbone: Backbone, config: SharedLoRAConfig, draw: Draw) -> None:
         self._shared: dict[str, nn.Parameter] = {}

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from qlexp.adapters.base import AdaptedLinear, LowRankConfig
+from qlexp.adapters.base import AdaptedLinear, Look, LowRankConfig
 from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
 from qlexp.config.checks import bounded
 from qlexp.errors import UsageError
@@ -151,6 +151,7 @@ class TextToLoRA(GeneratingAdapter):
 
     Config: ClassVar = TextToLoRAConfig
     reading: ClassVar = True
+    looks: ClassVar = {"text_to_lora": Look("#9018fc", group=2, order=130)}
 
     def __init__(self, backbone: Backbone, config: TextToLoRAConfig, draw: Draw) -> None:
         super().__init__(backbone, config, draw)

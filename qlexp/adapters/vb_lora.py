@@ -23,7 +23,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig
+from qlexp.adapters.base import AdaptedLinear, Adapter, Look, LowRankConfig
 from qlexp.config.checks import bounded
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
@@ -121,6 +121,7 @@ class VBLoRA(Adapter):
     """The adapter owns the bank (L, h, b), which starts uniform in ±bank_bound."""
 
     Config: ClassVar = VBLoRAConfig
+    looks: ClassVar = {"vb_lora": Look("#7d7a1a", group=1, order=60)}
 
     def __init__(self, backbone: Backbone, config: VBLoRAConfig, draw: Draw) -> None:
         bank = draw.uniform(config.vectors, config.vector_length, bound=config.bank_bound)

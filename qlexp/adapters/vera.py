@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, AdapterConfig
+from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Adapter, AdapterConfig, Look
 from qlexp.config.checks import bounded
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
@@ -76,6 +76,7 @@ class VeRA(Adapter):
     """The random matrices are frozen parameters, which unlike buffers stay one when moved."""
 
     Config: ClassVar = VeRAConfig
+    looks: ClassVar = {"vera": Look("#9018fc", group=1, order=50)}
 
     def __init__(self, backbone: Backbone, config: VeRAConfig, draw: Draw) -> None:
         shapes = linear_shapes(backbone.config)

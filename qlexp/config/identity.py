@@ -1,20 +1,22 @@
 """What identifies a run, its backbone and the batch that it may share.
 
-`run_id` hashes what decides a run's numbers and nothing else: tracking, paths, device, compilation
-and the study that asked for the run are left out, so that two studies share one stored cell. The
-budget is left out too, since `resolve` has already turned it into the method's own fields.
+`run_id` hashes what decides a run's numbers and nothing else: what only places or reports a run
+(`qlexp.config.roles`) is left out, so that two studies share one stored cell. The budget is left
+out too, since it has already been turned into the method's own fields. A field that was added to a
+config (`roles.added`) is left out while it holds its default, so that runs of before keep their
+ids.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import Any
 
+from qlexp.config.roles import OUTSIDE
 from qlexp.config.schema import Component, Config
 
 NUMERICS_VERSION = 1  # part of every id: raised when the same config gives other numbers
-_NOT_IN_RUN_ID = ("tracking", "budget", "device", "compile", "recompute", "store", "study")
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -30,39 +32,56 @@ def _plain_value(value: Any) -> Any:
 
 def run_id(config: Config) -> str:
     """Identity of a run: 16 hexadecimal digits."""
-    values = {key: value for key, value in plain(config).items() if key not in _NOT_IN_RUN_ID}
-    del values["trainer"]["r2_floor"]  # only a mark in the tables
-    if values["shift"]["places"] is None:  # runs of before there were any keep their ids
-        del values["shift"]["places"]
-    return _digest(values)
+    return _digest(_identifying(config))
 
 
 def backbone_id(config: Config) -> str:
     """Identity of the backbone of a run: what pretraining depends on, and no more."""
-    values = plain(config)
-    return _digest(
-        {
-            "data": {key: values["data"][key] for key in ("pretrain", "validation", "noise")},
-            "trainer": values["trainer"]["pretrain"],
-            **{
-                key: values[key]
-                for key in ("function", "backbone", "pretrain_optimizer", "seed", "precision")
-            },
-        }
-    )
+    values = _identifying(config)
+    for key in ("shift", "instruction", "method", "optimizer"):
+        del values[key]
+    for key in ("adapt", "test"):
+        del values["data"][key]
+    return _digest({**values, "trainer": values["trainer"]["pretrain"]})
 
 
 def group_id(config: Config) -> str:
     """Identity of the batch a run may share: everything but what may differ from lane to lane."""
-    values = plain(config)
-    for key in (*_NOT_IN_RUN_ID, "function", "shift", "seed"):
+    values = _identifying(config)
+    for key in ("function", "shift", "seed"):
         del values[key]
-    values["data"].pop("noise")
+    del values["data"]["noise"]
     for stage in ("pretrain", "adapt"):
-        values["trainer"][stage].pop("learning_rate")
+        del values["trainer"][stage]["learning_rate"]
     for name in config.method.kind.lane_fields:
-        values["method"].pop(name)
+        values["method"].pop(name, None)
     return _digest({**values, "tasks": config.shift.tasks})
+
+
+def _identifying(config: Config) -> dict[str, Any]:
+    """The nested values that decide the numbers of a run."""
+    values: dict[str, Any] = _kept(config)
+    del values["budget"]
+    return values
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Component):
+        return {"_target_": value.target, **_kept(value.config)}
+    if not is_dataclass(value):
+        return value
+    own = [(item, getattr(value, item.name)) for item in fields(value)]
+    return {item.name: _kept(inner) for item, inner in own if not _left_out(item, inner)}
+
+
+def _left_out(item: Field[Any], value: Any) -> bool:
+    if item.metadata.get("role") in OUTSIDE:
+        return True
+    return "added" in item.metadata and value == _default(item)
+
+
+def _default(item: Field[Any]) -> Any:
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _digest(values: Mapping[str, Any]) -> str:

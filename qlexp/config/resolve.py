@@ -1,8 +1,15 @@
-"""From a composed config to a checked one."""
+"""From a composed config to a checked one.
 
-from collections.abc import Iterator
+Each section is checked by itself, and one that was seen before is not checked again: the jobs of a
+sweep have most of theirs in common. So sections of several configs may be one object, which
+nothing changes.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from pkgutil import resolve_name
 from typing import Any
 
@@ -12,6 +19,10 @@ from omegaconf.errors import OmegaConfBaseException
 from qlexp.config.schema import Component, Config
 from qlexp.errors import UsageError
 
+SECTIONS = [item.name for item in fields(Config)]
+_COMPONENTS = ("method", "optimizer", "pretrain_optimizer")
+_REMEMBERED = 10_000  # sections
+
 
 def resolve(composed: DictConfig) -> Config:
     """The checked config of a composed one.
@@ -20,40 +31,54 @@ def resolve(composed: DictConfig) -> Config:
         UsageError: a value has the wrong type, is out of range or does not fit the others.
     """
     with _readable_errors():
-        config = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(Config), _without_hydra(composed))
-        )
-    assert isinstance(config, Config)
-    config = replace(
-        config,
-        method=_component("method", config.method),
-        optimizer=_component("optimizer", config.optimizer),
-        pretrain_optimizer=_component("pretrain_optimizer", config.pretrain_optimizer),
-    )
+        values = OmegaConf.to_container(OmegaConf.masked_copy(composed, SECTIONS), resolve=True)
+    assert isinstance(values, dict)
+    return config_of({str(name): json.dumps(value) for name, value in values.items()})
+
+
+def config_of(sections: Mapping[str, str]) -> Config:
+    """The checked config of its sections, each as JSON and without interpolations.
+
+    Raises:
+        UsageError: as `resolve` does.
+    """
+    values = {name: _section(name, text) for name, text in sections.items()}
+    for name in _COMPONENTS:
+        values[name] = _component(name, sections.get(name, "{}"))
+    config = Config(**values)
     config.method.config.check(config.backbone)
     return config
 
 
-def _without_hydra(composed: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(composed, [item.name for item in fields(Config)])
+@lru_cache(_REMEMBERED)
+def _section(name: str, text: str) -> Any:
+    """What the schema makes of a section."""
+    with _readable_errors():
+        whole: Any = OmegaConf.merge(OmegaConf.structured(Config), {name: json.loads(text)})
+        section = whole[name]
+        return OmegaConf.to_object(section) if OmegaConf.is_config(section) else section
 
 
-def _component(group: str, node: Any) -> Component:
-    values = dict(node)
-    target = values.pop("_target_", None)
+def _component(group: str, text: str) -> Component:
+    target = json.loads(text).get("_target_")
     try:
         kind = resolve_name(target)
     except (ImportError, AttributeError, TypeError, ValueError):
         kind = None
-    schema = getattr(kind, "Config", None)
-    if not isinstance(kind, type) or not is_dataclass(schema):
+    schema: Any = getattr(kind, "Config", None)
+    if not isinstance(kind, type) or not isinstance(schema, type) or not is_dataclass(schema):
         raise UsageError(
             f"{group}._target_={target} must name an importable class with a Config dataclass, "
             "such as qlexp.adapters.lora.LoRA."
         )
+    return Component(kind, _component_config(group, schema, text))
+
+
+@lru_cache(_REMEMBERED)
+def _component_config(group: str, schema: type, text: str) -> Any:
+    values = {key: value for key, value in json.loads(text).items() if key != "_target_"}
     with _readable_errors(f"{group}."):
-        merged = OmegaConf.merge(OmegaConf.structured(schema), values)
-        return Component(kind, OmegaConf.to_object(merged))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values))
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """The configuration of one run: the schema that Hydra checks types against, with its ranges.
 
-`Config` is the schema; ranges are checked by `Checked`. The nodes `method`, `optimizer` and
+`Config` is the schema; ranges are checked by `Checked`. Each field or the section around it names
+its role (`qlexp.config.roles`), from which follow a run's identity and what the analysis compares;
+a field that is added later is marked `added(default)`, so that stored runs keep their ids. The
+nodes `method`, `optimizer` and
 `pretrain_optimizer` name a class by `_target_`; the class carries its own config dataclass as
 `Config`, so a new method or optimiser needs no entry here.
 """
@@ -13,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from qlexp.config.checks import Checked, bounded, one_of
+from qlexp.config.roles import Role, added, plays
 from qlexp.errors import UsageError, unknown_name
 from qlexp.problem.functions import FUNCTIONS
 
@@ -53,7 +57,9 @@ class ShiftConfig(Checked):
     coefficients: list[str] | None = None  # the ones to shift; null: all
     targets: int = bounded(1, minimum=1)  # how many targets one adapter serves
     order: str = one_of("together", "together", "sequence")  # of several targets
-    places: list[Any] | None = None  # [[strength, rotation], ...] of each target; null: an ellipse
+    places: list[Any] | None = added(
+        None
+    )  # [[strength, rotation], ...] of each target; null: an ellipse
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -154,10 +160,12 @@ class TrainerConfig(Checked):
     """Both stages, and what is recorded of them."""
 
     pretrain: StageConfig = MISSING
-    adapt: StageConfig = MISSING
+    adapt: StageConfig = plays(Role.METHOD)
     record_every: int = bounded(10, minimum=1)  # updates between two rows of the curves
     loss_ceiling: float = bounded(10.0, above=0.0)  # a larger final loss counts as diverged
-    r2_floor: float = bounded(0.9, maximum=1.0)  # a backbone below is flagged in the tables
+    r2_floor: float = plays(
+        Role.REPORT, bounded(0.9, maximum=1.0)
+    )  # a backbone below is flagged in the tables
 
 
 @dataclass
@@ -184,24 +192,26 @@ class TrackingConfig(Checked):
 class Config(Checked):
     """One run: a (function, method, seed, settings) cell."""
 
-    function: FunctionConfig = MISSING
-    shift: ShiftConfig = MISSING
-    data: DataConfig = MISSING
-    instruction: InstructionConfig = MISSING
-    backbone: BackboneConfig = MISSING
-    method: Any = MISSING
-    optimizer: Any = MISSING
-    pretrain_optimizer: Any = MISSING
-    trainer: TrainerConfig = MISSING
-    tracking: TrackingConfig = MISSING
-    budget: BudgetConfig = MISSING
-    seed: int = bounded(0, minimum=0)
-    precision: str = one_of("float32", "float32", "tf32", "bfloat16", "float64")
-    device: str = one_of("auto", "auto", "cpu", "cuda")
-    compile: bool = False
-    recompute: bool = False
-    store: str = "store"
-    study: str = "adhoc"
+    function: FunctionConfig = plays(Role.PROBLEM)
+    shift: ShiftConfig = plays(Role.PROBLEM)
+    data: DataConfig = plays(Role.PROBLEM)
+    instruction: InstructionConfig = plays(Role.METHOD)
+    backbone: BackboneConfig = plays(Role.PROBLEM)
+    method: Any = plays(Role.METHOD)
+    optimizer: Any = plays(Role.METHOD)
+    pretrain_optimizer: Any = plays(Role.PROBLEM)
+    trainer: TrainerConfig = plays(Role.PROBLEM)
+    tracking: TrackingConfig = plays(Role.PLACE)
+    budget: BudgetConfig = plays(Role.METHOD)
+    seed: int = plays(Role.PROBLEM, bounded(0, minimum=0))
+    precision: str = plays(
+        Role.NUMERICS, one_of("float32", "float32", "tf32", "bfloat16", "float64")
+    )
+    device: str = plays(Role.PLACE, one_of("auto", "auto", "cpu", "cuda"))
+    compile: bool = plays(Role.PLACE, False)
+    recompute: bool = plays(Role.PLACE, False)
+    store: str = plays(Role.PLACE, "store")
+    study: str = plays(Role.PLACE, "adhoc")
 
 
 @dataclass(frozen=True)
@@ -215,9 +225,12 @@ class Component:
     def name(self) -> str:
         return self.config.name
 
+    @property
+    def target(self) -> str:
+        return f"{self.kind.__module__}.{self.kind.__qualname__}"
+
     def plain(self) -> dict[str, Any]:
-        target = f"{self.kind.__module__}.{self.kind.__qualname__}"
-        return {"_target_": target, **asdict(self.config)}
+        return {"_target_": self.target, **asdict(self.config)}
 
 
 def register_schema() -> None:

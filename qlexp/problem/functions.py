@@ -1,7 +1,8 @@
 """The benchmark functions of two variables: one entry of `FUNCTIONS` each.
 
-A new function is one more `Function` in the tuple at the end of this file; configs, tables and
-tests find it there. Every coefficient of a nonlinear term has a name, so that it can be shifted.
+A new function is one more `Function` in the tuple at the end of this file, or is registered from
+outside by `register`; configs, tables and tests find it there. Every coefficient of a nonlinear
+term has a name, so that it can be shifted.
 
 `domain` is the default box. It is the literature's (`standard_domain`) unless 3,000 samples cannot
 show the function there: per side, at least seven samples should fall on a ripple's period. The
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qlexp.errors import UsageError
 
 Array = NDArray[np.float64]
 Coefficients = Mapping[str, float]
@@ -276,3 +279,17 @@ _ENTRIES = (
 )
 
 FUNCTIONS: dict[str, Function] = {entry.name: entry for entry in _ENTRIES}
+
+
+def register(function: Function) -> None:
+    """Adds a function from outside: see `qlexp.extensions` for where to call it.
+
+    Raises:
+        UsageError: another one has its name.
+    """
+    known = FUNCTIONS.setdefault(function.name, function)
+    if (known.formula, known.title) != (function.formula, function.title):
+        raise UsageError(
+            f"The function '{function.name}' is there already ({known.title}): give yours another "
+            "name."
+        )

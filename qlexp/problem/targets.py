@@ -102,12 +102,7 @@ def make_problem(
 
     x_pretrain = _inputs(function.name, seed, "pretrain", data.pretrain)
     raw = _raw_values(function, x_pretrain, source)
-    mean, deviation = float(raw.mean()), float(raw.std())
-    if not math.isfinite(deviation) or deviation <= 1e-12 * float(np.abs(raw).max()):
-        raise UsageError(
-            f"Function {function.name} does not vary on domain {function.domain} with coefficients"
-            f" {source}: choose a domain and coefficients for which it does."
-        )
+    mean, deviation = _moments(function, raw, source)
 
     def surface(x: Array, moved: ShiftConfig) -> Array:
         values = _raw_values(function, x, _shifted(function.name, source, moved))
@@ -143,6 +138,25 @@ def make_problem(
     )
 
 
+def check_problem(function: FunctionConfig, shift: ShiftConfig, seed: int) -> None:
+    """Raises the errors of `make_problem`, judged at fixed points: no sample is drawn.
+
+    A function that fails nowhere but at a sample of its own still fails there.
+    """
+    source = _source_coefficients(function, seed)
+    _moments(function, _raw_values(function, _PROBE, source), source)
+    for moved in {repr(s): s for s in (*served_shifts(shift), *unseen_shifts(shift))}.values():
+        _raw_values(function, _PROBE, _shifted(function.name, source, moved))
+
+
+def _probe(n: int) -> Array:
+    """The corners of [-1, 1]^2 and n points that fill it evenly, those of the R2 sequence."""
+    golden = 1.32471795724474602596  # g^3 = g + 1
+    even = np.outer(np.arange(1, n + 1), [1 / golden, 1 / golden**2]) % 1
+    return np.concatenate([[[-1, -1], [-1, 1], [1, -1], [1, 1]], 2 * even - 1])
+
+
+_PROBE = _probe(1000)
 UNMOVED = ShiftConfig()
 
 
@@ -216,6 +230,19 @@ def _raw_values(function: FunctionConfig, x: Array, coefficients: Coefficients) 
             f" {dict(coefficients)}: choose a domain and coefficients for which it is."
         )
     return values
+
+
+def _moments(
+    function: FunctionConfig, raw: Array, coefficients: Coefficients
+) -> tuple[float, float]:
+    """Mean and deviation of raw values."""
+    mean, deviation = float(raw.mean()), float(raw.std())
+    if not math.isfinite(deviation) or deviation <= 1e-12 * float(np.abs(raw).max()):
+        raise UsageError(
+            f"Function {function.name} does not vary on domain {function.domain} with coefficients"
+            f" {dict(coefficients)}: choose a domain and coefficients for which it does."
+        )
+    return mean, deviation
 
 
 def _inputs(function: str, seed: int, split: str, n: int) -> Array:

@@ -1,5 +1,7 @@
 """The files of a run, each folder put in place by one rename."""
 
+from __future__ import annotations
+
 import errno
 import json
 import math
@@ -8,16 +10,17 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from pyarrow import Table
-from pyarrow.parquet import ParquetFile
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qlexp.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyarrow import Table
 
 FINISHED = ("done", "diverged")  # the states that a rerun leaves alone
 
@@ -106,6 +109,8 @@ def read_curves(folder: Path) -> pd.DataFrame:
 
 def read_curve_table(folder: Path, columns: Sequence[str] | None = None) -> Table:
     """The recorded curves of a run, of `columns` those that it has."""
+    from pyarrow.parquet import ParquetFile  # noqa: PLC0415, a tenth of a second
+
     # threads, of which prefetching is one, cost more than such a file
     with ParquetFile(folder / "curves.parquet", pre_buffer=False) as file:
         return file.read(columns, use_threads=False)

@@ -9,9 +9,9 @@ A folder is written under a temporary name and put in place by one rename, so th
 whole run or none.
 """
 
-import json
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from filelock import FileLock
 
 from qlexp.errors import UsageError
 from qlexp.store.files import is_finished, read_summary, write_file
-from qlexp.store.manifest import Cell
+from qlexp.store.manifest import Cell, ManifestError, OlderManifestError, dump, parse
+
+_LONGEST = 100  # letters of a study's name, which names files
 
 
 class Store:
@@ -29,11 +31,14 @@ class Store:
         writable: False leaves the folder as it is, for one that is only read.
 
     Raises:
-        UsageError: `root` is to be written to and cannot be.
+        UsageError: `root` is no path, or is to be written to and cannot be.
     """
 
     def __init__(self, root: str | Path, writable: bool = True) -> None:
-        self.root = Path(root).expanduser().resolve()
+        try:
+            self.root = Path(root).expanduser().resolve()
+        except (ValueError, RuntimeError) as error:
+            raise UsageError(f"store={str(root)!r} is no path of a folder ({error}).") from error
         if not writable:
             return
         try:
@@ -65,13 +70,6 @@ class Store:
         """Whether this backbone is stored whole."""
         return read_summary(self.backbone_folder(backbone_id)) is not None
 
-    def summaries(self) -> Iterator[dict[str, Any]]:
-        """Every stored run, in the order of run ids."""
-        for folder in sorted((self.root / "runs").iterdir()):
-            summary = read_summary(folder)
-            if summary is not None:
-                yield summary
-
     def write_study(self, name: str, cells: Sequence[Cell], goes_on: bool = False) -> None:
         """Names the cells of a study.
 
@@ -81,11 +79,19 @@ class Store:
         Raises:
             StoreError: the file cannot be written.
         """
-        path = self.root / "studies" / f"{name}.json"
+        path = self.manifest(name)
         with self.lock(f"study-{name}"):
             before = self.study(name) if goes_on and path.exists() else []
-            unique = dict.fromkeys([*before, *cells])
-            write_file(path, json.dumps([vars(cell) for cell in unique], indent=1) + "\n")
+            write_file(path, dump([*before, *cells]))
+
+    def manifest(self, name: str) -> Path:
+        """The file that lists the cells of a study.
+
+        Raises:
+            UsageError: there can be none of that name.
+        """
+        check_study_name(name)
+        return self.root / "studies" / f"{name}.json"
 
     def lock(self, name: str) -> FileLock:
         """An inter-process lock, to be held in a `with`."""
@@ -95,9 +101,9 @@ class Store:
         """The cells of a study.
 
         Raises:
-            UsageError: no sweep of that name has run here.
+            UsageError: no sweep of that name has run here, or its manifest is not readable.
         """
-        path = self.root / "studies" / f"{name}.json"
+        path = self.manifest(name)
         if not path.exists():
             known = sorted(file.stem for file in path.parent.glob("*.json"))
             listed = f"stored studies: {', '.join(known)}" if known else "no study is stored yet"
@@ -105,5 +111,26 @@ class Store:
                 f"The store {self.root} has no study '{name}' ({listed}). Run "
                 f"`qlexp experiment={name}` first."
             )
-        entries = json.loads(path.read_text())
-        return [Cell(**{**entry, "overrides": tuple(entry["overrides"])}) for entry in entries]
+        try:
+            return parse(path.read_text())
+        except OlderManifestError as error:
+            raise UsageError(
+                f"The manifest {path} is of an older form: run `qlexp migrate {self.root}` once."
+            ) from error
+        except (ManifestError, UnicodeDecodeError) as error:
+            raise UsageError(
+                f"The manifest {path} is not readable ({error}): run `qlexp experiment={name}` "
+                "again to rewrite it."
+            ) from error
+
+
+def check_study_name(name: str) -> None:
+    """Raises `UsageError` where no study can have this name, since it names files."""
+    if not re.fullmatch(r"[\w.-]*\w", name):
+        raise UsageError(
+            f"study={name!r} names a file: use letters, digits, '_', '-' and '.' only."
+        )
+    if len(name.encode()) > _LONGEST:
+        raise UsageError(
+            f"study='{name[:20]}...' names a file: use at most {_LONGEST} letters, not {len(name)}."
+        )

@@ -165,6 +165,7 @@ def _pretrain_key(config: Config) -> Hashable:
         repr(config.pretrain_optimizer),
         config.data.pretrain,
         config.data.validation,
+        config.trainer.record_every,
     )
 
 

@@ -9,41 +9,46 @@ from typing import Any
 from omegaconf import DictConfig
 
 from qlexp.adapters.budget import reference_count
-from qlexp.config.identity import run_id
+from qlexp.config.identity import plain, run_id
 from qlexp.config.schema import Config
+from qlexp.config.settings import told
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 from qlexp.sweep.backends import Backend
 from qlexp.sweep.execute import check_places, execute
 from qlexp.sweep.plan import plan
 
-_ROW_GROUPS = ("function", "method", "seed", "budget")
-
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a Hydra sweep: its checked config, and how its cell is called in the study."""
+    """One job of a Hydra sweep: its checked config, and what makes its cell in the study.
+
+    Attributes:
+        choices: what was chosen of each of Hydra's groups.
+        overrides: the job's words of the command line.
+    """
 
     config: Config
-    budget: str
-    overrides: tuple[str, ...]
+    choices: Mapping[str, str | None]
+    overrides: Sequence[str]
 
     @classmethod
     def of(cls, composed: DictConfig, hydra: Any) -> "Job":
         """From the composed config of a job and its `hydra` node."""
-        config = plan(composed)
-        overrides = tuple(
-            override
-            for override in hydra.overrides.task
-            if override.split("=")[0] not in _ROW_GROUPS
-        )
-        return cls(config, hydra.runtime.choices.budget, overrides)
+        return cls(plan(composed), hydra.runtime.choices, hydra.overrides.task)
 
     def cell(self) -> Cell:
         """The cell in its study."""
         config = self.config
-        cell = (config.function.name, config.method.name, config.seed, self.budget)
-        return Cell(run_id(config), *cell, self.overrides, reference_count(config))
+        return Cell(
+            run_id(config),
+            config.function.name,
+            config.method.name,
+            config.seed,
+            str(self.choices["budget"]),
+            *told(plain(config), self.choices, self.overrides),
+            reference_count(config),
+        )
 
 
 def objective(summary: Mapping[str, Any]) -> float:

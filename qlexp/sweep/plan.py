@@ -1,6 +1,5 @@
 """From Hydra's composed config to one that is ready to run: bad input ends here."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
@@ -13,7 +12,8 @@ from qlexp.config.resolve import resolve
 from qlexp.config.schema import Config
 from qlexp.errors import UsageError
 from qlexp.problem.instructions import with_instruction
-from qlexp.problem.targets import problem_of, served_shifts
+from qlexp.problem.targets import check_problem, served_shifts
+from qlexp.store.store import check_study_name
 
 
 @one_sentence()
@@ -25,13 +25,16 @@ def plan(composed: DictConfig) -> Config:
     """
     if unknown := set(_unknown_keys(composed)):
         raise unknown_key(min(unknown), set(keys(composed)) - unknown)
-    config = with_instruction(with_budget(resolve(composed)))
-    if not re.fullmatch(r"[\w.-]*\w", config.study):
-        raise UsageError(
-            f"study='{config.study}' names a file: use letters, digits, '_', '-' and '.' only."
-        )
+    return ready(resolve(composed))
+
+
+@one_sentence()
+def ready(config: Config) -> Config:
+    """A resolved config as `plan` leaves it."""
+    config = with_instruction(with_budget(config))
+    check_study_name(config.study)
     environment.pick_device(config.device)
-    problem_of(config)
+    check_problem(config.function, config.shift, config.seed)
     served = {(shift.strength, shift.rotation) for shift in served_shifts(config.shift)}
     if len(served) < config.shift.targets and config.shift.places:
         raise UsageError(f"shift.places={config.shift.places} are not all different.")

@@ -1,11 +1,12 @@
 """The two stages of a group of lanes: pretrain backbones, adapt them; every lane is stored."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,9 @@ from qlexp.train.checkpoint import Checkpoint
 from qlexp.train.compilation import loss_function
 from qlexp.train.loop import Curves, train
 from qlexp.train.sequence import History, adapt_in_sequence
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Advance = Callable[[int], object]
 _SPLITS = {"test_clean": "test", "paraphrased": "test"}
@@ -280,6 +284,8 @@ def _count(parameters: Any) -> int:
 
 
 def _curve_table(curves: Curves, lane: int) -> pd.DataFrame:
+    import pandas as pd  # noqa: PLC0415, a third of a second that a stored study does not need
+
     columns = {
         "step": curves.steps,
         "loss": curves.loss[:, lane].numpy(),

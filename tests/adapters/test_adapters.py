@@ -1,5 +1,6 @@
 """What every method promises, for every YAML in conf/method."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,17 @@ from build import (
     jolt,
     network,
     of_method,
-    optimizer_of,
     samples,
     values,
 )
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from qlexp.adapters.base import AdaptedLinear, Adapter, LowRankConfig, count_trainable
+from qlexp.adapters.base import AdaptedLinear, LowRankConfig
+from qlexp.adapters.check import PROMISES, SEEDS, a_broken_lane_stays_alone, merges, trained
 from qlexp.adapters.lora import LoRA
-from qlexp.config.schema import Config, StageConfig
+from qlexp.config.schema import Config
 from qlexp.errors import UsageError
-from qlexp.model.evaluate import Samples
-from qlexp.train.loop import Curves, lane_losses, train
 
-SEEDS = (3, 5, 8)
-RATES = (1e-3, 4e-3, 2e-3)
 BITWISE = ("dora", "frozen", "full", "full_adamw", "lora", "queryable", "shared_lora")
 MERGE = tuple(name for name in BITWISE if name != "queryable")
 
@@ -35,28 +31,21 @@ EVERY = pytest.mark.parametrize("name", METHODS)
 TRAINED = pytest.mark.parametrize("name", [n for n in METHODS if of_method(n).method.kind.trains])
 
 
-def trained(
-    config: Config,
-    data: Samples,
-    seeds: tuple[int, ...] = SEEDS,
-    rates: tuple[float, ...] = RATES,
-    updates: int = 20,
-) -> tuple[Adapter, Curves]:
-    """`config`'s method after `updates` minibatch updates, two an epoch."""
-    adapter = adapted(config, seeds)
-    parameters, lr = adapter.trainable(), torch.tensor(rates, dtype=data.x.dtype)
-    stage = StageConfig(epochs=updates // 2, batch_size=4, schedule="cosine", warmup=0.1, clip=0.5)
-    optimizer = optimizer_of(config, list(parameters.values()), lr)
-    curves = train(adapter, parameters, data, stage, optimizer, lr, seeds, record_every=1)
-    return adapter, curves
+@EVERY
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_keeps(promise: Callable[[Config], None], name: str) -> None:
+    promise(of_method(name))
+
+
+@TRAINED
+def test_a_lane_with_infinite_inputs_stays_alone(name: str) -> None:
+    a_broken_lane_stays_alone(of_method(name), "x")
 
 
 @EVERY
-def test_starts_as_the_frozen_backbone(name: str) -> None:
-    config = of_method(name)
-    x = inputs(config, SEEDS)
-    start = adapted(config, SEEDS)(*x)
-    torch.testing.assert_close(start, network(SEEDS)(*x), rtol=0, atol=1e-12)
+def test_what_merges_is_known(name: str) -> None:
+    if name in MERGE:
+        assert merges(of_method(name))
 
 
 @pytest.mark.parametrize("name", BITWISE)
@@ -66,55 +55,6 @@ def test_starts_as_the_frozen_backbone_to_the_bit(name: str, dtype: torch.dtype)
     x = inputs(config, SEEDS, dtype=dtype)
     start = adapted(config, SEEDS, dtype)(*x)
     assert torch.equal(start, network(SEEDS, dtype=dtype)(*x))
-
-
-@TRAINED
-def test_every_tensor_has_a_gradient_by_the_second_step(name: str) -> None:
-    config = of_method(name)
-    adapter, data = adapted(config, SEEDS), samples(SEEDS, config=config)
-    tensors = adapter.trainable()
-    reached = {key: torch.zeros(len(SEEDS), dtype=torch.bool) for key in tensors}
-    for _ in range(2):
-        loss = lane_losses(adapter, data.x, data.y, data.instruction)
-        gradients = torch.autograd.grad(loss.sum(), list(tensors.values()))
-        for key, gradient in zip(tensors, gradients, strict=True):
-            reached[key] |= gradient.reshape(len(SEEDS), -1).ne(0).any(1)
-            tensors[key].data.sub_(0.1 * gradient)
-    assert [key for key, lanes in reached.items() if not lanes.all()] == []
-
-
-@EVERY
-def test_counts_are_exact(name: str, tmp_path: Path) -> None:
-    config = of_method(name)
-    adapter = adapted(config, SEEDS)
-    count = count_trainable(config.method.kind, config.method.config, config.backbone)
-    assert count == sum(p[1].numel() for p in adapter.trainable().values())
-    adapter.save(tmp_path / "lane", lane=1)
-    assert count == sum(tensor.numel() for tensor in load_file(tmp_path / "lane").values())
-    assert (count > 0) == config.method.kind.trains
-
-
-@EVERY
-def test_a_lane_is_read_back_as_it_was_saved(name: str, tmp_path: Path) -> None:
-    config = of_method(name)
-    adapter = adapted(config, SEEDS)
-    jolt(adapter, SEEDS)
-    adapter.save(tmp_path / "lane", lane=1)
-
-    solo = adapted(config, SEEDS[1:2])
-    solo.load(tmp_path / "lane", lane=0)
-    before, after = adapter.trainable(), solo.trainable()
-    assert list(before) == list(after)
-    assert all(torch.equal(before[key][1], after[key][0]) for key in before)
-    y, expected = solo(*inputs(config, SEEDS[1:2])), adapter(*inputs(config, SEEDS))
-    torch.testing.assert_close(y, expected[1:2], rtol=0, atol=1e-12)
-
-    batch = adapted(config, SEEDS)
-    start = values(batch)
-    batch.load(tmp_path / "lane", lane=2)
-    assert all(torch.equal(p[2], before[key][1]) for key, p in batch.trainable().items())
-    for key, value in values(batch).items():
-        assert torch.equal(value[:2], start[key][:2])
 
 
 @EVERY
@@ -153,63 +93,6 @@ def test_only_what_is_trainable_moves(name: str) -> None:
     for key, parameter in adapter.named_parameters():
         moved = parameter.ne(start[key]).reshape(len(SEEDS), -1).any(1)
         assert moved.all() if id(parameter) in trainable else not moved.any(), key
-
-
-@TRAINED
-def test_lanes_equal_solo_runs(name: str) -> None:
-    config = of_method(name)
-    data = samples(SEEDS, 8, config=config)
-    tolerance = 1e-8 if config.optimizer.name == "soap" else 1e-10  # its bases amplify rounding
-
-    def close(one: Tensor, other: Tensor) -> None:
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
-
-    batch, curves = trained(config, data)
-    for lane, seed in enumerate(SEEDS):
-        own = samples([seed], 8, config=config)
-        solo, solo_curves = trained(config, own, (seed,), RATES[lane : lane + 1])
-        close(curves.loss[:, lane], solo_curves.loss[:, 0])
-        for layer, norms in solo_curves.gradient_norms.items():
-            close(curves.gradient_norms[layer][:, lane], norms[:, 0])
-        for key, value in solo.trainable().items():
-            close(batch.trainable()[key][lane], value[0])
-
-
-@TRAINED
-@pytest.mark.parametrize("broken", ["x", "y"])
-def test_a_neighbour_that_is_infinite_from_the_start_changes_nothing(
-    name: str, broken: str
-) -> None:
-    config = of_method(name)
-    data = samples(SEEDS, 8, config=config)
-    start = values(adapted(config, SEEDS))
-    expected, quiet = trained(config, data, updates=6)
-    getattr(data, broken)[1] = torch.inf
-    found, disturbed = trained(config, data, updates=6)
-    assert disturbed.alive.tolist() == [True, False, True]
-    for lane in (0, 2):
-        assert torch.equal(quiet.loss[:, lane], disturbed.loss[:, lane])
-    for key, value in values(found).items():
-        assert torch.equal(value[1], start[key][1]), key
-        for lane in (0, 2):
-            assert torch.equal(value[lane], values(expected)[key][lane]), key
-
-
-@EVERY
-def test_merging_keeps_the_function_or_is_refused(name: str) -> None:
-    config = of_method(name)
-    adapter, x = adapted(config, SEEDS), inputs(config, SEEDS)
-    jolt(adapter, SEEDS)
-    expected = adapter(*x)
-    try:
-        merged = adapter.merge()
-    except UsageError:
-        assert name not in MERGE
-        assert torch.equal(adapter(*x), expected)
-        return
-    assert not any(isinstance(module, AdaptedLinear) for module in merged.modules())
-    assert values(merged).keys() == values(network(SEEDS)).keys()
-    torch.testing.assert_close(merged(*x), expected, rtol=0, atol=1e-10)
 
 
 @TRAINED

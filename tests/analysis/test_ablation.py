@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import cell_of, check_svg, markdown_rows, summary_of, write_run
+from random_tables import named
 from scipy import stats
 
-from analysis.ablation import __main__ as ablation
-from analysis.ablation.estimates import estimates, log_interval, ratio_label
-from analysis.ablation.tables import pictures, swept_axes, with_loss
+from analysis.__main__ import main
 from analysis.figures.ablation import ablation_figure, is_geometric
-from analysis.load import load_study
 from analysis.names import ALL
-from analysis.style import figure_style, method_colour
+from analysis.render.style import figure_style, method_colour
+from analysis.stats.estimates import estimates, log_interval, ratio_label
+from analysis.table import read_table, with_columns
+from analysis.views.ablation import pictures, swept_axes, with_loss
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 
@@ -71,15 +72,15 @@ def crossed(store: Store) -> Store:
 
 
 def points_of(store: Store, study: str) -> tuple[pd.DataFrame, dict[str, list[str]]]:
-    frame = load_study(store, study)
+    frame = read_table(store, study)
     axes = swept_axes(frame, study)
     points = estimates(with_loss(frame, "test_loss"), axes)
     return points[points["function"] != ALL], axes
 
 
 def command(store: Store, out: Path, *more: str, study: str = "blocks") -> int:
-    words = ["--study", study, "--store", str(store.root), "--out", str(out)]
-    return ablation.main([*words, *more])
+    words = ["ablation", study, "--store", str(store.root), "--out", str(out)]
+    return main([*words, *more])
 
 
 def test_the_numbers_are_those_of_a_plain_loop(store: Store) -> None:
@@ -134,7 +135,7 @@ def test_over_all_functions_the_ratio_is_the_mean_with_welchs_interval() -> None
         for value in values
         for seed in (own if method == "queryable" else reversed(own))
     ]
-    points = estimates(pd.DataFrame(rows), {"data.noise": ["0.1", "0.2"]})
+    points = estimates(with_columns(named(pd.DataFrame(rows))), {"data.noise": ["0.1", "0.2"]})
     overall = points[(points["function"] == ALL) & (points["method"] == "queryable")]
     assert overall["data.noise"].tolist() == ["0.1", "0.2"]
     for point in overall.to_dict("records"):
@@ -165,6 +166,9 @@ def row_of(function: str, method: str, value: str, seed: int, budget: str = "equ
         "seed": seed,
         "run_id": f"{budget}-{function}-{method}-{value}-{seed}",
         "status": "done",
+        "pretrain_r2": 0.9,
+        "frozen_loss": 1.0,
+        "validation_loss": 0.1,
         "test_loss": 0.1,
         "test_r2": 0.9,
         "loss": loss_of(function, method, value, seed),
@@ -182,7 +186,7 @@ def test_a_budget_asks_for_functions_of_its_own() -> None:
         for method in ("lora", "queryable")
         for seed in SEEDS
     ]
-    points = estimates(pd.DataFrame(rows), {"data.noise": ["0.1"]})
+    points = estimates(with_columns(named(pd.DataFrame(rows))), {"data.noise": ["0.1"]})
     overall = points[points["function"] == ALL].set_index(["budget", "method"])
     assert overall["ratio"].notna().all()
     alone = points[(points["budget"] == "lora_r4") & (points["method"] == "queryable")]
@@ -202,7 +206,7 @@ def test_a_row_of_another_task_has_no_ratio_to_loras() -> None:
         )
         for seed in SEEDS
     ]
-    points = estimates(pd.DataFrame(rows), {"method.atoms": ["4", "8"]})
+    points = estimates(with_columns(named(pd.DataFrame(rows))), {"method.atoms": ["4", "8"]})
     own = points[points["method"] == "queryable"].set_index(["variant", "method.atoms"])["ratio"]
     assert own.isna().to_dict() == {
         ("", "4"): False,
@@ -213,11 +217,12 @@ def test_a_row_of_another_task_has_no_ratio_to_loras() -> None:
 
 def test_without_lora_losses_of_two_tasks_have_no_ratio() -> None:
     def table(*words: str) -> pd.DataFrame:
-        return pd.DataFrame(
+        rows = (
             {**row_of("matyas", "queryable", word, seed), "overrides": word}
             for word in words
             for seed in SEEDS
         )
+        return with_columns(named(pd.DataFrame(rows)))
 
     noise = table("data.noise=0.1", "data.noise=0.2")
     points = estimates(noise, {"data.noise": ["0.1", "0.2"]})
@@ -262,7 +267,9 @@ def test_more_seeds_of_lora_leave_the_ratio_known_and_fewer_do_not() -> None:
         for method, seeds in (("lora", range(5)), ("queryable", range(3)), ("dora", range(6)))
         for seed in seeds
     ]
-    found = estimates(pd.DataFrame(rows), {"data.noise": ["0.1"]}).set_index("method")["ratio"]
+    found = estimates(with_columns(named(pd.DataFrame(rows))), {"data.noise": ["0.1"]}).set_index(
+        "method"
+    )["ratio"]
     expected = [
         loss_of("matyas", "queryable", "0.1", s) / loss_of("matyas", "lora", "0.1", s)
         for s in SEEDS
@@ -272,11 +279,13 @@ def test_more_seeds_of_lora_leave_the_ratio_known_and_fewer_do_not() -> None:
 
 
 def test_over_all_functions_are_those_that_can_be_learnt_and_were_asked_for(store: Store) -> None:
-    frame = load_study(store, "blocks")
+    frame = read_table(store, "blocks")
     axes = swept_axes(frame, "blocks")
     unlearnt = frame[(frame["method"] == "lora") & (frame["function"] == "matyas")]
     unlearnt = unlearnt.assign(method="full", test_r2=-1.0)
-    points = estimates(with_loss(pd.concat([frame, unlearnt]), "test_loss"), axes)
+    points = estimates(
+        with_loss(with_columns(pd.concat([frame, unlearnt], ignore_index=True)), "test_loss"), axes
+    )
     own = points[points["method"] == "queryable"].set_index(["function", "method.block_size"])
     assert own.loc[(ALL, "2"), "ratio"] == pytest.approx(own.loc[("drop_wave", "2"), "ratio"])
     assert own.loc[ALL, "infinite"].tolist() == own.loc["drop_wave", "infinite"].tolist()
@@ -325,7 +334,7 @@ def test_lora_is_level_along_a_setting_of_which_it_has_one_value(store: Store) -
 
 
 def test_without_lora_the_ratio_is_to_the_first_value(store: Store) -> None:
-    frame = load_study(store, "blocks")
+    frame = read_table(store, "blocks")
     frame = frame[frame["method"] == "queryable"]
     points = estimates(with_loss(frame, "test_loss"), swept_axes(frame, "blocks"))
     points = points[points["function"] != ALL]
@@ -399,12 +408,12 @@ def test_settings_with_one_ending_have_names_of_their_own(store: Store) -> None:
         add(store, cells, "lora", 0, f"trainer.{stage}.learning_rate={rate}")
     store.write_study("rates", cells)
     points, axes = points_of(store, "rates")
-    names = {picture.name for picture in pictures(points, axes, "test_loss", axes)}
+    names = {picture.name for picture in pictures(points, axes, "test_loss", axes, "ablation")}
     assert names == {f"ablation_trainer_{part}_learning_rate" for part in ("pretrain", "adapt")}
 
 
 def test_the_last_panel_holds_the_ratio_over_all_functions(store: Store) -> None:
-    frame = load_study(store, "blocks")
+    frame = read_table(store, "blocks")
     axes = swept_axes(frame, "blocks")
     points = estimates(with_loss(frame, "test_loss"), axes)
     figure = ablation_figure(points, "method.block_size", axes, "test_loss", "ratio")
@@ -445,7 +454,7 @@ def test_lines_gaps_and_scales_of_the_figure(store: Store) -> None:
 
 
 def test_a_single_seed_has_no_interval_in_the_figure(store: Store) -> None:
-    frame = load_study(store, "blocks")
+    frame = read_table(store, "blocks")
     frame = frame[frame["seed"] == 0]
     axes = swept_axes(frame, "blocks")
     points = estimates(with_loss(frame, "test_loss"), axes)
@@ -459,16 +468,16 @@ def test_a_single_seed_has_no_interval_in_the_figure(store: Store) -> None:
 
 def test_counts_are_held_against_the_reference_of_their_own_run(store: Store) -> None:
     """Seed 0 has not run, which leaves its reference without a count of its own."""
-    frame = load_study(store, "blocks")
+    frame = read_table(store, "blocks")
     own = (frame["method"] == "queryable") & frame["overrides"].str.endswith("=2")
     for seed, count, reference in ((0, math.nan, 500.0), (1, 1000.0, 1000.0), (2, 520.0, 500.0)):
         cell = own & (frame["seed"] == seed)
         frame.loc[cell, ["trainable_parameters", "reference_parameters"]] = count, reference
     axes = swept_axes(frame, "blocks")
-    points = estimates(with_loss(frame, "test_loss"), axes)
+    points = estimates(with_loss(with_columns(frame), "test_loss"), axes)
     assert not points.loc[points["method.block_size"] == "2", "off_budget"].any()
     frame.loc[own & (frame["seed"] == 2), "trainable_parameters"] = 600.0
-    points = estimates(with_loss(frame, "test_loss"), axes)
+    points = estimates(with_loss(with_columns(frame), "test_loss"), axes)
     assert points.loc[points["method.block_size"] == "2", "off_budget"].all()
 
 
@@ -488,14 +497,14 @@ def test_missing_cells_are_refused_or_counted(store: Store, tmp_path: Path, caps
 
 
 def test_a_loss_of_several_targets_is_asked_for_in_vain(store: Store, tmp_path: Path) -> None:
-    frame = load_study(store, "blocks")
+    frame = read_table(store, "blocks")
     with pytest.raises(UsageError, match=r"shift\.targets=8"):
         with_loss(frame, "unseen_loss")
     for folder in (store.root / "runs").iterdir():
         summary = json.loads((folder / "summary.json").read_text())
         summary["unseen_loss"] = None if summary["status"] == "diverged" else 0.25
         (folder / "summary.json").write_text(json.dumps(summary))
-    losses = with_loss(load_study(store, "blocks"), "unseen_loss")["loss"]
+    losses = with_loss(read_table(store, "blocks"), "unseen_loss")["loss"]
     assert sorted(set(losses)) == [0.25, math.inf]
     assert command(store, tmp_path, "--loss", "unseen_loss") == 0
 

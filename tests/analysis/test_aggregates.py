@@ -15,23 +15,23 @@ from random_tables import (
     diverged_of,
     long_table,
     losses_of,
+    pairs_of,
     plain_mean,
     plain_ratio,
     row,
 )
 from scipy import stats as scipy_stats
 
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     by_function,
     improvement,
     interquartile_mean,
     iqm,
     profiles,
 )
-from analysis.statistics.intervals import (
+from analysis.stats.intervals import (
     bootstrap_of_mean,
 )
-from analysis.statistics.pairs import paired
 
 
 @given(st.lists(VALUES, min_size=1, max_size=12))
@@ -47,7 +47,7 @@ def test_interquartile_mean(values: list[float]) -> None:
 
 
 def test_iqm_of_every_row(frame: pd.DataFrame) -> None:
-    table = iqm(paired(frame, "test_loss"))
+    table = iqm(pairs_of(frame))
     assert len(table) == 2 * len(ADAPTERS)
     for own in table.itertuples():
         losses, base = (losses_of(frame, own.budget, name) for name in (own.method, "lora"))
@@ -60,7 +60,7 @@ def test_iqm_of_every_row(frame: pd.DataFrame) -> None:
 
 
 def test_by_function_agrees_with_scipy(frame: pd.DataFrame) -> None:
-    for own in by_function(paired(frame, "test_loss")).itertuples():
+    for own in by_function(pairs_of(frame)).itertuples():
         losses, base = (losses_of(frame, own.budget, name) for name in (own.method, "lora"))
         pairs = [(losses[own.function, seed], base[own.function, seed]) for seed in SEEDS]
         ratios = [plain_ratio(*pair) for pair in pairs]
@@ -77,7 +77,7 @@ def test_by_function_agrees_with_scipy(frame: pd.DataFrame) -> None:
 
 
 def test_improvement_of_every_two_rows(frame: pd.DataFrame) -> None:
-    table = improvement(paired(frame, "test_loss"))
+    table = improvement(pairs_of(frame))
     assert len(table) == 2 * len(ADAPTERS) * (len(ADAPTERS) - 1)
     for own in table.itertuples():
         mine, other = (losses_of(frame, own.budget, name) for name in (own.method, own.other))
@@ -95,14 +95,14 @@ def test_improvement_of_every_two_rows(frame: pd.DataFrame) -> None:
 
 
 def test_every_two_rows_are_resampled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = paired(long_table(), "test_loss")
+    cells = pairs_of(long_table())
     calls: list[int] = []
 
     def counted(shares: list[np.ndarray]) -> tuple:
         calls.append(len(shares))
         return bootstrap_of_mean(shares)
 
-    monkeypatch.setattr("analysis.statistics.aggregates.bootstrap_of_mean", counted)
+    monkeypatch.setattr("analysis.stats.aggregates.bootstrap_of_mean", counted)
     table = improvement(cells)
     assert len(calls) == len(table) / 2
     for own in table.itertuples():
@@ -111,7 +111,7 @@ def test_every_two_rows_are_resampled_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_profiles_of_every_row(frame: pd.DataFrame) -> None:
-    table = profiles(paired(frame, "test_loss"))
+    table = profiles(pairs_of(frame))
     for own in table.iloc[::7].itertuples():
         losses = {name: losses_of(frame, own.budget, name) for name in ADAPTERS}
         shares = []

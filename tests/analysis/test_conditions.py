@@ -6,11 +6,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made_up import cell_of, summary_of, write_run
+from random_tables import named
 
-from analysis import stats, tables
-from analysis.cells import build_blocks
-from analysis.conditions import conditions, require_one
+from analysis import tables
+from analysis.__main__ import main
+from analysis.cells import build_blocks, by_budget, loss_cells
 from analysis.load import load_study
+from analysis.settings import conditions, require_one
+from analysis.table import with_columns
+from analysis.tuning import tune
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 
@@ -48,11 +52,7 @@ def test_the_best_row_is_that_of_its_condition(tmp_path: Path) -> None:
         ("data.noise=0.1; method.rank=2", True, "data.noise=0.1"),
         ("shift.strength=0.4; data.adapt=75", True, "data.adapt=75; shift.strength=0.4"),
         ("shift=none; function.spread=0.1", True, "function.spread=0.1; shift=none"),
-        (
-            "backbone=small; +pretrain_optimizer=soap",
-            True,
-            "backbone=small; pretrain_optimizer=soap",
-        ),
+        ("precision=float64; backbone=small", True, "backbone=small; precision=float64"),
         ("backbone.depth=2; shift=none", False, "shift=none"),
         ("trainer.pretrain.epochs=5; trainer.adapt.epochs=5", True, "trainer.pretrain.epochs=5"),
         ("optimizer@pretrain_optimizer=soap", True, "optimizer@pretrain_optimizer=soap"),
@@ -62,22 +62,44 @@ def test_the_best_row_is_that_of_its_condition(tmp_path: Path) -> None:
     ],
 )
 def test_what_makes_a_condition(overrides: str, backbones: bool, wanted: str) -> None:
-    frame = pd.DataFrame({"overrides": [overrides]})
+    frame = named(pd.DataFrame({"overrides": [overrides]}))
     assert conditions(frame, backbones).tolist() == [wanted]
 
 
 def test_several_conditions_are_refused_in_one_sentence(tmp_path: Path, capsys) -> None:
     frame = noise_study(Store(tmp_path))
     require_one(frame[frame["overrides"].str.endswith("noise=0")], "noise")
-    lines = pd.DataFrame({"overrides": ["", "shift.strength=0.4"]})
+    lines = named(pd.DataFrame({"overrides": ["", "shift.strength=0.4"]}))
     with pytest.raises(UsageError, match=r"2 conditions \(defaults; shift.strength=0.4\)"):
         require_one(lines, "mine")
-    arguments = ["--study", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert stats.main(arguments) == 2
+    arguments = ["stats", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "python -m analysis.ablation --study noise" in error
+    assert "qlexp show ablation noise" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_precision_is_a_condition(tmp_path: Path, capsys) -> None:
+    """float32, which no command line named, and float64: a best row each, and no statistics."""
+    store, cells = Store(tmp_path), []
+    for method, words in itertools.product(METHODS, ((), ("precision=float64",))):
+        for seed in range(3):
+            summary = summary_of("levy", method, seed, run_id=f"{method}-{words}-{seed}")
+            write_run(store, summary)
+            cells.append(cell_of(summary, "equal_rank", *words))
+    store.write_study("mine", cells)
+    frame = with_columns(load_study(store, "mine"))
+    assert set(frame["condition"]) == {"precision=float32", "precision=float64"}
+    (_, block), *others = by_budget(loss_cells(frame, "test_loss"))
+    assert not others
+    best = block.loc[block["best_adapter"], ["method", "variant"]]
+    assert sorted(best["variant"]) == ["precision=float32", "precision=float64"]
+    with pytest.raises(UsageError, match="'precision' is no trial, since all methods share it"):
+        tune(frame, ["precision"])
+    arguments = ["stats", "mine", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    assert "2 conditions (precision=float32; precision=float64)" in capsys.readouterr().err
 
 
 def test_a_row_bears_every_mark_that_a_note_explains(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def test_rows_of_a_ragged_grid_keep_their_names(store: Store, tmp_path: Path) ->
             summary["run_id"] += f"-{k}"
             write_folder(store.run_folder(summary["run_id"]), summary)
             where = (summary["run_id"], function, "queryable", seed)
-            cells.append(Cell(*where, budget="lora_r4", overrides=(f"method.top_k={k}",)))
+            cells.append(Cell(*where, "lora_r4", {"method.top_k": k}, ("method.top_k",)))
     store.write_study(STUDY, cells)
     assert command(store, tmp_path) == 0
     frame = measured(store)

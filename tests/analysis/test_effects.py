@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import cell_of, markdown_rows, summary_of, write_run
+from random_tables import named
 from scipy import stats
 
-from analysis.ablation import __main__ as ablation
-from analysis.ablation.effects import LOSS, RATIO, effects
+from analysis.__main__ import main
+from analysis.legend import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
 from analysis.names import ALL
-from analysis.notes import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
-from analysis.overrides import swept
+from analysis.settings import swept
+from analysis.stats.effects import LOSS, RATIO, effects
+from analysis.table import with_columns
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store
 
@@ -46,6 +48,11 @@ def runs(axes: Grid, functions: Sequence[str] = FUNCTIONS, method: str = "querya
             "run_id": f"{function}-{method}-{'-'.join(words)}-{seed}",
             "status": "done",
             "reading": False,
+            "trainable_parameters": 1000,
+            "reference_parameters": 1000,
+            "pretrain_r2": 0.9,
+            "frozen_loss": 1.0,
+            "validation_loss": 0.1,
             "test_loss": 0.1,
             "test_r2": 0.9,
             "loss": float(draw.lognormal(-3, 1)),
@@ -56,9 +63,9 @@ def runs(axes: Grid, functions: Sequence[str] = FUNCTIONS, method: str = "querya
     ]
 
 
-def table_of(rows: list[dict]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
-    return effects(frame, list(swept(frame)))
+def table_of(rows: list[dict], axes: Sequence[str] | None = None) -> pd.DataFrame:
+    frame = named(pd.DataFrame(rows))
+    return effects(with_columns(frame), list(axes or swept(frame)))
 
 
 def log_ratios(rows: list[dict], effect: dict, function: str) -> list[float]:
@@ -213,8 +220,8 @@ def stored(root: Path, axes: Grid, *more: dict) -> Store:
 
 def command(store: Store, out: Path, *more: str) -> Path:
     """The folder that the command writes to."""
-    words = ["--study", "made", "--store", str(store.root), "--out", str(out)]
-    assert ablation.main([*words, *more]) == 0
+    words = ["ablation", "made", "--store", str(store.root), "--out", str(out)]
+    assert main([*words, *more]) == 0
     return out / "made"
 
 
@@ -315,7 +322,10 @@ def test_the_standing_is_taken_within_a_budget_and_beside_loras_row_of_the_same_
     alone = table_of(runs(noise) + runs(noise, method="lora"))
     other = [{**run, "budget": "lora_r4"} for run in runs(noise) + runs(noise, method="lora")]
     other = [{**run, "loss": run["loss"] ** 2} for run in other]
-    both = effects(pd.DataFrame(runs(noise) + runs(noise, method="lora") + other), ["data.noise"])
+    both = effects(
+        with_columns(named(pd.DataFrame(runs(noise) + runs(noise, method="lora") + other))),
+        ["data.noise"],
+    )
     own = both[both["budget"] == "equal_rank"].reset_index(drop=True)
     pd.testing.assert_frame_equal(own, alone)
 
@@ -332,8 +342,10 @@ def test_the_standing_is_taken_within_a_budget_and_beside_loras_row_of_the_same_
 
     loras = runs(noise, method="lora")
     rows = runs(noise) + variant(loras, "x=1", 2) + variant(loras, "x=2", 1)
-    assert effects(pd.DataFrame(rows), ["data.noise"]).empty  # neither is the one
-    told = effects(pd.DataFrame(variant(runs(noise), "x=2", 1) + rows), ["data.noise"])
+    assert table_of(rows, ["data.noise"]).empty  # neither is the one
+    told = effects(
+        with_columns(named(pd.DataFrame(variant(runs(noise), "x=2", 1) + rows))), ["data.noise"]
+    )
     assert told["variant"].unique().tolist() == ["x=2"]
     assert told["ratio"].tolist() == pytest.approx(alone["ratio"].tolist())
 
@@ -389,11 +401,11 @@ def test_notes_say_what_is_compared(tmp_path: Path) -> None:
 @pytest.mark.parametrize("loss", ["test_loss", "unseen_loss", "post_train_loss", CLEAN_LOSS])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_losses_that_hold_the_noise_are_told(noise: float, loss: str) -> None:
-    frame = pd.DataFrame({"config.data.noise": [0.0, noise]})
+    frame = pd.DataFrame({"status": "done", "config.data.noise": [0.0, noise]})
     text = " ".join(noise_note(frame, loss))
     assert bool(text) == (noise > 0 and loss in ("test_loss", "unseen_loss"))
     assert (CLEAN_LOSS in text) == (noise > 0 and loss == "test_loss")
-    assert noise_note(frame[[]], loss) == []
+    assert noise_note(frame[["status"]], loss) == []
 
 
 def test_what_all_methods_share_has_no_effect_without_lora(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from made_up import (
     BUDGETS,
     SEEDS,
     STUDY,
-    arguments,
     cell_of,
     check_svg,
     curves_of,
@@ -22,13 +21,14 @@ from made_up import (
 )
 from torch import nn
 
-from analysis import style
-from analysis.figures import __main__ as figures_command
+from analysis.__main__ import main
 from analysis.figures.contours import grid, levels_around_zero
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
 from analysis.figures.targets import Drawn, problems_of, targets_figure
-from analysis.load import load_study
+from analysis.render import style
+from analysis.table import read_table
+from analysis.views import figures
 from qlexp.adapters.stored import stored_config
 from qlexp.problem.targets import problem_of
 from qlexp.store.store import Store
@@ -45,8 +45,12 @@ class Tilted(nn.Module):
         return x @ self.weight
 
 
+def command(store: Store, out: Path, *more: str, study: str = STUDY) -> int:
+    return main(["figures", study, f"--store={store.root}", f"--out={out}", *more])
+
+
 def figures_run(store: Store, out: Path, *more: str) -> list[Path]:
-    assert figures_command.main(arguments(store, out, *more)) == 0
+    assert command(store, out, *more) == 0
     return sorted((out / STUDY).iterdir())
 
 
@@ -71,7 +75,7 @@ def test_figures_of_a_function(gappy: Store, tmp_path: Path, monkeypatch) -> Non
         asked.append(identity)
         return Tilted(), problem_of(stored_config(store, identity))
 
-    monkeypatch.setattr(figures_command, "load_run", load_run)
+    monkeypatch.setattr(figures, "load_run", load_run)
     files = figures_run(gappy, tmp_path, "--function", "matyas")
     assert [path.name for path in files] == [
         f"{kind}_{budget}_matyas.svg" for kind in ("curves", "predictions") for budget in BUDGETS
@@ -83,19 +87,18 @@ def test_figures_of_a_function(gappy: Store, tmp_path: Path, monkeypatch) -> Non
 
 
 def test_predictions_of_methods_that_read_a_text(studied: Store, tmp_path: Path) -> None:
-    words = ["--study", "tiny", "--store", str(studied.root), "--out", str(tmp_path)]
-    assert figures_command.main([*words, "--function", "matyas"]) == 0
+    assert command(studied, tmp_path, "--function", "matyas", study="tiny") == 0
     check_svg(tmp_path / "tiny" / "predictions_equal_rank_matyas.svg")
 
 
 def test_an_unknown_function_is_named(made_up: Store, tmp_path: Path, capsys) -> None:
-    assert figures_command.main(arguments(made_up, tmp_path, "--function", "drop_wav")) == 2
+    assert command(made_up, tmp_path, "--function", "drop_wav") == 2
     assert "Did you mean 'drop_wave'?" in capsys.readouterr().err
 
 
 def test_unreadable_curves_are_refused(made_up: Store, tmp_path: Path, capsys) -> None:
     (made_up.run_folder("levy-lora-1") / "curves.parquet").write_text("nothing")
-    assert figures_command.main(arguments(made_up, tmp_path)) == 2
+    assert command(made_up, tmp_path) == 2
     assert "curves of run levy-lora-1 are not readable" in capsys.readouterr().err
 
 
@@ -105,16 +108,16 @@ def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
     def broken(*args: object) -> None:
         raise OSError("a broken disk")
 
-    monkeypatch.setattr(figures_command, "curves_figure", broken)
+    monkeypatch.setattr(figures, "curves_figure", broken)
     with pytest.raises(OSError, match="a broken disk"):
-        figures_command.main(arguments(made_up, tmp_path))
+        command(made_up, tmp_path)
 
 
 # Curves
 
 
 def test_curves_are_the_mean_over_seeds(made_up: Store) -> None:
-    frame = load_study(made_up, STUDY)
+    frame = read_table(made_up, STUDY)
     frame = frame[(frame["budget"] == "equal_rank") & (frame["function"] == "ackley")]
     figure = curves_figure(made_up, frame)
     (axis,) = figure.axes
@@ -139,7 +142,7 @@ def test_curves_are_the_mean_over_seeds(made_up: Store) -> None:
 
 
 def test_gaps_are_named_in_the_curves(gappy: Store) -> None:
-    frame = load_study(gappy, STUDY)
+    frame = read_table(gappy, STUDY)
     frame = frame[(frame["budget"] == "equal_rank") & (frame["function"] == "levy")]
     (axis,) = curves_figure(gappy, frame).axes
     assert [text.get_text() for text in axis.texts] == ["lora: 3/3 missing"]
@@ -166,9 +169,9 @@ def test_prediction_panels_are_labelled() -> None:
     problem = problem_of(composed("function=matyas"))
     points = torch.as_tensor(grid(SIDE)[None], dtype=torch.float32)
     predictions = [
-        Prediction("lora", "", "done", problem, evaluate(Tilted(), points)),
-        Prediction("queryable", "", "diverged", problem),
-        Prediction("queryable", "", "missing"),
+        Prediction(("lora", ""), "done", problem, evaluate(Tilted(), points)),
+        Prediction(("queryable", ""), "diverged", problem),
+        Prediction(("dora", ""), "missing"),
     ]
     figure = predictions_figure("matyas", 0, predictions)
     labels = {axis.get_xlabel() for axis in figure.axes if axis.axison} - {""}
@@ -185,7 +188,7 @@ def test_every_row_is_held_against_its_own_target() -> None:
     for strength in (0.1, 0.4):
         problem = problem_of(composed("function=matyas", f"shift.strength={strength}"))
         values = problem.target(grid(SIDE))
-        predictions.append(Prediction("lora", f"{strength}", "done", problem, values + 0.5))
+        predictions.append(Prediction(("lora", f"{strength}"), "done", problem, values + 0.5))
     figure = predictions_figure("matyas", 0, predictions)
     errors = [axis for axis in figure.axes if axis.get_title().endswith("error")]
     assert len(errors) == 2
@@ -201,7 +204,7 @@ def test_the_target_that_is_drawn_is_one_that_is_served() -> None:
     np.testing.assert_allclose(problem.target(problem.adapt.x[rows]), problem.adapt.y[rows])
     titles = [axis.get_title() for axis in targets_figure({"matyas": Drawn(problem)}).axes]
     assert "first of 4 targets" in titles
-    own = Prediction("lora", "", "done", problem, problem.target(grid(SIDE)))
+    own = Prediction(("lora", ""), "done", problem, problem.target(grid(SIDE)))
     titles = [axis.get_title() for axis in predictions_figure("matyas", 0, [own]).axes]
     assert "first of 4 targets" in titles
 
@@ -214,7 +217,7 @@ def test_the_setting_that_is_drawn_is_named_where_the_study_sweeps_it(tmp_path: 
         write_run(store, summary)
         cells.append(cell_of(summary, "equal_rank", f"shift.strength={strength}", "method.rank=4"))
     store.write_study(STUDY, cells)
-    frame = load_study(store, STUDY)
+    frame = read_table(store, STUDY)
     drawn = problems_of(store, frame)["matyas"]
     assert drawn.setting == "shift.strength=0.1"
     assert drawn.problem.shift.strength == 0.1

@@ -4,8 +4,7 @@ import itertools
 import math
 import shutil
 import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,15 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import LogNorm
 
-from analysis import gradients
-from analysis.cells import RowName
+from analysis.__main__ import main
+from analysis.cells import RowName, cells_of, rows_of
 from analysis.figures.gradients import depth_figure, flow_figure
-from analysis.flow.intervals import Interval, interval_over_functions
-from analysis.flow.load import layer_parameters, load_rows
-from analysis.flow.measures import THIRDS, evenness, measures, shares, thirds
-from analysis.flow.pairs import beside_lora
-from analysis.flow.rows import Row
-from analysis.load import finished, load_study
+from analysis.flow.load import layer_parameters, load_runs, with_measures
+from analysis.flow.means import beside_lora, heat, mean, parts
+from analysis.flow.measures import evenness, measures, shares, thirds
+from analysis.names import ALL, row_label
+from analysis.render.output import Picture
+from analysis.stats.intervals import Interval, welch_of_mean
+from analysis.table import read_table
+from analysis.views import gradients
 from qlexp.adapters.stored import stored_config
 from qlexp.store.files import read_curves, read_tensors
 from qlexp.store.store import Store
@@ -45,23 +46,37 @@ class Flow:
     elsewhere: np.ndarray = field(default_factory=lambda: np.zeros((1, 0)))
 
 
-def row_with(flows: Sequence[Flow], name: RowName = ("lora", "")) -> Row:
-    """A row of these runs, with four parameters a layer."""
-    places = pd.DataFrame(
-        [(flow.function, flow.seed, flow.backbone) for flow in flows],
-        columns=["function", "seed", "backbone_id"],
-    )
-    norms = np.stack([flow.norms for flow in flows])
-    outside = [np.square(f.elsewhere).sum(1) + np.zeros(len(f.norms)) for f in flows]
-    return Row.measured(
-        name,
-        places,
-        steps=np.arange(norms.shape[1]),
-        norms=norms,
-        outside=np.array(outside),
-        parameters=np.full((len(flows), norms.shape[2]), 4.0),
-        diverged=Counter(),
-    )
+def runs_with(flows: Sequence[Flow], name: RowName = ("lora", "")) -> pd.DataFrame:
+    """The runs of a row, with four parameters a layer."""
+    cells = [
+        {
+            **dict(zip(("budget", "method", "variant"), ("equal_rank", *name), strict=True)),
+            "function": flow.function,
+            "seed": flow.seed,
+            "backbone_id": flow.backbone,
+            "steps": np.arange(len(flow.norms)),
+            "norms": flow.norms,
+            "elsewhere": np.square(flow.elsewhere).sum(1) + np.zeros(len(flow.norms)),
+            "parameters": np.full(flow.norms.shape[1], 4.0),
+        }
+        for flow in flows
+    ]
+    return with_measures(pd.DataFrame(cells))
+
+
+def mean_of(runs: pd.DataFrame, column: str) -> Interval:
+    """Over all functions of one row."""
+    (groups,) = (own for cell, own in parts(runs) if cell["function"] == ALL)
+    return mean(groups, column)
+
+
+def profile_of(runs: pd.DataFrame, scale: str) -> Interval:
+    return mean_of(runs, f"{scale}_layers").above_zero()
+
+
+def pictures_of(*rows: pd.DataFrame) -> Iterator[Picture]:
+    runs = pd.concat(rows)
+    return gradients.pictures(runs, gradients.layer_cells(runs), "x")
 
 
 @pytest.mark.parametrize("layers", [2, 8, 32])
@@ -94,13 +109,13 @@ def test_shares_of_nothing_are_unknown(row: list[float]) -> None:
 
 def test_a_picture_of_several_depths_says_so() -> None:
     shallow, deep = (
-        row_with([Flow(np.ones((2, layers)), seed=seed) for seed in range(2)], (name, ""))
+        runs_with([Flow(np.ones((2, layers)), seed=seed) for seed in range(2)], (name, ""))
         for name, layers in (("lora", 2), ("queryable", 5))
     )
-    _, mixed = gradients.pictures({"equal_rank": [shallow, deep]}, "x")
+    _, mixed = pictures_of(shallow, deep)
     assert "networks of 2 and 5 layers" in mixed.caption
     assert "networks of 2 and 5 layers" in " ".join(mixed.figure.get_suptitle().split())
-    _, alike = gradients.pictures({"equal_rank": [shallow]}, "x")
+    _, alike = pictures_of(shallow)
     assert "networks" not in alike.caption + alike.figure.get_suptitle()
 
 
@@ -110,12 +125,12 @@ def test_updates_without_a_gradient_have_no_evenness_and_no_shares() -> None:
     known = measures(norms[None], outside[None], np.ones((1, 2)))
     alone = measures(norms[None, 1:2], outside[None, 1:2], np.ones((1, 2)))
     assert known["evenness_norm"] == alone["evenness_norm"] > 0
-    assert all(known[name] == alone[name] for name in THIRDS)
+    np.testing.assert_array_equal(known["thirds"], alone["thirds"])
     assert known["outside"] == pytest.approx((1 + 1 / 2) / 2)
     assert known["norm"] == pytest.approx(7 / 6)
     never = measures(np.zeros((1, 2, 2)), np.zeros((1, 2)), np.ones((1, 2)))
     assert {name for name, values in never.items() if np.isnan(values).all()} == {
-        *("evenness_norm", "evenness_rms", *THIRDS, "outside")
+        *("evenness_norm", "evenness_rms", "thirds", "outside")
     }
 
 
@@ -141,9 +156,13 @@ def test_measures_are_those_of_plain_loops(seed: int) -> None:
         squares = [row**2 / (row**2).sum() for row in norms[run][known]]
         sizes = [layers // 3 + (third < layers % 3) for third in range(3)]
         ends = np.cumsum([0, *sizes])
-        for third, (low, high) in zip(THIRDS, itertools.pairwise(ends), strict=True):
-            expected = of_known([sum(part[low:high]) for part in squares])
-            assert found[third][run] == pytest.approx(expected, nan_ok=True)
+        expected = [
+            of_known([sum(part[low:high]) for part in squares])
+            for low, high in itertools.pairwise(ends)
+        ]
+        assert found["thirds"][run] == pytest.approx(expected, nan_ok=True)
+        assert found["norm_layers"][run] == pytest.approx(norms[run].mean(0))
+        assert found["rms_layers"][run] == pytest.approx(by_rms.mean(0))
         whole = [(o, o + (row**2).sum()) for o, row in zip(outside[run], norms[run], strict=True)]
         assert found["outside"][run] == pytest.approx(of_known([o / w for o, w in whole]))
 
@@ -153,48 +172,48 @@ def test_a_norm_that_is_no_number_makes_the_shares_of_its_run_alone_unknown(odd:
     norms = np.ones((2, 3, 3))
     norms[0, 1, 0] = odd
     found = measures(norms, np.ones((2, 3)), np.ones((2, 3)))
-    for name in ("evenness_norm", "evenness_rms", *THIRDS, "outside"):
-        assert np.isnan(found[name]).tolist() == [True, False]
+    for name in ("evenness_norm", "evenness_rms", "thirds", "outside"):
+        assert np.isnan(found[name]).reshape(2, -1).all(1).tolist() == [True, False]
     assert found["norm"][1] == 1.0
     assert not np.isfinite(found["norm"][0])
 
 
-def row_of(samples: list[np.ndarray]) -> Row:
-    """A row with the norms (layers, seeds) of each function, one update a run."""
+def runs_of(samples: list[np.ndarray]) -> pd.DataFrame:
+    """Runs with the norms (layers, seeds) of each function, one update a run."""
     flows = [
         Flow(norms[None], f"function {index}", seed)
         for index, part in enumerate(samples)
         for seed, norms in enumerate(part.T)
     ]
-    return row_with(flows)
+    return runs_with(flows)
 
 
 def test_intervals_are_welchs_over_functions() -> None:
     draw = np.random.default_rng(5)
     one, other = (draw.normal(mean, scale, (3, 6)) for mean, scale in ((20.0, 1.0), (30.0, 2.0)))
-    seeds = interval_over_functions([one.T, other.T])
+    seeds = welch_of_mean([one.T, other.T])
     welch = scipy.stats.ttest_ind(one, -other, axis=1, equal_var=False).confidence_interval(0.95)
     np.testing.assert_allclose((seeds.low, seeds.high), np.array(welch) / 2)
-    alone = interval_over_functions([one.T])
+    alone = welch_of_mean([one.T])
     student = scipy.stats.ttest_1samp(one, 0.0, axis=1).confidence_interval(0.95)
     np.testing.assert_allclose((alone.low, alone.high), student)
-    profile = row_of([one, other]).profile("norm")
-    np.testing.assert_allclose(profile.mean, (one.mean(1) + other.mean(1)) / 2)
-    wanted = profile.mean * np.exp((seeds.high - seeds.mean) / seeds.mean)
+    profile = profile_of(runs_of([one, other]), "norm")
+    np.testing.assert_allclose(profile.value, (one.mean(1) + other.mean(1)) / 2)
+    wanted = profile.value * np.exp((seeds.high - seeds.value) / seeds.value)
     np.testing.assert_allclose(profile.high, wanted)
 
 
 def test_intervals_of_equal_seeds_one_seed_and_no_number() -> None:
-    same = row_of([np.full((2, 5), 3.0)]).profile("norm")
-    assert same.low.tolist() == same.mean.tolist() == same.high.tolist() == [3.0, 3.0]
-    single = row_of([np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])]).profile("norm")
-    assert single.mean.tolist() == [2.0, 3.0]
+    same = profile_of(runs_of([np.full((2, 5), 3.0)]), "norm")
+    assert same.low.tolist() == same.value.tolist() == same.high.tolist() == [3.0, 3.0]
+    single = profile_of(runs_of([np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]])]), "norm")
+    assert single.value.tolist() == [2.0, 3.0]
     assert np.isnan([single.low, single.high]).all()
     half = scipy.stats.t.ppf(0.975, 1) * 0.5
-    pair = row_of([np.array([[1.0, 2.0]])]).profile("norm")
+    pair = profile_of(runs_of([np.array([[1.0, 2.0]])]), "norm")
     assert pair.high.tolist() == pytest.approx([1.5 * math.exp(half / 1.5)])
-    gap = row_of([np.array([[1.0, math.nan], [1.0, 2.0]])]).profile("norm")
-    assert np.isnan(gap.mean).tolist() == [True, False]
+    gap = profile_of(runs_of([np.array([[1.0, math.nan], [1.0, 2.0]])]), "norm")
+    assert np.isnan(gap.value).tolist() == [True, False]
 
 
 PARTS = st.integers(0, 10**6).map(lambda part: part / 10**6)
@@ -203,32 +222,32 @@ SHARES = st.lists(st.lists(PARTS, min_size=2, max_size=5).map(np.array), min_siz
 
 @given(SHARES)
 def test_intervals_of_shares_stay_between_0_and_1(groups: list[np.ndarray]) -> None:
-    plain = interval_over_functions(groups)
+    plain = welch_of_mean(groups)
     found = plain.within_unit()
-    assert found.mean == plain.mean
-    assert 0 <= found.low <= found.mean + 1e-12
-    assert found.mean - 1e-12 <= found.high <= 1
-    mirrored = interval_over_functions([1 - group for group in groups]).within_unit()
+    assert found.value == plain.value
+    assert 0 <= found.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.high <= 1
+    mirrored = welch_of_mean([1 - group for group in groups]).within_unit()
     assert mirrored.high == pytest.approx(1 - found.low, abs=1e-6)
 
 
 @given(st.lists(st.floats(1e-6, 1e3), min_size=3, max_size=6))
 def test_intervals_of_norms_stay_above_0(values: list[float]) -> None:
-    plain = interval_over_functions([np.array(values)])
+    plain = welch_of_mean([np.array(values)])
     found = plain.above_zero()
-    assert 0 < found.low <= found.mean <= found.high
-    assert math.log(found.high / found.mean) == pytest.approx(
-        (plain.high - plain.mean) / plain.mean, abs=1e-9
+    assert 0 < found.low <= found.value <= found.high
+    assert math.log(found.high / found.value) == pytest.approx(
+        (plain.high - plain.value) / plain.value, abs=1e-9
     )
-    assert found.mean / found.low == pytest.approx(found.high / found.mean)
+    assert found.value / found.low == pytest.approx(found.high / found.value)
 
 
 def test_an_interval_of_one_seed_has_no_limits_above_0_either() -> None:
-    found = interval_over_functions([np.array([2.0])]).above_zero()
-    assert found.mean == 2.0
+    found = welch_of_mean([np.array([2.0])]).above_zero()
+    assert found.value == 2.0
     assert np.isnan([found.low, found.high]).all()
-    none = interval_over_functions([np.zeros(3)]).above_zero()
-    assert (none.low, none.mean, none.high) == (0.0, 0.0, 0.0)
+    none = welch_of_mean([np.zeros(3)]).above_zero()
+    assert (none.low, none.value, none.high) == (0.0, 0.0, 0.0)
 
 
 def test_the_interval_of_evenness_is_that_of_its_logit() -> None:
@@ -236,29 +255,35 @@ def test_the_interval_of_evenness_is_that_of_its_logit() -> None:
     half = scipy.stats.t.ppf(0.975, 2) * values.std(ddof=1) / math.sqrt(3)
     m = values.mean()
     assert m + half > 1
-    found = interval_over_functions([values]).within_unit()
+    found = welch_of_mean([values]).within_unit()
     odds = [m / (1 - m) * math.exp(sign * half / (m * (1 - m))) for sign in (-1, 1)]
     np.testing.assert_allclose((found.low, found.high), [o / (1 + o) for o in odds])
-    narrow = interval_over_functions([0.5 + 1e-3 * values])
+    narrow = welch_of_mean([0.5 + 1e-3 * values])
     moved = narrow.within_unit()
     np.testing.assert_allclose((moved.low, moved.high), (narrow.low, narrow.high), atol=1e-8)
-    single = interval_over_functions([values[:1]]).within_unit()
-    assert single.mean == 0.95
+    single = welch_of_mean([values[:1]]).within_unit()
+    assert single.value == 0.95
     assert np.isnan([single.low, single.high]).all()
-    same = interval_over_functions([np.full(3, 0.25)]).within_unit()
+    same = welch_of_mean([np.full(3, 0.25)]).within_unit()
     assert same == Interval(*np.full(3, 0.25))
-    row = row_of([np.array([[1.0, 1.0, 1.0], [1.0, 0.6, 0.2]])])
-    assert row.evenness("norm").high <= 1
+    runs = runs_of([np.array([[1.0, 1.0, 1.0], [1.0, 0.6, 0.2]])])
+    assert mean_of(runs, "evenness_norm").within_unit().high <= 1
 
 
 def test_every_mean_is_over_functions_first() -> None:
     """Three seeds of norm 1 on one function weigh as much as one seed of norm 9 on another."""
     flows = [Flow(np.ones((1, 2)), "levy", seed) for seed in range(3)]
     flows.append(Flow(np.full((1, 2), 9.0), "matyas", elsewhere=np.full((1, 1), 9.0)))
-    row = row_with(flows)
-    assert row.size("norm").mean == row.profile("norm").mean[0] == 5
-    assert row.heat.tolist() == [[5, 5]]
-    assert row.outside == pytest.approx((0 + 1 / 3) / 2)
+    runs = runs_with(flows)
+    assert mean_of(runs, "norm").value == profile_of(runs, "norm").value[0] == 5
+    assert heat(runs).tolist() == [[5, 5]]
+    assert mean_of(runs, "outside").value == pytest.approx((0 + 1 / 3) / 2)
+
+
+def pairs_of(own: pd.DataFrame, *others: pd.DataFrame) -> pd.DataFrame:
+    """The runs of `own` that have a partner among all of them."""
+    runs = beside_lora(pd.concat([own, *others], ignore_index=True))[: len(own)]
+    return runs[runs["paired"]]
 
 
 def test_pairs_with_lora_are_those_of_plain_loops() -> None:
@@ -272,8 +297,7 @@ def test_pairs_with_lora_are_those_of_plain_loops() -> None:
             norms = 2 * norms * draw.uniform(0.9, 1.1, (2, 4))
             owns.append(Flow(norms, function, seed, f"{function} {seed}"))
     loras, owns = loras[:-1], [Flow(np.ones((2, 4)), "levy", 0, "another"), *reversed(owns)]
-    lora, own = row_with(loras), row_with(owns, ("queryable", ""))
-    pairs = beside_lora(own, [lora, own])
+    pairs = pairs_of(runs_with(owns, ("queryable", "")), runs_with(loras))
     logs: dict[str, list[float]] = {"levy": [], "matyas": []}
     evener: dict[str, list[float]] = {"levy": [], "matyas": []}
     for one in owns:
@@ -283,91 +307,88 @@ def test_pairs_with_lora_are_those_of_plain_loops() -> None:
                 means = [np.mean([evenness(norms) for norms in f.norms]) for f in (one, other)]
                 evener[one.function].append(means[0] - means[1])
     assert [len(values) for values in logs.values()] == [3, 3]
-    assert len(pairs.runs) == 6
-    for values, found, power in (
-        (logs, pairs.ratio("norm"), np.exp),
-        (evener, pairs.difference("norm"), np.array),
+    assert len(pairs) == 6
+    for values, found in (
+        (logs, mean_of(pairs, "norm_over_lora")),
+        (evener, mean_of(pairs, "evenness_norm_minus_lora")),
     ):
         one, other = (np.array(part) for part in values.values())
         welch = scipy.stats.ttest_ind(one, -other, equal_var=False).confidence_interval(0.95)
         expected = [(one.mean() + other.mean()) / 2, welch.low / 2, welch.high / 2]
-        np.testing.assert_allclose((found.mean, found.low, found.high), power(expected))
-    assert pairs.ratio("rms").mean == pytest.approx(float(pairs.ratio("norm").mean))
-    alone = pairs.on("levy")
-    assert alone.ratio("norm").mean == pytest.approx(math.exp(np.mean(logs["levy"])))
+        np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(pairs["rms_over_lora"], pairs["norm_over_lora"])
 
 
 def test_lora_is_taken_of_the_same_variant_or_is_the_only_one() -> None:
-    def row(method: str, variant: str, backbone: str = "", norm: float = 1.0) -> Row:
-        return row_with([Flow(np.full((1, 2), norm), backbone=backbone)], (method, variant))
+    def row(method: str, variant: str, backbone: str = "", norm: float = 1.0) -> pd.DataFrame:
+        return runs_with([Flow(np.full((1, 2), norm), backbone=backbone)], (method, variant))
 
     alone, own, deep = row("lora", ""), row("queryable", "x=1"), row("lora", "x=1", norm=5.0)
-    assert beside_lora(own, [own, alone]).runs["norm_lora"].tolist() == [1.0]
-    assert beside_lora(own, [alone, deep, own]).runs["norm_lora"].tolist() == [5.0]
-    assert beside_lora(row("queryable", "x=2"), [alone, deep, own]).runs.empty
-    assert beside_lora(row("queryable", "", "other"), [alone]).runs.empty
-    assert beside_lora(alone, [alone, own]).runs.empty
-    assert beside_lora(own, [own]).runs.empty
-    unknown = beside_lora(own, [own]).ratio("norm")
-    assert np.isnan([unknown.mean, unknown.low, unknown.high]).all()
+    assert np.exp(pairs_of(own, alone)["norm_over_lora"]).tolist() == [1.0]
+    assert np.exp(pairs_of(own, alone, deep)["norm_over_lora"]).tolist() == pytest.approx([0.2])
+    assert pairs_of(row("queryable", "x=2"), alone, deep, own).empty
+    assert pairs_of(row("queryable", "", "other"), alone).empty
+    assert pairs_of(alone, own).empty
+    assert pairs_of(own).empty
+    assert beside_lora(own)["norm_over_lora"].isna().all()
+    assert np.isnan(mean([], "norm_over_lora")).all()
 
 
 def test_pairs_share_function_and_seed_and_not_the_network_alone() -> None:
-    def row(name: str, places: list[tuple[str, int]]) -> Row:
+    def row(name: str, places: list[tuple[str, int]]) -> pd.DataFrame:
         flows = [Flow(np.full((1, 2), 1.0 + i), f, s) for i, (f, s) in enumerate(places)]
-        return row_with(flows, (name, ""))
+        return runs_with(flows, (name, ""))
 
     lora = row("lora", [("levy", 0), ("levy", 1), ("matyas", 0)])
     own = row("queryable", [("matyas", 0), ("levy", 1), ("ackley", 0)])
-    pairs = beside_lora(own, [lora, own]).runs
+    pairs = pairs_of(own, lora)
     assert pairs[["function", "seed"]].to_numpy().tolist() == [["matyas", 0], ["levy", 1]]
-    assert pairs["norm_lora"].tolist() == [3.0, 2.0]
+    assert np.exp(pairs["norm_over_lora"]).tolist() == pytest.approx([1 / 3, 2 / 2])
 
 
-def test_a_part_of_a_row_is_the_row_of_its_runs() -> None:
+def test_what_is_said_of_a_function_is_said_of_its_runs_alone() -> None:
     draw = np.random.default_rng(8)
-    places = pd.DataFrame({"function": ["levy", "matyas", "levy"], "seed": [0, 0, 1]})
-    places = places.assign(backbone_id="a")
-    known = {
-        "norms": draw.uniform(1, 9, (3, 4, 2)),
-        "outside": draw.uniform(1, 9, (3, 4)),
-        "parameters": draw.uniform(1, 9, (3, 2)),
-    }
-    steps, diverged = np.arange(4), Counter({"levy": 2, "ackley": 1})
-    whole = Row.measured(("lora", ""), places, steps=steps, diverged=diverged, **known)
-    mine = (places["function"] == "levy").to_numpy()
-    alone = Row.measured(
-        ("lora", ""),
-        places[mine],
-        steps=steps,
-        diverged=Counter({"levy": 2}),
-        **{name: values[mine] for name, values in known.items()},
+    flows = [
+        Flow(draw.uniform(1, 9, (4, 2)), function, seed, elsewhere=draw.uniform(1, 9, (4, 1)))
+        for function, seed in (("levy", 0), ("matyas", 0), ("levy", 1))
+    ]
+    whole, alone = runs_with(flows), runs_with([flows[0], flows[2]])
+    frame = pd.DataFrame(
+        [
+            ("equal_rank", "lora", "", function, "diverged")
+            for function in ("levy", "levy", "ackley")
+        ],
+        columns=["budget", "method", "variant", "function", "status"],
     )
-    part = whole.on("levy")
-    pd.testing.assert_frame_equal(part.runs.reset_index(drop=True), alone.runs)
-    np.testing.assert_array_equal(part.parameters, alone.parameters)
-    np.testing.assert_array_equal(part.heat, alone.heat)
-    for scale in ("norm", "rms"):
-        np.testing.assert_array_equal(part.profile(scale).high, alone.profile(scale).high)
-    assert (part.name, part.diverged) == (alone.name, alone.diverged)
+    own, wanted = (
+        gradients.method_cells(beside_lora(runs), frame).set_index("function").loc["levy"]
+        for runs in (whole, alone)
+    )
+    pd.testing.assert_series_equal(own, wanted)
+    cells = gradients.method_cells(beside_lora(whole), frame).set_index("function")
+    assert cells["diverged"].to_dict() == {"levy": 2, "matyas": 0, ALL: 3}
+    own, wanted = (
+        gradients.layer_cells(runs).query("function == 'levy'") for runs in (whole, alone)
+    )
+    pd.testing.assert_frame_equal(own, wanted)
 
 
 def test_a_row_counts_what_lies_outside_the_layers() -> None:
     norms, elsewhere = np.array([[3.0, 0.0], [1.0, 1.0]]), np.array([[4.0], [math.sqrt(2)]])
-    row = row_with([Flow(norms, elsewhere=elsewhere)])
-    assert row.outside == pytest.approx((16 / 25 + 1 / 2) / 2)
-    assert row.evenness("norm").mean == pytest.approx(0.5)
-    assert row.size("norm").mean == pytest.approx(1.25)
-    assert row.size("rms").mean == pytest.approx(1.25 / 2)
+    runs = runs_with([Flow(norms, elsewhere=elsewhere)])
+    assert runs["outside"].tolist() == pytest.approx([(16 / 25 + 1 / 2) / 2])
+    assert runs["evenness_norm"].tolist() == pytest.approx([0.5])
+    assert runs["norm"].tolist() == pytest.approx([1.25])
+    assert runs["rms"].tolist() == pytest.approx([1.25 / 2])
 
 
-def rows_of_study(store: Store) -> dict[str, Row]:
-    cells = finished(load_study(store, "tiny")).assign(variant="")
-    return {row.label: row for row in load_rows(store, cells)}
+def runs_by_row(store: Store) -> dict[str, pd.DataFrame]:
+    runs = load_runs(store, read_table(store, "tiny"))
+    return {row_label(*row): cells_of(runs, row) for row in rows_of(runs)}
 
 
 def test_rows_are_those_of_plain_loops(studied: Store) -> None:
-    rows = rows_of_study(studied)
+    rows = runs_by_row(studied)
     assert list(rows) == ["lora", "queryable", "instruction_queryable"]
     loras = rows["lora"]
     for label, row in rows.items():
@@ -376,10 +397,10 @@ def test_rows_are_those_of_plain_loops(studied: Store) -> None:
         for layer in range(4):
             norms = [table[f"gradient_norm.layer_{layer}"].to_numpy(float) for table in tables]
             means = [norm.mean() for norm in norms]
-            assert row.profile("norm").mean[layer] == pytest.approx(np.mean(means))
-            np.testing.assert_allclose(row.heat[:, layer], np.mean(norms, axis=0))
-        assert set(row.runs["backbone_id"]) == set(loras.runs["backbone_id"])
-        assert row.steps.tolist() == tables[0]["step"].tolist()
+            assert profile_of(row, "norm").value[layer] == pytest.approx(np.mean(means))
+            np.testing.assert_allclose(heat(row)[:, layer], np.mean(norms, axis=0))
+        assert set(row["backbone_id"]) == set(loras["backbone_id"])
+        assert row["steps"].iloc[0].tolist() == tables[0]["step"].tolist()
         shares_outside = [
             (elsewhere / (elsewhere + np.square(inside).sum(axis=1))).mean()
             for table in tables
@@ -388,8 +409,8 @@ def test_rows_are_those_of_plain_loops(studied: Store) -> None:
                 np.square(table.filter(like="gradient_norm.").drop(columns=inside)).sum(axis=1)
             ]
         ]
-        assert row.outside == pytest.approx(np.mean(shares_outside), rel=1e-5)
-        assert (row.outside == 0) == (label == "lora")
+        assert row["outside"].mean() == pytest.approx(np.mean(shares_outside), rel=1e-5)
+        assert (row["outside"] == 0).all() == (label == "lora")
 
 
 def test_parameters_are_counted_by_layer(studied: Store) -> None:
@@ -403,7 +424,7 @@ def test_parameters_are_counted_by_layer(studied: Store) -> None:
 
 
 def command(store: Store, out: Path, study: str = "tiny") -> int:
-    return gradients.main(["--study", study, "--store", str(store.root), "--out", str(out)])
+    return main(["gradients", study, f"--store={store.root}", f"--out={out}"])
 
 
 def test_the_command_writes_its_files_the_same_again(studied: Store, tmp_path: Path) -> None:
@@ -445,22 +466,25 @@ def test_the_command_writes_its_files_the_same_again(studied: Store, tmp_path: P
 
 
 def test_figures_have_axes_with_names_and_one_scale(studied: Store) -> None:
-    rows = list(rows_of_study(studied).values())
-    figure = flow_figure(rows, "title")
+    rows = runs_by_row(studied)
+    runs, heats = pd.concat(rows.values()), [heat(row) for row in rows.values()]
+    figure = flow_figure(runs, "title")
     panels = [axis for axis in figure.axes if axis.get_title()]
-    assert [axis.get_title() for axis in panels] == [row.label for row in rows]
+    assert [axis.get_title() for axis in panels] == list(rows)
     assert {(a.get_xlabel(), a.get_ylabel()) for a in panels} == {("update", "layer")}
     scales = [axis.collections[0].norm for axis in panels]
     assert all(isinstance(scale, LogNorm) for scale in scales)
-    heats = np.stack([row.heat for row in rows])
-    assert {(s.vmin, s.vmax) for s in scales} == {(heats.min(), heats.max())}
-    np.testing.assert_allclose(panels[1].collections[0].get_array(), rows[1].heat.T)
+    assert {(s.vmin, s.vmax) for s in scales} == {(np.min(heats), np.max(heats))}
+    np.testing.assert_allclose(panels[1].collections[0].get_array(), heats[1].T)
     assert figure.axes[-1].get_ylabel() == "gradient norm"
-    depth = depth_figure(rows, "title")
+    layers = gradients.layer_cells(runs)
+    depth = depth_figure(layers[layers["function"] == ALL], "title")
     assert [axis.get_xlabel() for axis in depth.axes] == ["layer"] * 2
     labels = [axis.get_ylabel() for axis in depth.axes]
     assert labels == ["gradient norm", "gradient norm / √parameters"]
-    np.testing.assert_allclose(depth.axes[0].lines[0].get_ydata(), rows[0].profile("norm").mean)
+    np.testing.assert_allclose(
+        depth.axes[0].lines[0].get_ydata(), profile_of(rows["lora"], "norm").value
+    )
 
 
 def test_diverged_runs_are_left_out_named_and_counted(tmp_path: Path) -> None:
@@ -514,11 +538,12 @@ def test_layers_that_begin_without_a_gradient_are_known_later(tmp_path: Path) ->
     store = compute_study(tmp_path, "tiny", [["method=lily", "trainer.adapt.epochs=2"]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        row = rows_of_study(store)["lily"]
-        assert not row.heat[0].any()
-        assert 0 < row.evenness("rms").mean < 1
-    rms = row.heat[1:] / np.sqrt(row.parameters)  # of one run
-    assert row.evenness("rms").mean == pytest.approx(evenness(rms).mean())
+        row = runs_by_row(store)["lily"]
+        (run,) = row.itertuples()
+        assert not run.norms[0].any()
+        assert 0 < run.evenness_rms < 1
+    rms = run.norms[1:] / np.sqrt(run.parameters)
+    assert run.evenness_rms == pytest.approx(evenness(rms).mean())
 
 
 def test_a_run_without_updates_has_no_part_in_its_row(studied: Store, tmp_path: Path) -> None:
@@ -526,7 +551,7 @@ def test_a_run_without_updates_has_no_part_in_its_row(studied: Store, tmp_path: 
     still = next(c for c in copy.study("tiny") if c.method == "lora")
     path = copy.run_folder(still.run_id) / "curves.parquet"
     pd.read_parquet(path)[:0].to_parquet(path, index=False)
-    before, after = (rows_of_study(store)["lora"].runs for store in (studied, copy))
+    before, after = (runs_by_row(store)["lora"] for store in (studied, copy))
     gone = (before["function"] == still.function) & (before["seed"] == still.seed)
     pd.testing.assert_frame_equal(after, before[~gone].reset_index(drop=True))
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     interquartile_mean,
 )
-from analysis.statistics.intervals import (
+from analysis.stats.intervals import (
     bootstrap_of_mean,
     contrast,
     mean_over_functions,

@@ -5,14 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import BUDGETS, METHODS, NOISE, SEEDS, STUDY, cell_of, summary_of, write_run
+from made_up import (
+    BUDGETS,
+    FUNCTIONS,
+    METHODS,
+    NOISE,
+    SEEDS,
+    STUDY,
+    cell_of,
+    config_of,
+    summary_of,
+    write_run,
+)
 
-from analysis import tables
+from analysis.__main__ import main
 from analysis.curves import layer_columns
-from analysis.figures import __main__ as figures_command
 from analysis.load import LOSSES, load_study, open_store, require_complete
+from analysis.settings import swept
 from qlexp.errors import UsageError
-from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 
@@ -72,26 +82,59 @@ def test_what_all_cells_have_in_common_is_no_name_of_theirs(tmp_path: Path) -> N
 def test_overrides_in_other_words_are_the_same(tmp_path: Path) -> None:
     store = Store(tmp_path)
     spellings = [
-        ("trainer.adapt.learning_rate=5e-3", "+data.noise=0.1", "a=x"),
-        ("a=x", "data.noise=0.10", "trainer.adapt.learning_rate=0.005"),
-        ("data.noise=.1", "trainer.adapt.learning_rate=0.0050", "+a=x"),
+        ("trainer.adapt.learning_rate=5e-3", "+data.noise=0.1", "optimizer=soap"),
+        ("optimizer=soap", "data.noise=0.10", "trainer.adapt.learning_rate=0.005"),
+        ("data.noise=.1", "trainer.adapt.learning_rate=0.0050", "+optimizer=soap"),
     ]
     cells = []
     for seed in range(3):
         summary = summary_of("matyas", "lora", seed)
         write_run(store, summary)
-        cells.append(cell_of(summary, "lora_r4", "b=1"))
+        cells.append(cell_of(summary, "lora_r4", "data.adapt=75"))
         words = spellings if seed == 0 else spellings[seed : seed + 1]
         cells += [cell_of(summary, "lora_r4", *own) for own in words]
     store.write_study(STUDY, cells)
     frame = load_study(store, STUDY)
     texts = frame["overrides"].value_counts().to_dict()
-    assert texts == {"trainer.adapt.learning_rate=5e-3; +data.noise=0.1; a=x": 3, "b=1": 3}
+    assert texts == {
+        "data.adapt=32; trainer.adapt.learning_rate=0.005; data.noise=0.1; optimizer=soap": 3,
+        "data.adapt=75; trainer.adapt.learning_rate=0.0005; data.noise=0.05": 3,
+    }
+    assert frame["settings"][0]["trainer.adapt.learning_rate"] == 0.005
+
+
+def test_what_was_not_given_to_a_cell_is_what_its_run_has(tmp_path: Path) -> None:
+    """Another precision, and a field that the study gives to one of two methods that have it."""
+    store, cells = Store(tmp_path), []
+    rank = {"config": config_of("matyas", "lora", 0) | {"method": {"name": "lora", "rank": 4}}}
+    for method, more, words in (
+        ("lora", rank, ()),
+        ("lora", rank, ("precision=float64",)),
+        ("queryable", rank, ("method.rank=8",)),
+        ("queryable", rank, ()),
+        ("full", {}, ()),
+    ):
+        summary = summary_of("matyas", method, 0, run_id=f"{method}-{words}", **more)
+        cells.append(cell_of(summary, "lora_r4", *words))
+    store.write_study(STUDY, cells)
+    frame = load_study(store, STUDY)
+    assert list(zip(frame["method"], frame["overrides"], strict=True)) == [
+        ("lora", "precision=float32"),
+        ("lora", "precision=float64"),
+        ("queryable", "precision=float32; method.rank=4"),
+        ("queryable", "precision=float32; method.rank=8"),
+        ("full", "precision=float32"),
+    ]
+    assert swept(frame) == {"precision": ["float32", "float64"], "method.rank": ["4", "8"]}
 
 
 def test_two_runs_whose_overrides_say_the_same_are_refused(tmp_path: Path) -> None:
     store, cells = Store(tmp_path), []
-    for name, words in (("one", ("a=1", "b=2")), ("two", ("b=2", "a=1.0")), ("three", ("c=3",))):
+    for name, words in (
+        ("one", ("data.noise=1", "data.adapt=2")),
+        ("two", ("data.adapt=2", "data.noise=1.0")),
+        ("three", ("data.test=3",)),
+    ):
         summary = summary_of("matyas", "lora", 0, run_id=name)
         write_run(store, summary)
         cells.append(cell_of(summary, "lora_r4", *words))
@@ -120,10 +163,10 @@ def test_a_study_of_which_nothing_is_stored(tmp_path: Path) -> None:
     store.write_study("empty", [cell_of(summary_of("levy", "lora", 0), "equal_rank")])
     frame = load_study(store, "empty")
     assert list(frame["status"]) == ["missing"]
-    assert tables.main(["--study", "empty", "--store", str(tmp_path)]) == 2
-    arguments = ["--study", "empty", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert tables.main([*arguments, "--allow-missing"]) == 0
-    assert figures_command.main([*arguments, "--allow-missing"]) == 2
+    arguments = ["empty", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(["tables", *arguments]) == 2
+    assert main(["tables", *arguments, "--allow-missing"]) == 0
+    assert main(["figures", *arguments, "--allow-missing"]) == 2
 
 
 def test_two_runs_of_one_name_are_refused(made_up: Store) -> None:
@@ -133,7 +176,9 @@ def test_two_runs_of_one_name_are_refused(made_up: Store) -> None:
         load_study(made_up, "twins")
 
 
-@pytest.mark.parametrize("text", ["", "{", '[{"run_id": "a"}]', "[]", "[3]"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "3", '{"schema": 2}', '{"schema": 2, "settings": {}, "cells": [3]}', "[]"]
+)
 def test_an_unusable_manifest_is_refused(made_up: Store, text: str) -> None:
     (made_up.root / "studies" / "bad.json").write_text(text)
     with pytest.raises(UsageError, match="bad"):
@@ -156,22 +201,23 @@ def test_a_long_list_of_gaps_is_cut(made_up: Store) -> None:
         require_complete(frame, STUDY)
 
 
-@pytest.mark.parametrize("command", [tables.main, figures_command.main])
+@pytest.mark.parametrize("view", ["tables", "figures"])
 @pytest.mark.parametrize(
     ("change", "wanted"),
     [
-        ({"--study": "quack"}, "no study 'quack' (stored studies: made_up)"),
+        ({"study": "quack"}, "no study 'quack' (stored studies: made_up)"),
         ({"--store": "nowhere"}, "no store at nowhere"),
         ({"--out": "file"}, "Could not write to file"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_2(
-    made_up: Store, tmp_path: Path, monkeypatch, capsys, *, command, change: dict, wanted: str
+    made_up: Store, tmp_path: Path, monkeypatch, capsys, *, view, change: dict, wanted: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
-    options = {"--study": STUDY, "--store": str(made_up.root), "--out": "out", **change}
-    assert command([word for pair in options.items() for word in pair]) == 2
+    options = {"--store": str(made_up.root), "--out": "out", **change}
+    study = options.pop("study", STUDY)
+    assert main([view, study, *(f"{name}={value}" for name, value in options.items())]) == 2
     message = capsys.readouterr().err
     assert wanted in message
     assert message.count("\n") == 1

@@ -3,7 +3,7 @@
 import io
 import itertools
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,18 +19,19 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from analysis import style
 from analysis.cells import RowName
 from analysis.figures import gradients
 from analysis.figures.ablation import ablation_figure
 from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.figures.layout import text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
+from analysis.figures.stats import iqm_figure, profile_figure, ranks_figure
 from analysis.figures.ticks import LogTicks, number_text
-from analysis.flow.rows import Row
-from analysis.report.svg import DARK_PAGE, LEAST_CONTRAST, contrast
-from analysis.statistics.figures import iqm_figure, profile_figure, ranks_figure
-from analysis.style import method_colour
+from analysis.flow.load import with_measures
+from analysis.render import style
+from analysis.render.style import method_colour
+from analysis.render.svg import DARK_PAGE, LEAST_CONTRAST, contrast
+from analysis.views.gradients import layer_cells
 
 LONG = (
     "method.depth_summary=False; instruction.control=shuffled",
@@ -141,7 +142,7 @@ def test_labels_leave_out_what_all_rows_share() -> None:
 
 
 def points_of(values: Sequence[str], rows: Sequence[RowName]) -> pd.DataFrame:
-    """As `analysis.ablation.estimates` has them, with some seeds missing."""
+    """As `analysis.stats.estimates` has them, with some seeds missing."""
     records = [
         {"method": method, "variant": variant, "budget": "equal_rank", "function": function}
         | {"axis": "" if method == "lora" else value, "runs": 2}
@@ -161,14 +162,24 @@ def ablation_of(values: Sequence[str], rows: Sequence[RowName] = ROWS) -> Figure
     return ablation_figure(points_of(values, rows), "axis", axes, "test_loss", label)
 
 
-def flow_rows(names: Sequence[RowName], records: int = 5) -> list[Row]:
-    """Rows of three runs with norms between 0.09 and 1.1."""
+def flow_runs(rows: Sequence[RowName], records: int = 5) -> pd.DataFrame:
+    """Three runs a row, with norms between 0.09 and 1.1."""
     norms = np.linspace(0.1, 1.0, records * 4).reshape(records, 4)
-    norms = np.stack([0.9 * norms, norms, 1.1 * norms])
-    places = pd.DataFrame({"function": "levy", "seed": range(3), "backbone_id": ["a", "b", "c"]})
-    known = {"steps": np.arange(records), "norms": norms, "diverged": Counter()}
-    known |= {"outside": np.zeros(norms.shape[:2]), "parameters": np.ones((3, 4))}
-    return [Row.measured(name, places, **known) for name in names]
+    cells = [
+        {
+            **{"budget": "equal_rank", "method": method, "variant": variant, "function": "levy"},
+            **{"seed": seed, "steps": np.arange(records), "norms": size * norms},
+            **{"elsewhere": np.zeros(records), "parameters": np.ones(4)},
+        }
+        for method, variant in rows
+        for seed, size in enumerate((0.9, 1.0, 1.1))
+    ]
+    return with_measures(pd.DataFrame(cells))
+
+
+def layers_of(rows: Sequence[RowName]) -> pd.DataFrame:
+    """Profiles over depth of these rows."""
+    return layer_cells(flow_runs(rows)).query("function == 'all'")
 
 
 def table_of(rows: Sequence[RowName]) -> pd.DataFrame:
@@ -176,7 +187,7 @@ def table_of(rows: Sequence[RowName]) -> pd.DataFrame:
     places = np.arange(len(rows))
     table = pd.DataFrame(rows, columns=["method", "variant"])
     table = table.assign(iqm=places / 40, low=places / 40 - 0.1, high=places / 40 + 0.1)
-    table = table.assign(baseline="lora", rank=places + 1.0, functions=9)
+    table = table.assign(baseline="lora", rank=places + 1.0, ranked_functions=9)
     return table.assign(critical_difference=1.5)
 
 
@@ -193,9 +204,9 @@ FIGURES = {
     "ablation of words": lambda: ablation_of(["example_by_example", "token", "a_longer_word"]),
     "ablation of numbers": lambda: ablation_of(["0", "0.0001", "0.0003", "0.001", "0.9", "1"]),
     "ablation of many rows": lambda: ablation_of(["False", "True"], ALL_ROWS),
-    "heat maps": lambda: flow_figure(flow_rows(ROWS), TITLE),
-    "one heat map": lambda: flow_figure(flow_rows(ROWS[1:2]), TITLE),
-    "profiles over depth": lambda: depth_figure(flow_rows(ROWS), TITLE),
+    "heat maps": lambda: flow_figure(flow_runs(ROWS), TITLE),
+    "one heat map": lambda: flow_figure(flow_runs(ROWS[1:2]), TITLE),
+    "profiles over depth": lambda: depth_figure(layers_of(ROWS), TITLE),
     "interquartile means": lambda: iqm_figure(table_of(ALL_ROWS)),
     "performance profiles": lambda: profile_figure(profiles_of(ALL_ROWS)),
     "ranks": lambda: ranks_figure(table_of(ALL_ROWS)),
@@ -326,7 +337,7 @@ def test_numbers_are_plain_text() -> None:
 @pytest.mark.usefixtures("styled")
 def test_texts_fall_back_to_a_font_without_serifs(tmp_path: Path) -> None:
     file = tmp_path / "figure.svg"
-    style.save_svg(depth_figure(flow_rows(ROWS), TITLE), file)
+    style.save_svg(depth_figure(layers_of(ROWS), TITLE), file)
     fonts = re.findall(r"font-family: ([^;\"]+)|font: [^;\"]*px ([^;\"]+)", file.read_text("utf-8"))
     assert len(fonts) > 10
     assert all("".join(font).endswith("sans-serif") for font in fonts)
@@ -336,7 +347,7 @@ def test_texts_fall_back_to_a_font_without_serifs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("styled")
 def test_heat_maps_are_paths_up_to_a_size(records: int) -> None:
     file = io.StringIO()
-    style.save_svg(flow_figure(flow_rows(ROWS, records=records), TITLE), file)
+    style.save_svg(flow_figure(flow_runs(ROWS, records=records), TITLE), file)
     cells = 4 * records * len(ROWS)
     images = file.getvalue().count("<image") - 1  # the colour bar's
     assert images == (len(ROWS) if cells > gradients.MOST_CELLS else 0)

@@ -14,31 +14,32 @@ from random_tables import (
     VALUES,
     long_table,
     losses_of,
+    named,
+    pairs_of,
     plain_mean,
     plain_ratio,
     row,
 )
 
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     improvement,
     iqm,
 )
-from analysis.statistics.pairs import (
+from analysis.stats.pairs import (
     common,
     extended_mean,
     groups,
     log_ratio,
-    paired,
     partner_of,
     unpaired,
 )
-from analysis.statistics.ranks import (
+from analysis.stats.ranks import (
     against_baseline,
 )
 
 
 def test_every_adapter_stands_beside_lora_of_its_cell(frame: pd.DataFrame) -> None:
-    cells = paired(frame, "test_loss")
+    cells = pairs_of(frame)
     assert set(cells["method"]) == set(ADAPTERS)
     assert len(cells) == 2 * len(FUNCTIONS) * len(ADAPTERS) * len(SEEDS)
     for cell in cells.itertuples():
@@ -68,7 +69,7 @@ def test_equal_losses_are_tied_whatever_they_are() -> None:
 def test_a_block_without_lora_is_normalised_by_the_frozen_backbone() -> None:
     frame = long_table()
     frame = frame[(frame["budget"] == "equal_rank") | (frame["method"] != "lora")]
-    cells = paired(frame, "test_loss")
+    cells = pairs_of(frame)
     assert set(zip(cells["budget"], cells["baseline"], strict=True)) == {
         ("equal_rank", "lora"),
         ("lora_r4", "frozen"),
@@ -82,15 +83,15 @@ def test_a_variant_stands_beside_lora_of_its_own() -> None:
     frame = long_table(infinite=0.0)
     frame = frame[(frame["budget"] == "equal_rank") & frame["method"].isin(["lora", "dora"])]
     parts = [
-        frame.assign(overrides=f"noise={noise}", test_loss=frame["test_loss"] * factor)
+        named(frame, f"noise={noise}").assign(test_loss=frame["test_loss"] * factor)
         for noise, factor in ((1, 1.0), (2, 3.0))
     ]
-    cells = paired(pd.concat(parts, ignore_index=True), "test_loss")
+    cells = pairs_of(pd.concat(parts, ignore_index=True))
     assert set(cells["variant"]) == {"noise=1", "noise=2"}
     first, second = (cells[cells["variant"] == f"noise={n}"]["log_ratio"] for n in (1, 2))
     np.testing.assert_allclose(first, second)
     one_lora = pd.concat([parts[0], parts[1][parts[1]["method"] == "dora"]], ignore_index=True)
-    cells = paired(one_lora, "test_loss")
+    cells = pairs_of(one_lora)
     first, second = (
         cells[(cells["variant"] == variant) & (cells["method"] == "dora")]["log_ratio"].to_numpy()
         for variant in ("noise=1", "noise=2")
@@ -102,14 +103,14 @@ def test_functions_that_cannot_be_learnt_are_left_out_with_all_seeds() -> None:
     frame = long_table()
     place = (frame["function"] == "levy") & (frame["method"] == "full") & (frame["seed"] == 1)
     frame.loc[place & (frame["budget"] == "equal_rank"), "test_r2"] = -0.1
-    assert set(paired(frame, "test_loss")["function"]) == set(FUNCTIONS) - {"levy"}
+    assert set(pairs_of(frame)["function"]) == set(FUNCTIONS) - {"levy"}
 
 
 def test_missing_cells_are_in_no_pair_and_named() -> None:
     frame = long_table(infinite=0.0)
     gone = (frame["function"] == "levy") & (frame["method"] == "lora") & (frame["seed"] == 1)
     frame.loc[gone, ["status", "test_loss"]] = ["missing", math.nan]
-    cells = paired(frame, "test_loss")
+    cells = pairs_of(frame)
     assert unpaired(cells[cells["budget"] == "lora_r4"]) == [
         "dora on levy (lora_r4), seed 1",
         "queryable on levy (lora_r4), seed 1",

@@ -14,17 +14,17 @@ from random_tables import (
     SEEDS,
     long_table,
     losses_of,
+    pairs_of,
     plain_mean,
     plain_ratio,
     same,
 )
 from scipy import stats as scipy_stats
 
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     improvement,
 )
-from analysis.statistics.pairs import paired
-from analysis.statistics.ranks import (
+from analysis.stats.ranks import (
     against_baseline,
     average_ranks,
     cliques,
@@ -73,7 +73,7 @@ def test_holm(p_values: list[float]) -> None:
 
 
 def test_tests_against_lora(frame: pd.DataFrame) -> None:
-    table = against_baseline(paired(frame, "test_loss"))
+    table = against_baseline(pairs_of(frame))
     assert set(table["method"]) == {"dora", "queryable"}
     for own in table.itertuples():
         losses, base = (losses_of(frame, own.budget, name) for name in (own.method, "lora"))
@@ -97,10 +97,8 @@ def test_tests_against_lora(frame: pd.DataFrame) -> None:
 
 def test_a_reading_is_not_among_the_tests(frame: pd.DataFrame) -> None:
     marked = frame.assign(reading=frame["method"] == "dora")
-    cells, alone = (
-        paired(table, "test_loss") for table in (marked, frame[frame["method"] != "dora"])
-    )
-    table, whole = against_baseline(cells), paired(frame, "test_loss")
+    cells, alone = (pairs_of(table) for table in (marked, frame[frame["method"] != "dora"]))
+    table, whole = against_baseline(cells), pairs_of(frame)
     others = table[table["method"] != "dora"]
     pd.testing.assert_frame_equal(others.reset_index(drop=True), against_baseline(alone))
     dora, before = (
@@ -122,7 +120,7 @@ def test_what_the_most_one_sided_losses_could_decide() -> None:
 
 
 def test_ranks_of_every_function(frame: pd.DataFrame) -> None:
-    cells = paired(frame, "test_loss")
+    cells = pairs_of(frame)
     table = average_ranks(cells)
     for budget in ("equal_rank", "lora_r4"):
         losses = {name: losses_of(frame, budget, name) for name in ADAPTERS}
@@ -153,7 +151,7 @@ def test_critical_differences_are_demsars() -> None:
 
 def test_too_little_to_rank() -> None:
     frame = long_table(infinite=0.0)
-    cells = paired(frame[frame["method"].isin(["lora", "dora"])], "test_loss")
+    cells = pairs_of(frame[frame["method"].isin(["lora", "dora"])])
     assert average_ranks(cells)["friedman_p"].isna().all()
     one = average_ranks(cells[cells["function"] == "levy"])
     assert one["critical_difference"].isna().all()

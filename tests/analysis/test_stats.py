@@ -10,33 +10,36 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import STUDY, cell_of, summary_of, write_run
+from made_up import NINE, STUDY, cell_of, summary_of, write_run
 from random_tables import (
     FUNCTIONS,
     SEEDS,
     TABLES,
     long_table,
+    named,
+    pairs_of,
     row,
     same,
 )
 
-from analysis import stats
+from analysis.__main__ import main
+from analysis.figures.stats import iqm_figure, ranks_figure
 from analysis.render import NO_CELL
-from analysis.statistics.aggregates import (
+from analysis.stats.aggregates import (
     by_function,
     improvement,
     iqm,
     profiles,
 )
-from analysis.statistics.figures import iqm_figure, ranks_figure
-from analysis.statistics.pairs import paired
-from analysis.statistics.ranks import (
+from analysis.stats.pairs import paired
+from analysis.stats.ranks import (
     against_baseline,
     average_ranks,
     function_ranks,
 )
-from analysis.tuning import LEARNING_RATE, UNTUNED, tune
-from qlexp.problem.functions import FUNCTIONS as NINE
+from analysis.table import with_columns
+from analysis.tuning import LEARNING_RATE, tune
+from analysis.views import stats
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store
 
@@ -44,7 +47,7 @@ from qlexp.store.store import Store
 
 
 def statistics_of(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    cells = paired(frame, "test_loss")
+    cells = pairs_of(frame)
     return [
         f(cells) for f in (iqm, by_function, improvement, profiles, against_baseline, average_ranks)
     ]
@@ -73,7 +76,7 @@ def test_ranks_and_improvement_need_the_order_of_losses_alone(frame: pd.DataFram
     bent = frame.assign(
         test_loss=np.arctan(frame["test_loss"]).where(np.isfinite(frame["test_loss"]), math.inf)
     )
-    one, other = (paired(table, "test_loss") for table in (frame, bent))
+    one, other = (pairs_of(table) for table in (frame, bent))
     same([improvement(one), average_ranks(one)], [improvement(other), average_ranks(other)])
     block = one[one["budget"] == "lora_r4"]
     assert function_ranks(block).sum(axis=1).tolist() == pytest.approx([6.0] * len(FUNCTIONS))
@@ -104,14 +107,17 @@ def ordered_table(few: Sequence[str] = FUNCTIONS) -> pd.DataFrame:
 
 def printed(frame: pd.DataFrame) -> tuple[dict[tuple[str, str], dict], list[str], pd.DataFrame]:
     """The cells of the summary by section and row, its notes, and its long table."""
-    found = stats.compare(frame, paired(frame, "test_loss"), UNTUNED)
-    grid = found.grids("mine")[0]
+    frame = with_columns(frame)
+    cells = paired(frame, "test_loss")
+    table = stats.summary(cells, improvement(cells))
+    notes = stats.notes_of(frame, cells, table, "test_loss")
+    grid = stats.summary_grid(table, "mine", "stats", notes)
     rows = {
         (section.title, own[0].text): dict(zip(grid.headers, own, strict=True))
         for section in grid.sections
         for own in section.rows
     }
-    return rows, grid.notes, found.summary
+    return rows, notes, table
 
 
 def note_with(notes: Sequence[str], text: str) -> str:
@@ -160,7 +166,7 @@ def test_rows_beyond_the_critical_difference_are_named(
 def test_ratios_that_a_logarithmic_axis_cannot_show_are_written(loss: float, text: str) -> None:
     frame = long_table(infinite=0.0)
     frame = frame[frame["budget"].eq("lora_r4") & frame["method"].ne("lora")]
-    figure = iqm_figure(iqm(paired(frame.assign(test_loss=loss), "test_loss")))
+    figure = iqm_figure(iqm(pairs_of(frame.assign(test_loss=loss))))
     figure.savefig(io.BytesIO())
     (axis,) = figure.axes
     assert [found.get_text() for found in axis.texts] == [text, text]
@@ -169,13 +175,13 @@ def test_ratios_that_a_logarithmic_axis_cannot_show_are_written(loss: float, tex
 @pytest.mark.filterwarnings("error")
 def test_a_wide_table_is_read_without_a_warning() -> None:
     table = long_table()
-    trials = [table.assign(overrides=f"{LEARNING_RATE}={rate}") for rate in (1, 2)]
+    trials = [named(table, f"{LEARNING_RATE}={rate}") for rate in (1, 2)]
     frame = pd.concat(trials, ignore_index=True).assign(validation_loss=1.0)
     frame["run_id"] += frame["overrides"]
     values = (1, 1.5, True, None)
     more = {f"field_{i}": [values[i % 4]] * len(frame) for i in range(400)}
     wide = pd.DataFrame({name: frame[name].tolist() for name in frame} | more)
-    assert len(paired(tune(wide)[0], "test_loss")) == len(paired(table, "test_loss"))
+    assert len(pairs_of(tune(wide)[0])) == len(pairs_of(table))
 
 
 # The command
@@ -201,7 +207,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def command(store: Store, out: Path, *more: str) -> int:
-    return stats.main(["--study", STUDY, "--store", str(store.root), "--out", str(out), *more])
+    return main(["stats", STUDY, "--store", str(store.root), "--out", str(out), *more])
 
 
 def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -> None:
@@ -312,7 +318,7 @@ def test_the_rank_diagram_joins_what_is_not_told_apart() -> None:
             "method": ["lora", "dora", "queryable"],
             "variant": "",
             "rank": [1.0, 1.5, 3.0],
-            "functions": 9,
+            "ranked_functions": 9,
             "critical_difference": 0.8,
         }
     )

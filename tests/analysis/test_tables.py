@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import (
     BUDGETS,
+    FUNCTIONS,
     METHODS,
     SEEDS,
     STUDY,
@@ -33,7 +34,6 @@ from analysis.render import markdown
 from analysis.table import read_table
 from analysis.text import spread
 from analysis.views import tables
-from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.store import Store
 
 

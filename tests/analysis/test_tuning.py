@@ -1,7 +1,6 @@
 """Tuning: the best trial by validation, equally many for all, and a mark at the grid's edge."""
 
 import math
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -10,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import cell_of, markdown_rows, summary_of, write_run
+from random_tables import named
 
-from analysis import stats, tables
+from analysis import tables
+from analysis.__main__ import main
 from analysis.cells import build_blocks
-from analysis.claims.__main__ import main as claims
 from analysis.load import LOSSES, load_study
-from analysis.report.__main__ import main as report
 from analysis.tuning import LEARNING_RATE, tune
 from qlexp.errors import UsageError
 from qlexp.store.store import Store
 
-RATES = ("1e-3", "2e-3", "4e-3")
+RATES = ("0.001", "0.002", "0.004")
 Losses = dict[tuple[str, str, int], float]  # validation loss by method, rate, seed
 
 
@@ -74,8 +73,13 @@ def test_the_kept_trial_is_the_argmin_of_the_mean_validation_loss(losses: list[f
             "reference_parameters": 1000,
             "status": ["done" if math.isfinite(loss) else "diverged" for loss in losses],
             "validation_loss": losses,
+            "test_r2": 0.9,
+            "test_loss": 0.1,
+            "pretrain_r2": 0.9,
+            "frozen_loss": 1.0,
         }
     )
+    frame = named(frame)
     own = RATES.index(kept_rates(frame)["lora"])
     sums = [sum(losses[3 * i : 3 * i + 3]) for i in range(3)]
     if math.isfinite(min(sums)):
@@ -89,21 +93,21 @@ def test_the_test_set_has_no_part(tmp_path: Path) -> None:
     validation = by_rate(lora=(0.3, 0.1, 0.2), queryable=(0.1, 0.2, 0.3))
     misleading = by_rate(lora=(0.5, 0.9, 0.1), queryable=(0.9, 0.1, 0.5))
     frame = fill(Store(tmp_path), validation, misleading)
-    assert kept_rates(frame) == {"lora": "2e-3", "queryable": "1e-3"}
+    assert kept_rates(frame) == {"lora": "0.002", "queryable": "0.001"}
     tuned, _ = tune(frame)
     assert tuned["test_loss"].tolist() == [0.9, 0.9]
     assert set(tuned["overrides"]) == {""}
 
 
 def test_equal_trials_keep_the_first_of_the_grid(tmp_path: Path) -> None:
-    assert kept_rates(fill(Store(tmp_path), by_rate(lora=(0.2, 0.1, 0.1)))) == {"lora": "2e-3"}
+    assert kept_rates(fill(Store(tmp_path), by_rate(lora=(0.2, 0.1, 0.1)))) == {"lora": "0.002"}
 
 
 def test_a_diverged_trial_is_kept_only_among_its_like(tmp_path: Path) -> None:
     one_seed_lost = by_rate(lora=(math.inf, 0.01, 0.5))
     other_seed = by_rate(lora=(0.1, math.inf, 0.5))
     one_seed_lost |= {("lora", rate, 1): loss for (_, rate, _), loss in other_seed.items()}
-    assert kept_rates(fill(Store(tmp_path / "some"), one_seed_lost)) == {"lora": "4e-3"}
+    assert kept_rates(fill(Store(tmp_path / "some"), one_seed_lost)) == {"lora": "0.004"}
     all_lost = by_rate(lora=(math.inf, math.inf, math.inf))
     tuned, tuning = tune(fill(Store(tmp_path / "all"), all_lost))
     assert tuned["validation_loss"].tolist() == [math.inf]
@@ -114,27 +118,27 @@ def test_a_trial_with_a_gap_is_not_kept_before_a_whole_one(tmp_path: Path) -> No
     store = Store(tmp_path)
     losses = by_rate(lora=(0.1, 0.2, 0.3))
     fill(store, losses | {("lora", rate, 1): loss for (_, rate, _), loss in losses.items()})
-    (store.run_folder("lora-1e-3-1") / "summary.json").unlink()
-    assert kept_rates(load_study(store, "tuned")) == {"lora": "2e-3"}
+    (store.run_folder("lora-0.001-1") / "summary.json").unlink()
+    assert kept_rates(load_study(store, "tuned")) == {"lora": "0.002"}
 
 
 def test_unequal_numbers_of_trials_are_refused(tmp_path: Path, capsys) -> None:
     losses = by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3))
-    del losses["queryable", "4e-3", 0]
+    del losses["queryable", "0.004", 0]
     frame = fill(Store(tmp_path), losses)
     with pytest.raises(UsageError, match=r"2 for queryable on levy .*; 3 for lora on levy"):
         tune(frame)
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert tables.main(arguments) == 2
+    arguments = ["tables", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    assert tables.main([*arguments, "--tune"]) == 0
+    assert main([*arguments, "--tune"]) == 0
     rows = markdown_rows(tmp_path / "out" / "tuned" / "table2.md")["Equal rank"]
     assert len(rows) == len(losses)
 
 
 def test_the_frozen_backbone_needs_no_trials(tmp_path: Path) -> None:
-    losses = by_rate(lora=(0.1, 0.2, 0.3)) | {("frozen", "2e-3", 0): 0.5}
+    losses = by_rate(lora=(0.1, 0.2, 0.3)) | {("frozen", "0.002", 0): 0.5}
     tuned, tuning = tune(fill(Store(tmp_path), losses))
     assert tuned["method"].tolist() == ["frozen", "lora"]
     assert not any(choice.edges for choice in tuning.choices if choice.label == "frozen")
@@ -150,7 +154,7 @@ def test_the_edge_of_the_grid_is_marked(tmp_path: Path, best: int, edge: bool) -
     assert ("¶" in row["Levy"]) == edge
     text = (folder / "table1.md").read_text().replace("\\", "")
     assert "Tuned: 3 trials for every method" in text
-    assert f"{LEARNING_RATE} in 1e-3, 2e-3, 4e-3" in text
+    assert f"{LEARNING_RATE} in 0.001, 0.002, 0.004" in text
     assert f"lora (equal_rank) Levy {RATES[best]}" in text
     assert ("edge of the grid" in text) == edge
     (cell,) = pd.read_csv(folder / "table1.csv").itertuples()
@@ -163,14 +167,14 @@ def test_statistics_compare_each_method_at_its_own_trial(tmp_path: Path) -> None
     losses = by_rate(lora=(0.4, 0.2, 0.8), queryable=(0.9, 0.3, 0.1), full=(9.0, 9.0, 0.1))
     folder = tmp_path / "out"
     fill(Store(tmp_path), losses, losses)
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(folder)]
-    assert stats.main(arguments) == 0
+    arguments = ["tuned", "--store", str(tmp_path), "--out", str(folder)]
+    assert main(["stats", *arguments]) == 0
     (lora, queryable) = pd.read_csv(folder / "tuned" / "stats.csv").itertuples()
     assert (lora.method, queryable.method) == ("lora", "queryable")
     assert queryable.iqm == pytest.approx(math.log(0.1 / 0.2))
     text = (folder / "tuned" / "stats.md").read_text().replace("\\", "")
     assert "Tuned: 3 trials for every method" in text
-    assert stats.main([*arguments, "--tune"]) == 0
+    assert main(["stats", *arguments, "--tune"]) == 0
     assert len(pd.read_csv(folder / "tuned" / "stats.csv")) == 6
 
 
@@ -183,20 +187,20 @@ def test_a_function_is_not_given_up_for_one_bad_trial_of_full_finetuning(tmp_pat
         write_run(
             store, summary_of("levy", "full", 0, run_id=identity, test_r2=-1.0, validation_loss=9.0)
         )
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(folder)]
-    assert stats.main(arguments) == 0
+    arguments = ["tuned", "--store", str(tmp_path), "--out", str(folder)]
+    assert main(["stats", *arguments]) == 0
     assert pd.read_csv(folder / "tuned" / "stats.csv")["method"].tolist() == ["lora"]
 
 
 def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
-    losses = {(method, "1e-3", seed): 0.1 for method in ("lora", "queryable") for seed in (0, 1)}
+    losses = {(method, "0.001", seed): 0.1 for method in ("lora", "queryable") for seed in (0, 1)}
     frame = fill(Store(tmp_path), losses)
     tuned, tuning = tune(frame)
     assert tuned is frame
     assert tuning.notes() == []
 
 
-@pytest.mark.parametrize("command", [tables.main, stats.main, claims, report])
+@pytest.mark.parametrize("view", ["tables", "stats", "claims", "report"])
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -205,11 +209,11 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
     ],
 )
 def test_what_was_never_tuned_is_refused(
-    tmp_path: Path, capsys, command: Callable, setting: str, text: str
+    tmp_path: Path, capsys, view: str, setting: str, text: str
 ) -> None:
     fill(Store(tmp_path), by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3)))
-    arguments = ["--study", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert command([*arguments, "--tune", LEARNING_RATE, setting]) == 2
+    arguments = [view, "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--tune", LEARNING_RATE, setting]) == 2
     message = capsys.readouterr().err
     assert text in message
     assert message.count("\n") == 1
@@ -221,13 +225,13 @@ def test_what_was_never_tuned_is_refused(
 )
 def test_a_condition_is_no_trial_even_where_it_is_swept(tmp_path: Path, setting: str) -> None:
     frame = fill(Store(tmp_path), by_rate(lora=(0.1, 0.2, 0.3)))
-    frame["overrides"] = frame["overrides"].str.replace(LEARNING_RATE, setting)
+    frame = named(frame.assign(overrides=frame["overrides"].str.replace(LEARNING_RATE, setting)))
     with pytest.raises(UsageError, match=f"'{setting}' is no trial"):
         tune(frame, [setting])
 
 
 def test_a_rate_that_is_not_swept_is_refused_where_it_is_named(tmp_path: Path) -> None:
-    frame = fill(Store(tmp_path), {("lora", "1e-3", 0): 0.1})
+    frame = fill(Store(tmp_path), {("lora", "0.001", 0): 0.1})
     with pytest.raises(UsageError, match="sweeps nothing to tune"):
         tune(frame, [LEARNING_RATE])
 
@@ -250,12 +254,15 @@ def sized(losses: dict[tuple[str, str, int], float]) -> pd.DataFrame:
             "error": None,
             "validation_loss": loss,
             "test_loss": 1.0,
+            "test_r2": 0.9,
+            "pretrain_r2": 0.9,
+            "frozen_loss": 1.0,
             "trainable_parameters": rank * SIZE[method],
             "reference_parameters": rank * SIZE["lora"],
         }
         for (function, method, rank), loss in losses.items()
     ]
-    return pd.DataFrame(rows)
+    return named(pd.DataFrame(rows))
 
 
 @settings(max_examples=25, deadline=None)

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 import torch
 from botorch.test_functions import synthetic
+from made_up import NINE
 
-from qlexp.problem.functions import FUNCTIONS, Array, Box, Function, samples_per_period
+from qlexp.errors import UsageError
+from qlexp.problem.functions import (
+    FUNCTIONS,
+    Array,
+    Box,
+    Function,
+    register,
+    samples_per_period,
+)
 
 EVERY = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 
@@ -23,18 +32,16 @@ def values(function: Function, x1: Array, x2: Array) -> Array:
     return function.evaluate(x1, x2, function.coefficients)
 
 
-def test_the_nine_of_the_benchmark() -> None:
-    assert list(FUNCTIONS) == [
-        "drop_wave",
-        "sin_cos",
-        "matyas",
-        "ackley",
-        "rastrigin",
-        "griewank",
-        "levy",
-        "six_hump_camel",
-        "himmelblau",
-    ]
+def test_the_nine_of_the_paper_are_there() -> None:
+    assert set(NINE) <= FUNCTIONS.keys()
+    assert {name for name, function in FUNCTIONS.items() if function.name != name} == set()
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    register(FUNCTIONS["levy"])
+    with pytest.raises(UsageError, match="'levy'"):
+        register(replace(FUNCTIONS["levy"], title="Another"))
+    assert FUNCTIONS["levy"].title == "Levy"
 
 
 @EVERY

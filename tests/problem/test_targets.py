@@ -13,7 +13,15 @@ from qlexp.config.schema import DataConfig, FunctionConfig, ShiftConfig
 from qlexp.errors import UsageError
 from qlexp.problem.functions import FUNCTIONS
 from qlexp.problem.seeding import seed_stream
-from qlexp.problem.targets import Problem, Split, make_problem, rotate, served_shifts, unseen_shifts
+from qlexp.problem.targets import (
+    Problem,
+    Split,
+    check_problem,
+    make_problem,
+    rotate,
+    served_shifts,
+    unseen_shifts,
+)
 
 SPLITS = ("pretrain", "source_validation", "adapt", "validation", "test")
 EVERY = pytest.mark.parametrize("name", FUNCTIONS)
@@ -259,8 +267,10 @@ def test_places_that_are_none_are_refused(fields: dict, message: str) -> None:
 
 
 def test_unknown_shifted_coefficient_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"coefficient of ackley 'frequncy'.*'frequency'"):
-        problem("ackley", ShiftConfig(strength=0.1, coefficients=["frequncy"]))
+    shift = ShiftConfig(strength=0.1, coefficients=["frequncy"])
+    for refuse in (problem, checked):
+        with pytest.raises(UsageError, match=r"coefficient of ackley 'frequncy'.*'frequency'"):
+            refuse("ackley", shift)
 
 
 @pytest.mark.parametrize(
@@ -276,13 +286,26 @@ def test_unknown_shifted_coefficient_is_refused() -> None:
 def test_functions_without_usable_values_are_refused(
     name: str, changes: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=message):
-        make_problem(config(name, **changes), ShiftConfig(), DataConfig(), 0)
+    for refuse in (problem, checked):
+        with pytest.raises(UsageError, match=message):
+            refuse(name, **changes)
 
 
 def test_a_target_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(UsageError, match="is not finite"):
-        problem("six_hump_camel", ShiftConfig(strength=1e308))
+    several = ShiftConfig(places=[[0.1, 0], [1e308, 0]])
+    for refuse in (problem, checked):
+        for shift in (ShiftConfig(strength=1e308), several):
+            with pytest.raises(UsageError, match="is not finite"):
+                refuse("six_hump_camel", shift)
+
+
+@EVERY
+def test_what_can_be_drawn_is_not_refused_before(name: str) -> None:
+    checked(name, ShiftConfig(0.3, 20.0, targets=5), spread=0.1, seed=4)
+
+
+def checked(name: str, shift: ShiftConfig | None = None, seed: int = 0, **changes: object) -> None:
+    check_problem(config(name, **changes), shift or ShiftConfig(), seed)
 
 
 FINITE = st.floats(-1e3, 1e3)

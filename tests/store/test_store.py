@@ -174,13 +174,65 @@ def test_a_study_reads_back_and_is_replaced_by_the_next_sweep(tmp_path: Path) ->
     store = Store(tmp_path)
     cells = [
         Cell("a", "matyas", "lora", 0, "equal_rank"),
-        Cell("b", "matyas", "lora", 1, "equal_rank", ("method.rank=2", "data.noise=0")),
+        Cell("b", "matyas", "lora", 1, "equal_rank", {"a": 2, "b": None, "c": [1, 2]}, ("a",)),
+        Cell("c", "matyas", "lora", 2, "equal_rank", {"a": True, "b": None}, ("b", "a"), 512),
     ]
     store.write_study("mine", cells)
     assert store.study("mine") == cells
     store.write_study("mine", cells[:1])
     assert store.study("mine") == cells[:1]
     assert listed(tmp_path / "studies") == ["mine.json"]
+    store.write_study("mine", cells, goes_on=True)
+    assert store.study("mine") == cells
+
+
+def test_what_all_cells_have_is_written_once(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    own = ({"a": 1, "b": 2.5}, {"b": 2.5, "a": 2}, {"a": 1, "b": 2.5, "c": "x"})
+    store.write_study(
+        "mine", [Cell(str(i), "matyas", "lora", i, "equal_rank", s) for i, s in enumerate(own)]
+    )
+    manifest = json.loads(store.manifest("mine").read_text())
+    assert manifest["settings"] == {"b": 2.5}
+    assert [cell["settings"] for cell in manifest["cells"]] == [
+        {"a": 1},
+        {"a": 2},
+        {"a": 1, "c": "x"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[]", "older form: run `qlexp migrate"),
+        ('{"schema": 3, "settings": {}, "cells": []}', "its schema is 3, and this qlexp's 2"),
+        ("{", "not readable"),
+    ],
+)
+def test_a_manifest_of_another_schema_is_refused(tmp_path: Path, text: str, wanted: str) -> None:
+    store = Store(tmp_path)
+    store.manifest("mine").write_text(text)
+    with pytest.raises(UsageError, match=wanted) as refusal:
+        store.study("mine")
+    assert str(refusal.value).count("\n") == 0
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "x" * 300, "ä" * 60, "a\0", "..", "a\n"])
+def test_a_name_that_names_no_file_is_refused(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path)
+    for ask in (store.study, lambda name: store.write_study(name, [])):
+        with pytest.raises(UsageError, match="names a file"):
+            ask(name)
+    assert not any((tmp_path / "studies").iterdir())
+
+
+@pytest.mark.parametrize("place", ["a\0b", "~nobody_of_that_name/store", "x" * 300])
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_place_that_is_no_path_is_refused(place: str, writable: bool) -> None:
+    if not writable and "x" in place:
+        return  # a folder that is not there
+    with pytest.raises(UsageError, match=r"no path of a folder|not writable"):
+        Store(place, writable)
 
 
 def test_an_unknown_study_is_refused_with_the_known_ones(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from conftest import all_runs
 from hydra import compose, initialize_config_dir
 
 from analysis.load import load_study
@@ -59,7 +60,7 @@ def test_workers_store_what_this_process_would(backend: Backend, tmp_path: Path)
     found = execute(configs, width=2, backend=backend)
     assert losses(found) == pytest.approx(losses(expected), rel=1e-5)
     store = Store(tmp_path / "there")
-    assert len(list(store.summaries())) == len(configs)
+    assert len(all_runs(store.root)) == len(configs)
     assert not list((store.root / "groups").iterdir())
     written = {
         path: path.stat().st_mtime_ns for path in (store.root / "runs").glob("*/summary.json")
@@ -149,7 +150,7 @@ def test_a_sweep_from_the_command_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["qlexp", *sweep, *TINY, *SMOKE, *launcher])
     main()
-    assert {summary["method"] for summary in Store(store).summaries()} == {"lora", "dora"}
+    assert {summary["method"] for summary in all_runs(store)} == {"lora", "dora"}
 
 
 def test_the_optuna_sweeper_minimises_the_validation_loss(
@@ -169,7 +170,7 @@ def test_the_optuna_sweeper_minimises_the_validation_loss(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["qlexp", *search, *TINY, *SMOKE])
     main()
-    summaries = list(Store(store).summaries())
+    summaries = all_runs(store)
     assert len(summaries) == 4
     assert load_study(Store(store), "adhoc")["overrides"].nunique() == 4
     assert {summary["lanes"] for summary in summaries} == {2}  # trials of a round share a batch

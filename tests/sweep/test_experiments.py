@@ -87,6 +87,17 @@ def test_a_study_has_a_few_hundred_runs_and_all_seeds_alike(name: str, jobs: Any
     assert set(seeds.values()) == {3}
 
 
+def test_a_published_study_names_what_it_holds() -> None:
+    """A function or a method that is added makes no other study of it; smoke holds every method."""
+    globs = {
+        (name, key)
+        for name, study in STUDIES.items()
+        for key, value in study["hydra"]["sweeper"]["params"].items()
+        if "glob(" in str(value)
+    }
+    assert globs == {("smoke", "method")}
+
+
 def test_every_ablation_is_named_here() -> None:
     swept = {
         name: study["hydra"]["sweeper"]["params"].keys() - GROUPS for name, study in STUDIES.items()

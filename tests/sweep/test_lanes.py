@@ -5,12 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from build import METHODS
+from build import METHODS, composed
 from conftest import TINY, Command, all_runs, runs, written
 from torch import Tensor
 
 from qlexp.adapters.lora import LoRA
 from qlexp.store.store import Store
+from qlexp.sweep.groups import plan_groups
 
 GRID = ("-m", *TINY, "function=drop_wave,matyas", "method=lora,dora")
 LORA = "qlexp.adapters.lora.LoRA"
@@ -190,3 +191,26 @@ def test_a_diverging_run_is_stored_and_its_neighbour_does_not_notice(
     before = written(store)
     qlexp("-m", *TINY, "trainer.adapt.clip=null", rates)
     assert written(store) == before
+
+
+@pytest.mark.parametrize("word", [f"study={'x' * 300}", "study=a/b", f"store={'x' * 300}"])
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=0,1")])
+def test_a_name_that_names_no_file_ends_before_any_compute(
+    word: str, sweep: tuple[str, ...], qlexp: Command, store: Path
+) -> None:
+    outcome = qlexp(*sweep, *TINY, word)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "adapt"])
+@pytest.mark.parametrize(("every", "sizes"), [((2, 2), [2]), ((1, 3), [1, 1])])
+def test_lanes_that_record_at_other_intervals_are_no_batch(
+    stage: str, every: tuple[int, int], sizes: list[int], tmp_path: Path
+) -> None:
+    configs = [
+        composed(f"function={function}", f"trainer.record_every={updates}", f"store={tmp_path}")
+        for function, updates in zip(("drop_wave", "matyas"), every, strict=True)
+    ]
+    assert [len(group.configs) for group in plan_groups(stage, configs, width=9)] == sizes

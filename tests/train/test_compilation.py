@@ -8,7 +8,7 @@ import torch
 from conftest import TINY, Command, runs
 from torch._inductor.exc import InductorError
 
-from qlexp.main import configure
+from qlexp.cell import configure
 from qlexp.sweep.execute import execute
 from qlexp.train import compilation
 

@@ -1,1 +1,0 @@
-"""Losses of a study against the settings that it sweeps."""

@@ -1,0 +1,229 @@
+"""Claims of the paper or of one's own, answered: supported, not supported or undecided.
+
+    claims.md           claim, answer, effect, interval, runs; a section a budget
+    claims.csv          the same in full, with the run_ids behind each answer
+    claims_<file>.*     the same of the claims in a file of one's own, by --claims FILE
+
+The rule is that of `analysis.claims.rules`; how a file of one's own looks: `analysis.claims.own`.
+The paper's are those of "Queryable LoRA" (arXiv 2605.08423) on its synthetic study, one entry each
+of `CLAIMS`. Readings of this project, where the paper gives no measure:
+
+- "helps": queryable LoRA's test loss is below LoRA's, on the same function, seed and network, each
+  adapter serving one target;
+- "above all": more than on any other function;
+- "locally heterogeneous": the target has ripples (a period) and is none of the four on which the
+  paper says that it helps little; against all others;
+- "little": between 10 % less and 10 % more, so that much harm is not little either;
+- a gain of interest: 2 %, since tuned variants of LoRA end within 1 to 2 % of each other
+  (arXiv 2602.04998); gradient norms and atoms: 10 %;
+- gradient norms: the mean over all recorded updates, by layer; "more even": a smaller coefficient
+  of variation over layers; "middle and late": the last two thirds of the layers against the first;
+- instructions: one adapter serves several targets, so that their texts differ; "its own text" is
+  compared with texts dealt out at random (shuffled) and with none (empty);
+- "more stable": less spread over seeds, the standard deviation of the logarithm of the test loss,
+  function by function. It is inf where a seed diverged, and two such are tied.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from analysis.claims.answers import answer, grid, table
+from analysis.claims.evidence import LOSS, TEXT_LOSSES, Evidence, stored_norms
+from analysis.claims.measures import (
+    gain,
+    gain_above_all,
+    gain_on_ripples,
+    gain_with_depth,
+    steadiness,
+)
+from analysis.claims.own import read_claims
+from analysis.claims.rules import LITTLE, Claim, Finding, LackingError
+from analysis.claims.traces import (
+    gradients,
+    larger,
+    larger_later,
+    larger_there,
+    more_even,
+    retention,
+    sparsity,
+    text_gain,
+)
+from analysis.names import function_title
+from analysis.settings import require_one
+from analysis.study import Study
+from analysis.view import Shown
+
+LORA, QUERYABLE, INSTRUCTED = "lora", "queryable", "instruction_queryable"
+SETTLED = 1.1  # the ratio up to which a difference is little
+LITTLE_HELPED = ("sin_cos", "matyas", "ackley", "rastrigin")  # says the paper
+
+
+def add_options(command: ArgumentParser) -> None:
+    """`--claims`."""
+    command.add_argument("--claims", metavar="FILE", help="YAML file of claims of one's own")
+
+
+def show(study: Study, options: Namespace | None = None) -> Shown:
+    """The claims of the paper, or of a file, as the study answers them.
+
+    Raises:
+        UsageError: the study has several conditions, backbones apart, or the file is no claims.
+    """
+    claims, of, name = CLAIMS, "the paper", "claims"
+    if file := getattr(options, "claims", None):
+        claims, of, name = read_claims(file), Path(file).name, f"claims_{Path(file).stem}"
+    require_one(study.frame, study.name, backbones=False)
+    frame, tuning = study.kept
+    answers = answer(frame, stored_norms(study), claims)
+    caption = f"Claims of {of}, study {study.name}"
+    return Shown({name: [grid(answers, frame, tuning, name, caption)]}, {name: table(answers)})
+
+
+def _on_one(measure: Callable[..., Finding], /, **options: Any) -> Callable[[Evidence], Finding]:
+    """`measure` of queryable LoRA against LoRA, each adapted to one target as in the paper."""
+
+    def compute(evidence: Evidence) -> Finding:
+        if (evidence.runs(QUERYABLE)["targets"] > 1).any():
+            raise LackingError("several targets an adapter: the paper's study has one")
+        return measure(QUERYABLE, LORA, evidence, **options)
+
+    return compute
+
+
+def _on_several(
+    measure: Callable[..., Finding], /, *against: str, **options: Any
+) -> Callable[[Evidence], Finding]:
+    """`measure` of instruction-queryable LoRA, whose text tells several targets apart."""
+
+    def compute(evidence: Evidence) -> Finding:
+        if (evidence.runs(INSTRUCTED)["targets"] < 2).any():
+            raise LackingError("one target: the text is a constant")
+        return measure(INSTRUCTED, *against, evidence, **options)
+
+    return compute
+
+
+def _synthetic(
+    name: str, text: str, measure: str, compute: Callable[[Evidence], Finding], **rule: Any
+) -> Claim:
+    return Claim(name, text, f"{_PAPER}, synthetic study", measure, compute, _QUICK, **rule)
+
+
+_PAPER = "arXiv 2605.08423"
+_QUICK, _INSTRUCTIONS = "experiment=quick", "experiment=instructions"
+_CONTINUAL = "experiment=continual"
+_TEST = "LoRA's test loss over queryable LoRA's"
+
+CLAIMS: list[Claim] = [
+    _synthetic(
+        "held_out",
+        "Lower held-out loss than LoRA at a comparable parameter count",
+        f"{_TEST}, mean over functions",
+        _on_one(gain, comparable=True),
+    ),
+    _synthetic("drop_wave", "Helps on Drop-Wave", _TEST, _on_one(gain, functions=["drop_wave"])),
+    _synthetic(
+        "drop_wave_above_all",
+        "Helps on Drop-Wave above all",
+        f"{_TEST}: on Drop-Wave over the closest other function",
+        _on_one(gain_above_all, function="drop_wave"),
+    ),
+    _synthetic(
+        "heterogeneous",
+        "Helps most on locally heterogeneous targets",
+        f"{_TEST}: on Drop-Wave, Griewank, Levy and their like over all other targets",
+        _on_one(gain_on_ripples, without=LITTLE_HELPED),
+    ),
+    *(
+        _synthetic(
+            f"little_{function}",
+            f"Helps little, and harms little, on {function_title(function)}",
+            _TEST,
+            _on_one(gain, functions=[function]),
+            rule=LITTLE,
+            smallest=SETTLED,
+        )
+        for function in LITTLE_HELPED
+    ),
+    Claim(
+        "deep_narrow",
+        "Helps more in the deep, narrow network",
+        f"{_PAPER}, appendix B",
+        f"{_TEST}: in the deepest network of the study over the shallowest",
+        _on_one(gain_with_depth),
+        "experiment=deep_narrow",
+    ),
+    _synthetic(
+        "stability",
+        "More stable optimisation than LoRA's",
+        "LoRA's spread over seeds over queryable LoRA's",
+        _on_one(steadiness),
+        smallest=SETTLED,
+    ),
+    *(
+        Claim(
+            f"gradients_{name}_{other}",
+            f"Adapter gradient norms {text} with instruction-conditioned routing than {without}",
+            f"{_PAPER}, Figures 3 and 4",
+            what,
+            _on_several(gradients, other, measure=measure, part=part),
+            _INSTRUCTIONS,
+            smallest=SETTLED,
+        )
+        for other, without in ((QUERYABLE, "without the instruction"), (LORA, "LoRA's"))
+        for name, text, what, measure, part in (
+            ("larger", "larger", "norms, mean over layers", larger, None),
+            (
+                "more_even",
+                "more even over depth",
+                "the other's variation over layers",
+                more_even,
+                None,
+            ),
+            (
+                "later",
+                "larger in middle and late layers above all",
+                "norms: in the last two thirds of the layers over the first third",
+                larger_later,
+                larger_there,
+            ),
+        )
+    ),
+    *(
+        Claim(
+            f"text_{where}_{control}",
+            f"A target's own text helps more than {what} on {place}",
+            f"{_PAPER}, instruction-conditioned routing; the controls are ours",
+            f"instruction-queryable LoRA's {loss.replace('_', ' ')}: with {what} over its own",
+            _on_several(text_gain, loss=loss, control=control),
+            _INSTRUCTIONS,
+        )
+        for where, loss, place in zip(
+            ("test", "unseen", "paraphrased"),
+            (LOSS, *TEXT_LOSSES),
+            ("the targets served", "unseen targets", "held-out wordings"),
+            strict=True,
+        )
+        for control, what in (("shuffled", "a random one"), ("empty", "an empty one"))
+    ),
+    Claim(
+        "retention",
+        "Retains the losses of old tasks better than LoRA",
+        f"{_PAPER}, appendix C",
+        "LoRA's growth of old tasks' losses over queryable LoRA's",
+        partial(retention, QUERYABLE, LORA),
+        _CONTINUAL,
+    ),
+    Claim(
+        "sparsity",
+        "Atoms are used sparsely, not uniformly",
+        f"{_PAPER}, appendix C",
+        "all atoms over those in effect used",
+        partial(sparsity, QUERYABLE),
+        _CONTINUAL,
+        smallest=SETTLED,
+    ),
+]

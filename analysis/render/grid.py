@@ -1,0 +1,34 @@
+"""A table of texts, whatever it is rendered to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+NO_CELL = "–"  # a cell that the study did not ask for
+
+
+@dataclass(frozen=True)
+class Text:
+    """A cell's text, and the number behind it where the text rounds one."""
+
+    text: str
+    bold: bool = False
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """Consecutive rows under a title of their own."""
+
+    title: str
+    rows: Sequence[Sequence[Text]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table with its notes; every row has one text a header."""
+
+    label: str
+    caption: str
+    headers: Sequence[str]
+    sections: Sequence[Section]
+    notes: Sequence[str] = field(default_factory=tuple)

@@ -1,0 +1,51 @@
+"""Rows of the tables: their order, their cells, what they are called and what stands beside."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.cells import ROW
+from analysis.legend import OFF_BUDGET, STYLE, column_marks
+from analysis.names import (
+    ALL,
+    budget_order,
+    function_order,
+    function_title,
+    method_order,
+    row_label,
+)
+
+
+def row_order(budget: str, method: str, variant: str) -> tuple[object, ...]:
+    """The key by which rows are sorted in every table and figure."""
+    return budget_order(budget), method_order(method), variant
+
+
+def by_row(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """What each row is called, by the names in `ROW`, and its cells, in the order of the tables."""
+    found = dict(list(cells.groupby(ROW)))
+    for row in sorted(found, key=lambda row: row_order(*row)):
+        yield dict(zip(ROW, row, strict=True)), found[row]
+
+
+def row_title(row: Mapping[str, Any]) -> str:
+    """A row's label with its marks; `row` has the flag `reading` and may have `off_budget`."""
+    label = row_label(row["method"], row["variant"])
+    return label + STYLE * bool(row["reading"]) + OFF_BUDGET * bool(row.get("off_budget", False))
+
+
+def in_order(functions: Iterable[str]) -> list[str]:
+    """Functions in the order of the tables, each once, without `ALL`."""
+    return sorted(set(functions) - {ALL}, key=function_order)
+
+
+def function_titles(frame: pd.DataFrame, functions: Iterable[str]) -> list[str]:
+    """The headers of functions' columns, with their marks in the study `frame`."""
+    return [function_title(name) + column_marks(frame, name) for name in functions]
+
+
+def beside(row: pd.DataFrame, functions: Sequence[str]) -> list[dict[str, Any] | None]:
+    """The cells of one row by function; None where it has none."""
+    own = row.set_index("function").to_dict("index")
+    return [own.get(function) for function in functions]

@@ -1,0 +1,280 @@
+"""Losses against the settings that a study sweeps, and the effect of each value.
+
+    ablation.svg            loss and paired ratio against the setting, by function
+    ablation.{md,csv,tex}   the same numbers, one row a method, setting and function, and the ratio
+                            over all functions
+    ablation_effects.*      each value of a setting over its first, of the loss or of its ratio to
+                            LoRA's, averaged over the other settings (`analysis.stats.effects`);
+                            same formats
+
+`--loss` names another loss than the test loss; its files then begin with `ablation_<loss>`.
+
+A study that sweeps several settings gets one figure for each, `ablation_<setting>.svg`, with a line
+for each value of the others; `--axis` draws one. Methods that do not have the setting, such as LoRA
+beside a sweep of atoms, are level lines.
+
+The upper panels show the geometric mean over seeds with a 95 % interval (Student's t on the log
+loss); the lower ones the geometric mean of the ratio to the loss of LoRA's run beside it
+(`analysis.stats.beside`), with the interval of the paired log ratios, the last of them over all
+functions. In a study without LoRA the ratio is to the method's own loss at the setting's first
+value. A value with a seed that diverged has no mean: it leaves a gap, marked at the panel's upper
+edge and counted in its corner.
+"""
+
+import math
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.cells import by_budget
+from analysis.figures.ablation import ablation_figure
+from analysis.legend import (
+    NOT_LEARNABLE,
+    OFF_BUDGET_NOTE,
+    STYLE_NOTE,
+    flags,
+    noise_note,
+    setting_notes,
+    unchecked,
+)
+from analysis.load import LOSSES, finished
+from analysis.names import ALL, budget_title
+from analysis.overrides import swept
+from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render.output import Picture
+from analysis.rows import beside, function_titles, in_order, row_title
+from analysis.settings import swept
+from analysis.stats.effects import CHANGE, GAPS, LOSS, RATIO, effects
+from analysis.stats.estimates import Sweep, estimates, ratio_label
+from analysis.stats.intervals import CONFIDENCE
+from analysis.stats.pairs import BASELINE
+from analysis.study import Study
+from analysis.text import interval_text
+from analysis.view import Shown
+from qlexp.config.settings import is_shared
+from qlexp.errors import UsageError, unknown_name
+
+DEFAULT = "test_loss"
+EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
+
+
+def add_options(command: ArgumentParser) -> None:
+    command.add_argument("--axis", help="the setting to draw, such as method.block_size")
+    command.add_argument(
+        "--loss",
+        default=DEFAULT,
+        choices=[*LOSSES, *EXTRA_LOSSES],
+        help="what is drawn (%(default)s)",
+    )
+
+
+def show(study: Study, options: Namespace) -> Shown:
+    """Raises a `UsageError` for a study that sweeps nothing, or not `options.axis`, has no finished
+    run, or runs without the loss that is asked for."""
+    axes = swept_axes(study.frame, study.name, options.axis)
+    if finished(study.frame).empty:
+        raise UsageError(f"Study '{study.name}' has no finished run to draw.")
+    wide = [name for name in study.frame if name.startswith(("config.", "versions."))]
+    cells = with_loss(study.frame.drop(columns=wide), options.loss)  # a wide one is slow to group
+    points, changes = estimates(cells, axes), effects(cells, list(axes))
+    stem = "ablation" if options.loss == DEFAULT else f"ablation_{options.loss}"
+    grids = {stem: [estimates_grid(study, points, axes, options.loss, stem)]}
+    frames = {stem: points}
+    if not changes.empty:
+        name = f"{stem}_effects"
+        grids[name] = [effects_grid(study, changes, axes, options.loss, name)]
+        frames[name] = changes
+    shown = [options.axis] if options.axis else list(axes)
+    return Shown(grids, frames, pictures(points, axes, options.loss, shown, stem), list(grids))
+
+
+def swept_axes(frame: pd.DataFrame, study: str, asked: str | None = None) -> Sweep:
+    """The swept settings with their values.
+
+    Raises:
+        UsageError: there is none, or `asked` is none of them.
+    """
+    axes = swept(frame)
+    if not axes:
+        raise UsageError(
+            f"Study '{study}' sweeps no setting besides function, method, seed and budget: name a "
+            f"study that does, such as block_size, or render this one with `qlexp show tables "
+            f"{study}`."
+        )
+    if asked is not None and asked not in axes:
+        raise unknown_name(f"setting swept by study {study}", asked, axes)
+    return axes
+
+
+def with_loss(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
+    """`frame` with a column `loss`: infinite where it is not finite, NaN without a finished run and
+    where the method has no such loss.
+
+    Raises:
+        UsageError: the study's runs do not have that loss.
+    """
+    done = frame["status"] == "done"
+    values = frame[loss] if loss in frame else pd.Series(math.nan, index=frame.index)
+    values = pd.to_numeric(values)
+    if loss not in EXTRA_LOSSES:
+        return frame.assign(loss=values.mask(frame["status"] == "diverged", math.inf))
+    if values[done].isna().all():
+        raise UsageError(
+            f"No run of this study has a {loss}: it takes several targets, such as "
+            "shift.targets=8, and for paraphrased_loss a method that reads a text."
+        )
+    having = frame["method"].isin(frame.loc[values.notna(), "method"])
+    lost = (done & values.isna()) | (frame["status"] == "diverged")  # null in the store: not finite
+    return frame.assign(loss=values.mask(having & lost, math.inf))
+
+
+def pictures(
+    points: pd.DataFrame, axes: Sweep, loss: str, shown: Iterable[str], stem: str
+) -> Iterator[Picture]:
+    """A figure for each of the axes that are `shown`; `points` as `estimates` gives them."""
+    ratio, ends = ratio_label(points), Counter(axis.rpartition(".")[2] for axis in axes)
+    for axis in shown:
+        end = axis.rpartition(".")[2]
+        end = end if ends[end] == 1 else axis.replace(".", "_")
+        caption = (
+            f"{loss.replace('_', ' ')} against {axis}: geometric mean over seeds; below, {ratio}. "
+            f"Bands: {CONFIDENCE:.0%} intervals."
+        )
+        figure = ablation_figure(points, axis, axes, loss, ratio)
+        yield Picture(f"{stem}_{end}" if len(axes) > 1 else stem, caption, figure)
+
+
+def estimates_grid(study: Study, points: pd.DataFrame, axes: Sweep, loss: str, label: str) -> Grid:
+    """Rows by method and setting, functions beside each other, a section a budget."""
+    functions, keys = in_order(points["function"]), ["method", "variant", *axes]
+    several = len(functions) > 1
+    headers = ["method", *axes, "trainable"]
+    for title in function_titles(study.frame, functions):
+        headers += [title, "ratio"]
+    headers += ["all functions: ratio"] * several
+    sections = [
+        Section(title, [_estimate_texts(part, axes, functions) for _, part in rows])
+        for title, block in _titled(points)
+        for rows in [block.groupby(keys, sort=False)]
+    ]
+    ratio = ratio_label(points)
+    told = {
+        f"{loss}: geometric mean over seeds [{CONFIDENCE:.0%} interval, Student's t on the log "
+        f"loss]; ratio: {ratio}, paired by seed, with the interval of the log ratios; no "
+        "correction for the number of intervals. The CSV has the arithmetic means too.": True,
+        "All functions: geometric mean of the ratio over functions, with Welch's interval for new "
+        f"seeds on the same functions; {NO_CELL} where a function's is unknown or was not asked "
+        f"for; without those marked {NOT_LEARNABLE}.": several,
+        "inf (k/n): k of n runs diverged or ended above the ceiling of their config, so there is "
+        "no mean and no ratio.": points["infinite"].any(),
+        OFF_BUDGET_NOTE: points["off_budget"].any(),
+    }
+    caption = f"{loss.replace('_', ' ').capitalize()} by {', '.join(axes)}, study {study.name}"
+    return Grid(label, caption, headers, sections, _notes(study, points, loss, told))
+
+
+def _titled(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The cells of each budget, under a title where there are several."""
+    blocks = list(by_budget(cells))
+    return [(budget_title(budget) if len(blocks) > 1 else "", block) for budget, block in blocks]
+
+
+def _notes(study: Study, cells: pd.DataFrame, loss: str, told: dict[str, Any]) -> list[str]:
+    """The texts that hold, and what both tables of an ablation say of the study."""
+    return [
+        *(text for text, holds in told.items() if holds),
+        *[STYLE_NOTE] * bool(cells["reading"].any()),
+        *noise_note(study.frame, loss),
+        *flags(study.frame),
+        *unchecked(study.frame),
+        *setting_notes(study.frame),
+    ]
+
+
+def _estimate_texts(row: pd.DataFrame, axes: Sweep, functions: Sequence[str]) -> list[Text]:
+    first, counts = row.iloc[0], set("/".join(row["trainable_parameters"]).split("/")) - {""}
+    marks = {name: bool(row[name].any()) for name in ("reading", "off_budget")}
+    texts = [row_title({**first, **marks}), *(first[axis] or NO_CELL for axis in axes)]
+    texts.append("/".join(sorted(counts, key=int)) or NO_CELL)
+    *cells, overall = beside(row, [*functions, ALL])
+    for point in cells:
+        texts += [_loss_text(point), _ratio_text(point)] if point else [NO_CELL, NO_CELL]
+    return [Text(text) for text in (*texts, *([_ratio_text(overall)] if overall else []))]
+
+
+def _loss_text(point: dict[str, Any]) -> str:
+    """`0.123 [0.1, 0.2]`, `inf (1/3)`, `0.123 [0.1, 0.2], 1 failed`."""
+    if point["infinite"]:
+        text = f"inf ({point['infinite']}/{point['runs']})"
+    else:
+        text = interval_text(point["geometric_mean"], point["low"], point["high"])
+    gaps = [f"{point[word]} {word}" for word in ("missing", "failed") if point[word]]
+    return ", ".join([text] * bool(point["runs"]) + gaps) or NO_CELL
+
+
+def _ratio_text(point: dict[str, Any]) -> str:
+    return interval_text(point["ratio"], point["ratio_low"], point["ratio_high"])
+
+
+def effects_grid(study: Study, table: pd.DataFrame, axes: Sweep, loss: str, label: str) -> Grid:
+    """Rows by method, setting and value, functions beside each other, a section a budget.
+
+    Args:
+        table: what `effects` makes of the study, not empty.
+    """
+    functions, kinds = in_order(table["function"]), set(table["of"])
+    change = [name for name in CHANGE if len(kinds) > 1 or name != "of"]
+    several = len(functions) > 1
+    headers = ["method", *("over" if name == "first" else name for name in change)]
+    headers += [*function_titles(study.frame, functions), *["all functions"] * several]
+    names = [*functions, *[ALL] * several]
+    sections = [
+        Section(title, [_effect_texts(part, change, names) for _, part in rows])
+        for title, block in _titled(table)
+        for rows in [block.groupby(["method", "variant", *CHANGE], sort=False)]
+    ]
+    settings = list(dict.fromkeys(table["setting"]))
+    what = loss.replace("_", " ") + f" over {BASELINE}'s" * (kinds == {RATIO})
+    caption = f"Effects on the {what} of {', '.join(settings)}, study {study.name}"
+    notes = _notes(study, table, loss, _effect_notes(table, axes, loss))
+    return Grid(label, caption, headers, sections, notes)
+
+
+def _effect_texts(row: pd.DataFrame, change: Sequence[str], functions: Sequence[str]) -> list[Text]:
+    first = row.iloc[0]
+    texts = [row_title(first), *first[list(change)]]
+    for effect in beside(row, functions):
+        gaps = [f"{effect[name]} {word}" for name, word in GAPS.items() if effect and effect[name]]
+        ends = [effect[name] for name in ("ratio", "low", "high")] if effect else [math.nan] * 3
+        texts.append(", ".join(gaps) or interval_text(*ends))
+    return [Text(text) for text in texts]
+
+
+def _effect_notes(table: pd.DataFrame, axes: Sweep, loss: str) -> dict[str, Any]:
+    kinds, settings = set(table["of"]), set(table["setting"])
+    told, untold = (
+        [axis for axis in axes if is_shared(axis) and (axis in settings) == known]
+        for known in (True, False)
+    )
+    names = {LOSS: loss, RATIO: f"{loss} over {BASELINE}'s"}
+    compared = ", or ".join(name for of, name in names.items() if of in kinds)
+    return {
+        f"{compared}: at a value over that at the setting's first one, at the same function, seed "
+        "and other settings; geometric mean over the other settings, then over seeds "
+        f"[{CONFIDENCE:.0%} interval, Student's t on the log ratios of the seeds]; all functions: "
+        f"geometric mean over those not marked {NOT_LEARNABLE} [Welch's t]; {NO_CELL}: not asked "
+        "for at both values, or unknown on one of all functions; no correction for the number of "
+        "intervals.": True,
+        "Where losses are compared, below 1 the value has the lower one. Values may differ in "
+        "trainable parameters, which stand beside the losses.": LOSS in kinds,
+        f"Another value of {', '.join(told)} is another task for all methods, so what is compared "
+        f"is the loss over {BASELINE}'s at the same value: below 1 the method stands better beside "
+        f"{BASELINE} at the value than at the first one.": told,
+        f"No effects of {', '.join(untold)}: another value is another task for all methods, and no "
+        f"method has a run of {BASELINE} beside it at two of them.": untold,
+        "k diverged, missing, failed or not asked for: of the runs that a ratio wants, which is "
+        "therefore unknown.": table[list(GAPS)].any(axis=None),
+    }

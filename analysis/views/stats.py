@@ -1,0 +1,282 @@
+"""Adapters compared, with intervals.
+
+    stats.{md,csv,tex}            a row a method: interquartile mean, probability of improvement,
+                                  test against LoRA, average rank
+    stats_functions.{md,csv,tex}  loss over LoRA's on each function
+    stats_improvement.csv         P(X < Y) of each two methods
+    stats_profiles.csv            performance profiles
+    stats_<figure>_<budget>.svg   iqm, improvement, profiles, ranks
+
+Of a tuned study the trials are compared that `tables` shows, by the same `--tune`. Files of another
+`--loss` than the test loss begin with `stats_<loss>`. Blocks of equal rank and of equal count are
+never mixed. The frozen backbone and full fine-tuning are no adapters and not ranked among them. How
+an interval is made and what it covers: `analysis.stats.intervals`; the tests:
+`analysis.stats.ranks`; what happens to runs that diverged: `analysis.stats.pairs`. A study with
+several conditions is refused: see `ablation`.
+"""
+
+import math
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from analysis.cells import ROW, by_budget
+from analysis.figures.stats import improvement_figure, iqm_figure, profile_figure, ranks_figure
+from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
+from analysis.load import LOSSES
+from analysis.names import UNRESTRICTED, budget_title, function_title
+from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render.output import Picture
+from analysis.rows import beside, in_order, row_title
+from analysis.settings import require_one
+from analysis.stats.aggregates import by_function, improvement, iqm, profiles
+from analysis.stats.intervals import RESAMPLES
+from analysis.stats.pairs import BASELINE, paired, unpaired
+from analysis.stats.ranks import ALPHA, against_baseline, average_ranks, decidable
+from analysis.study import Study
+from analysis.text import interval_text, number, ratio_text
+from analysis.view import Shown
+from qlexp.errors import UsageError
+
+DEFAULT = "test_loss"
+CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
+_HEADERS = (
+    *("method", "diverged", "loss ratio (IQM)", "P(lower than LoRA)"),
+    *("functions better/worse/tied", "p", "p (Holm)", "average rank"),
+)
+FEW = 4  # functions, below which a bootstrap interval is too narrow
+
+
+def add_options(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--loss", default=DEFAULT, choices=CHOICES, help="what to compare (%(default)s)"
+    )
+
+
+def show(study: Study, options: Namespace) -> Shown:
+    """Raises a `UsageError` for several conditions, and where no adapter has a finished run on a
+    function that can be learnt."""
+    require_one(study.frame, study.name)
+    frame, tuning = study.kept
+    cells = paired(frame, options.loss)
+    if cells.empty:
+        raise UsageError(
+            f"Study '{study.name}' has no finished run of an adapter on a function that can be "
+            "learnt: statistics want at least one."
+        )
+    chances, functions, shares = improvement(cells), by_function(cells), profiles(cells)
+    table = summary(cells, chances)
+    stem = "stats" if options.loss == DEFAULT else f"stats_{options.loss}"
+    title = f"{options.loss.replace('_', ' ')}, study {study.name}"
+    notes = [*tuning.notes(), *notes_of(frame, cells, table, options.loss)]
+    caption, by_name = f"Adapters compared by {title}", f"Adapters by function, {title}"
+    grids = {
+        stem: [summary_grid(table, caption, stem, notes)],
+        f"{stem}_functions": [function_grid(table, functions, by_name, f"{stem}_functions")],
+    }
+    frames = {"": table, "_functions": functions, "_improvement": chances, "_profiles": shares}
+    return Shown(
+        grids,
+        {f"{stem}{end}": numbers for end, numbers in frames.items()},
+        _pictures(table, shares, stem, options.loss),
+        latex=list(grids),
+    )
+
+
+def summary(cells: pd.DataFrame, chances: pd.DataFrame) -> pd.DataFrame:
+    """One row a method of a block: the columns of `iqm`, `against_baseline`, `average_ranks`.
+
+    `improvement`, `improvement_low` and `improvement_high` are P(the row has a lower loss than
+    LoRA).
+
+    Args:
+        cells: `paired` ones, at least one; `chances` what `improvement` makes of them.
+    """
+    table = iqm(cells)
+    for part in (_over_baseline(chances), against_baseline(cells), average_ranks(cells)):
+        if not part.empty:
+            table = table.merge(part, on=ROW, how="left", validate="one_to_one")
+    wanted = ("improvement", "p", "p_holm", "smallest_p", "rank", "better", "worse", "tied")
+    return table.assign(**{name: math.nan for name in wanted if name not in table})
+
+
+def _over_baseline(chances: pd.DataFrame) -> pd.DataFrame:
+    """P(row < LoRA) by row; a block with several rows of LoRA has no single one to name."""
+    if chances.empty:
+        return chances
+    ends = {"probability": "", "low": "_low", "high": "_high"}
+    names = {old: f"improvement{end}" for old, end in ends.items()}
+    against = chances[(chances["other"] == BASELINE) & (chances["method"] != BASELINE)]
+    same = against[~against.duplicated(ROW, keep=False)].rename(columns=names)
+    return same[[*ROW, *names.values()]]
+
+
+def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[str]) -> Grid:
+    """Methods by statistics, a section a budget; p (Holm) stands where it can decide something."""
+    sections = [
+        Section(
+            budget_title(budget),
+            [_summary_texts(row, decidable(part)) for row in part.to_dict("records")],
+        )
+        for budget, part in by_budget(table)
+    ]
+    return Grid(label, caption, _HEADERS, sections, notes)
+
+
+def _summary_texts(row: dict, decided: bool) -> list[Text]:
+    tested = not math.isnan(row["p"])
+    corrected = decided and not math.isnan(row["p_holm"])
+    more = f", {row['infinite']} inf" if row["infinite"] > row["diverged"] else ""
+    chance = (row.get(f"improvement{end}", math.nan) for end in ("", "_low", "_high"))
+    return [
+        Text(row_title(row)),
+        Text(f"{row['diverged']}/{row['cells']}{more}"),
+        Text(_ratio(row, row["iqm"], row["low"], row["high"])),
+        Text(interval_text(*chance)),
+        Text(f"{row['better']:.0f}/{row['worse']:.0f}/{row['tied']:.0f}" if tested else NO_CELL),
+        Text(number(row["p"], 2) if tested else NO_CELL),
+        Text(
+            number(row["p_holm"], 2) if corrected else NO_CELL,
+            bold=corrected and row["p_holm"] < ALPHA,
+        ),
+        Text(NO_CELL if math.isnan(row["rank"]) else f"{row['rank']:.2f}"),
+    ]
+
+
+def _ratio(row: dict, *logs: float) -> str:
+    """A loss over the baseline's, which is 1 by definition in the baseline's own row."""
+    return "1" if row["method"] == row["baseline"] else ratio_text(*logs)
+
+
+def function_grid(table: pd.DataFrame, functions: pd.DataFrame, caption: str, label: str) -> Grid:
+    """Methods by functions, a section a budget: the geometric mean of the loss ratio."""
+    rows = table[[*ROW, "reading", "off_budget", "baseline"]]
+    cells = (
+        rows.merge(functions, on=ROW, how="left") if len(functions) else rows.assign(function=None)
+    )
+    names = in_order(cells["function"].dropna())
+    sections = [
+        Section(
+            budget_title(budget),
+            [_function_texts(row, names) for _, row in part.groupby(ROW, sort=False)],
+        )
+        for budget, part in by_budget(cells)
+    ]
+    note = (
+        "Geometric mean over seeds of the loss over the baseline's (LoRA's; the frozen backbone's "
+        "in a block without LoRA) on the same function and seed, with Student's 95 % interval of "
+        "its logarithm; no correction for the number of cells. Below 1 is better."
+    )
+    return Grid(label, caption, ["method", *map(function_title, names)], sections, [note])
+
+
+def _function_texts(row: pd.DataFrame, functions: Sequence[str]) -> list[Text]:
+    texts = [
+        NO_CELL if cell is None else _ratio(cell, cell["mean"], cell["low"], cell["high"])
+        for cell in beside(row, functions)
+    ]
+    return [Text(text) for text in (row_title(row.iloc[0]), *texts)]
+
+
+_CAPTIONS = {
+    "iqm": "Interquartile mean of the loss over the baseline's, with its 95 % interval.",
+    "improvement": "Probability that a method has a lower loss than LoRA, with its 95 % interval.",
+    "profiles": "Share of cells whose loss is within a factor of the cell's lowest; 95 % bands.",
+    "ranks": "Average ranks over functions; a bar joins methods that are not told apart.",
+}
+
+
+def _pictures(table: pd.DataFrame, shares: pd.DataFrame, stem: str, loss: str) -> Iterator[Picture]:
+    for budget, block in by_budget(table):
+        compared, ranked = (block[block[name].notna()] for name in ("improvement", "rank"))
+        profile = shares[shares["budget"] == budget] if len(shares) else shares
+        drawn = {"iqm": (iqm_figure, block)}
+        if len(compared):
+            drawn["improvement"] = improvement_figure, compared
+        if len(profile):
+            drawn["profiles"] = profile_figure, profile
+        if len(ranked) > 1:
+            drawn["ranks"] = ranks_figure, ranked
+        for kind, (draw, part) in drawn.items():
+            caption = f"{_CAPTIONS[kind]} {budget_title(budget)}, {loss.replace('_', ' ')}."
+            yield Picture(f"{stem}_{kind}_{budget}", caption, draw(part))
+
+
+def notes_of(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: str) -> list[str]:
+    """The notes under `table`, which `summary` makes of the paired `cells` of `frame`."""
+    beyond = bool((table["infinite"] > table["diverged"]).any())
+    alone_budgets = [
+        budget for budget, part in by_budget(table) if (part["baseline"] != BASELINE).any()
+    ]
+    unlearnt = in_order(frame.loc[frame["not_learnable"], "function"])
+    without = unpaired(cells)
+    told = {
+        f"Loss ratio: {loss} over LoRA's on the same function and seed, the interquartile mean of "
+        "its logarithm over all functions and seeds: below 1 is better than LoRA. P: the share of "
+        "seeds on which the row's loss is below LoRA's, ties half, averaged over functions.": True,
+        f"In brackets 95 % intervals for new seeds on the same functions: {RESAMPLES:,} bootstrap "
+        "samples of n - 1 of n seeds within each function; none where a function has one seed. "
+        "An interval without width says that all seeds agree, not that the value is certain.": True,
+        f"With fewer than {FEW} functions they are narrower than they say: in simulations, those "
+        "of one function covered 73 % with 3 seeds and 92 % with 5, those of two functions 76 to "
+        "93 %.": table["functions"].max() < FEW,
+        _test_note(table): True,
+        _rank_note(table): True,
+        "Losses of diverged runs and losses above the ceiling are inf: they come last in ranks and "
+        "pairs, tie with each other, and make an interquartile mean inf where they reach into the "
+        "middle half.": True,
+        f"k/n, j inf: k of n runs diverged; j have an infinite {loss}, these and those that ended "
+        "with it above the ceiling.": beyond,
+        f"No LoRA to stand beside in {', '.join(alone_budgets)}: there the loss ratio is the loss "
+        "over the frozen backbone's, and nothing is tested.": alone_budgets,
+        STYLE_NOTE: table["reading"].any(),
+        OFF_BUDGET_NOTE: table["off_budget"].any(),
+        f"Left out with all seeds, since {UNRESTRICTED} could not learn it: "
+        f"{', '.join(map(function_title, unlearnt))}.": unlearnt,
+        f"Without LoRA's run, so not normalised: {'; '.join(without)}.": without,
+    }
+    return [*(text for text, holds in told.items() if holds), *flags(frame), *unchecked(frame)]
+
+
+def _test_note(table: pd.DataFrame) -> str:
+    """What the tests are, and where none of them can decide anything."""
+    parts = [
+        f"In {budget} no difference can be significant after the correction: too few functions "
+        f"({part['test_functions'].max():.0f}) for so many tests ({len(part)})."
+        for budget, part in by_budget(table[table["p_holm"].notna()])
+        if not decidable(part)
+    ]
+    parts.append(
+        "p: Wilcoxon's signed-rank test over functions, two-sided and exact, on each function's "
+        "mean log ratio; Holm's correction within the block; bold below 0.05."
+    )
+    if table["reading"].any():
+        parts.append(
+            f"Rows with{STYLE} are not among the tests that are corrected; their p stands alone."
+        )
+    return " ".join(parts)
+
+
+def _rank_note(table: pd.DataFrame) -> str:
+    """What the ranks are, and by budget what is told apart."""
+    parts = [
+        "Average rank over functions (1 is the lowest loss), on cells that all adapters of the "
+        "block have finished."
+    ]
+    far = []
+    known = table[table["friedman_p"].notna()] if "friedman_p" in table else table[:0]
+    for budget, part in by_budget(known):
+        first, lora = part.iloc[0], part.loc[part["method"] == BASELINE, "rank"]
+        parts.append(
+            f"Friedman's test in {budget}: p {number(first['friedman_p'], 2)}; critical difference "
+            f"(Nemenyi, 5 %) {number(first['critical_difference'])} for {first['rows']:.0f} rows "
+            f"and {first['ranked_functions']:.0f} functions."
+        )
+        if len(lora) == 1:
+            told = part[(part["rank"] - lora.iloc[0]).abs() >= part["critical_difference"]]
+            rows = ", ".join(map(row_title, told.to_dict("records")))
+            far.append(f"{budget} {rows or 'none'}")
+    if far:
+        parts.append(f"Further than that from LoRA's rank: {'; '.join(far)}.")
+    return " ".join(parts)

@@ -1,355 +1,495 @@
-"""Targets in sequence: the tasks, the matrix, the route's drift, and what a stop leaves."""
+"""The tables and figures of a sequence against plain loops over its matrices."""
 
+import json
+import math
+import statistics
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
-from build import adapted, jolt, of_method, samples
-from hydra import compose, initialize_config_dir
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from qlexp.adapters.queryable import Queryable
-from qlexp.adapters.stored import load_run
-from qlexp.config.identity import group_id, run_id
-from qlexp.config.schedule import updates
-from qlexp.config.schema import Config, ShiftConfig, register_schema
-from qlexp.errors import UsageError
-from qlexp.main import CONF
-from qlexp.model.evaluate import Samples
-from qlexp.problem.targets import make_problem, problem_of, served_shifts
-from qlexp.store.files import read_curves, read_tensors
+from analysis.__main__ import main
+from analysis.figures.continual import drift_lines, forgetting_bars, loss_matrices, usage_maps
+from analysis.paper import continual, transfer
+from analysis.render import Grid
+from analysis.study import Study
+from analysis.table import read_table
+from qlexp.config.schema import DataConfig, FunctionConfig, ShiftConfig
+from qlexp.problem.functions import FUNCTIONS
+from qlexp.problem.targets import make_problem, served_shifts
+from qlexp.store.files import write_file, write_folder
+from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
-from qlexp.sweep import execute as executing
-from qlexp.sweep.execute import execute
-from qlexp.sweep.plan import plan
-from qlexp.train.checkpoint import Checkpoint
-from qlexp.train.loop import Curves
-from qlexp.train.sequence import adapt_in_sequence, total_variation
 
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
-ROUTED = ("queryable", "instruction_queryable", "prior_only", "query_only")
-TASKS = 3
-TINY = [
-    "backbone.depth=3",
-    "backbone.width=8",
-    "backbone.heads=2",
-    "backbone.frequencies=4",
-    "trainer=smoke",
-    "trainer.pretrain.epochs=0",
-    "trainer.adapt.epochs=2",
-    "trainer.adapt.batch_size=16",
-    "trainer.loss_ceiling=1000",
-    "data.pretrain=64",
-    "data.adapt=32",
-    "data.validation=8",
-    "data.test=12",
-    "tracking=none",
-    "budget.enforce=false",
-    "precision=float64",
-]
-UPDATES = 2 * 2  # of one task
-SEQUENCE = [*TINY, f"shift.targets={TASKS}", "shift.order=sequence"]
+STUDY = "made_up"
+FUNCTION_NAMES, SEEDS = ("drop_wave", "ackley"), (0, 1, 2)
+METHODS = ("frozen", "lora", "queryable")
+TASKS, BLOCKS, ATOMS = 4, 2, 5
+LEARNERS = (continual.LATEST, continual.UNKNOWN)
+NOISE = 0.05
+DATA = {"pretrain": 64, "adapt": 32, "validation": 8, "test": 40, "noise": NOISE}
+SHIFT = {"strength": 0.3, "rotation": 20.0, "targets": TASKS, "order": "sequence"}
 
-Compose = Callable[..., Config]
+matrices = st.integers(2, 6).flatmap(
+    lambda tasks: arrays(float, (tasks + 1, tasks), elements=st.floats(0, 10))
+)
+
+
+def summary_of(function: str, method: str, seed: int) -> dict[str, Any]:
+    draw = np.random.default_rng([sum(map(ord, function + method)), seed])
+    losses = draw.uniform(0.1, 1.0, (TASKS + 1, TASKS))
+    if method == "frozen":
+        losses[:] = losses[0]
+    routed = method == "queryable"
+    return {
+        "run_id": f"{function}-{method}-{seed}",
+        "function": function,
+        "method": method,
+        "seed": seed,
+        "status": "done",
+        "backbone_id": f"{function}-{seed}",
+        **dict.fromkeys(("pretrain_loss", "source_loss", "frozen_loss"), 0.5),
+        **dict.fromkeys(("post_train_loss", "validation_loss", "test_loss_clean"), 0.1),
+        **dict.fromkeys(("test_loss", "test_loss_raw"), float(losses[-1].mean())),
+        **dict.fromkeys(("pretrain_r2", "test_r2"), 0.95),
+        "task_losses": losses.tolist(),
+        "route_drift": [draw.random(n + 1).tolist() for n in range(TASKS)] if routed else None,
+        "atom_usage": draw.dirichlet(np.ones(ATOMS), (TASKS, BLOCKS)).tolist() if routed else None,
+        "trainable_parameters": 0 if method == "frozen" else 1000,
+        "reference_parameters": None if method == "frozen" else 1000,
+        "samples_per_period": 3.0,
+        "seconds": 1.0,
+        "steps": 20,
+        "config": {
+            "trainer": {"r2_floor": 0.9, "loss_ceiling": 10.0},
+            "data": DATA,
+            "shift": {**SHIFT, "coefficients": None},
+            "function": function_of(function),
+        },
+    }
+
+
+def function_of(name: str) -> dict[str, Any]:
+    entry = FUNCTIONS[name]
+    domain = [list(side) for side in entry.domain]
+    return {"name": name, "coefficients": {**entry.coefficients}, "domain": domain, "spread": 0.0}
 
 
 @pytest.fixture
-def composed(tmp_path: Path) -> Compose:
-    """A tiny sequence; its store is a folder of the test's own."""
-    register_schema()
-
-    def make(*overrides: str, store: str = "store", base: list[str] = SEQUENCE) -> Config:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            place = f"store={tmp_path / store}"
-            return plan(compose("config", overrides=[*base, place, *overrides]))
-
-    return make
+def store(tmp_path: Path) -> Store:
+    return made_up(tmp_path)
 
 
-def lanes(config: Config, store: str) -> list[Config]:
-    """Three lanes that differ in seed, shift, noise and learning rate."""
-    batch = [deepcopy(config) for _ in range(3)]
-    for lane, own in enumerate(batch):
-        own.seed = lane
-        own.shift.rotation = 10.0 + 5 * lane
-        own.data.noise = 0.1 * lane
-        own.trainer.adapt.learning_rate = 1e-3 * (1 + lane)
-        own.store = f"{config.store}-{store}"
-    return batch
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
+    """A store that nothing changes, and what is rendered from it."""
+    folder = tmp_path_factory.mktemp("rendered")
+    store = made_up(folder)
+    assert command(store, folder) == 0
+    return store, folder / STUDY
 
 
-def adapter_of(config: Config) -> dict[str, torch.Tensor]:
-    return read_tensors(Store(config.store).run_folder(run_id(config)) / "adapter.safetensors")
+def made_up(folder: Path) -> Store:
+    """A study of two functions, three methods and three seeds."""
+    store = Store(folder / "store")
+    summaries = [summary_of(f, m, s) for f in FUNCTION_NAMES for m in METHODS for s in SEEDS]
+    for summary in summaries:
+        write_folder(store.run_folder(summary["run_id"]), summary)
+    names = ("run_id", "function", "method", "seed")
+    cells = [Cell(*(summary[name] for name in names), budget="lora_r4") for summary in summaries]
+    store.write_study(STUDY, cells)
+    return store
 
 
-def test_every_task_has_samples_of_its_own(composed: Compose) -> None:
-    config = composed("data.noise=0")
-    problem, shifts = problem_of(config), served_shifts(config.shift)
-    for split, size in ((problem.adapt, 32), (problem.validation, 8), (problem.test, 12)):
-        assert split.shifts == shifts
-        assert split.target.tolist() == [task for task in range(TASKS) for _ in range(size)]
-        for task, shift in enumerate(shifts):
-            own = replace(shift, targets=1, order="together")
-            alone = make_problem(config.function, own, config.data, config.seed)
-            rows = split.target == task
-            np.testing.assert_allclose(split.y[rows], alone.target(split.x[rows]))
-    assert len(problem.unseen.y) == 12
+def change(store: Store, run_id: str, **values: object) -> None:
+    summary = {**(store.summary(run_id) or {}), **values}
+    write_file(store.run_folder(run_id) / "summary.json", json.dumps(summary))
 
 
-def test_samples_taken_together_are_what_they_were(composed: Compose) -> None:
-    problem = problem_of(composed("shift.targets=4", base=TINY))
-    assert problem.adapt.target.tolist() == [0, 1, 2, 3] * 8
-    assert problem.pretrain.target.tolist() == [0] * 64
+def command(store: Store, out: Path, *more: str) -> int:
+    return main(["continual", STUDY, "--store", str(store.root), "--out", str(out), *more])
 
 
-@pytest.mark.parametrize("method", ["lora", "queryable", "lily", "full"])
-def test_the_first_task_is_the_run_of_its_target(composed: Compose, method: str) -> None:
-    config = composed(f"method={method}")
-    first = served_shifts(config.shift)[0]
-    alone = composed(
-        f"method={method}",
-        f"shift.strength={first.strength}",
-        f"shift.rotation={first.rotation}",
-        base=TINY,
-    )
-    whole, part = execute([config, alone])
-    assert whole["task_losses"][0][0] == pytest.approx(part["frozen_loss"], rel=1e-12)
-    assert whole["task_losses"][1][0] == pytest.approx(part["test_loss"], rel=1e-12)
-    curves = [read_curves(Store(c.store).run_folder(run_id(c))) for c in (config, alone)]
-    np.testing.assert_allclose(curves[0][:UPDATES], curves[1], rtol=1e-9)
-    assert curves[0]["step"].tolist() == list(range(TASKS * UPDATES))
-    assert whole["steps"] == TASKS * part["steps"] == TASKS * UPDATES
+def measured(store: Store) -> pd.DataFrame:
+    return continual.with_measures(Study(STUDY, store, read_table(store, STUDY)))
 
 
-def test_each_task_begins_with_a_fresh_schedule(composed: Compose) -> None:
-    config = composed()
-    execute([config])
-    rates = read_curves(Store(config.store).run_folder(run_id(config)))["learning_rate"].to_numpy()
-    assert len(set(rates[:UPDATES])) > 2
-    np.testing.assert_array_equal(rates, np.tile(rates[:UPDATES], TASKS))
+@given(matrices)
+def test_the_definitions_are_plain_loops(losses: np.ndarray) -> None:
+    tasks = losses.shape[1]
+    final = fitted = backward = forward = forgotten = 0.0
+    for task in range(tasks):
+        end, learnt = losses[tasks][task], losses[task + 1][task]
+        final += end / tasks
+        fitted += learnt / tasks
+        if task < tasks - 1:
+            backward += (learnt - end) / (tasks - 1)
+            best = min(losses[after][task] for after in range(1, tasks))
+            forgotten += (end - best) / (tasks - 1)
+        if task > 0:
+            forward += (losses[0][task] - losses[task][task]) / (tasks - 1)
+    assert transfer.final_loss(losses) == pytest.approx(final, abs=1e-12)
+    assert transfer.learnt_loss(losses) == pytest.approx(fitted, abs=1e-12)
+    assert transfer.backward_transfer(losses) == pytest.approx(backward, abs=1e-12)
+    assert transfer.forward_transfer(losses) == pytest.approx(forward, abs=1e-12)
+    assert transfer.forgetting(losses) == pytest.approx(forgotten, abs=1e-12)
+    assert transfer.forgetting(losses) >= -transfer.backward_transfer(losses) - 1e-12
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_goes_through_and_a_lane_equals_its_solo_run(
-    composed: Compose, method: str
-) -> None:
-    config = composed(f"method={method}")
-    together = lanes(config, "together")[:2]
-    alone = lanes(config, "alone")[1]
-    found, solo = execute(together, width=2)[1], execute([alone])[0]
-    assert (found["lanes"], solo["lanes"]) == (2, 1)
-    assert found["status"] == solo["status"] == "done"
-    for key in ("task_losses", "atom_usage"):
-        if solo[key] is not None:
-            np.testing.assert_allclose(found[key], solo[key], rtol=1e-6, atol=1e-9)
-    assert np.shape(solo["task_losses"]) == (TASKS + 1, TASKS)
-    assert (solo["route_drift"] is not None) == (solo["atom_usage"] is not None)
-    assert (solo["route_drift"] is not None) == (method in ROUTED)
-    if method in ROUTED:
-        assert [len(row) for row in solo["route_drift"]] == [1, 2, 3]
-        np.testing.assert_allclose(
-            np.concatenate(found["route_drift"]), np.concatenate(solo["route_drift"]), atol=1e-7
-        )
-        np.testing.assert_allclose(np.sum(solo["atom_usage"], axis=-1), 1.0)
-    one, other = adapter_of(together[1]), adapter_of(alone)
-    for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=0, atol=1e-6)
+def test_the_signs_are_those_of_the_paper() -> None:
+    """Two tasks: the first is learnt and half forgotten, the second gains before its turn."""
+    losses = np.array([[1.0, 1.0], [0.2, 0.7], [0.6, 0.1]])
+    assert transfer.final_loss(losses) == pytest.approx(0.35)
+    assert transfer.forgetting(losses) == pytest.approx(0.4)
+    assert transfer.backward_transfer(losses) == pytest.approx(-0.4)
+    assert transfer.forward_transfer(losses) == pytest.approx(0.3)
+    assert transfer.final_drift([np.zeros(1), np.array([0.25, 0.0])]) == 0.25
+    even, one = np.full((1, 1, 4), 0.25), np.eye(4)[None, :1]
+    assert transfer.atoms_in_use(even) == pytest.approx(4)
+    assert transfer.atoms_in_use(one) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("method", ["lora", "instruction_queryable"])
-def test_the_last_row_is_the_stored_adapter(composed: Compose, method: str) -> None:
-    config = composed(f"method={method}")
-    summary = execute([config])[0]
-    assert np.mean(summary["task_losses"][-1]) == pytest.approx(summary["test_loss"], rel=1e-12)
-    assert np.mean(summary["task_losses"][0]) == pytest.approx(summary["frozen_loss"], rel=1e-12)
-    if method == "lora":
-        adapter, problem = load_run(Store(config.store), run_id(config))
-        for task in range(TASKS):
-            rows = problem.test.target == task
-            y = adapter(torch.as_tensor(problem.test.x[rows])[None])[0].detach().numpy()
-            loss = np.mean((y - problem.test.y[rows]) ** 2)
-            assert summary["task_losses"][-1][task] == pytest.approx(loss, rel=1e-10)
+def test_the_csv_holds_the_numbers_of_a_plain_loop(rendered: tuple[Store, Path]) -> None:
+    store, folder = rendered
+    table = pd.read_csv(folder / "continual.csv")
+    table = table[~table["method"].isin(LEARNERS)]
+    routed = {"drift", "atoms"}
+    of_matrix: dict[str, Callable[[np.ndarray], float]] = {
+        "final_loss": transfer.final_loss,
+        "learnt": transfer.learnt_loss,
+        "forgetting": transfer.forgetting,
+        "backward": transfer.backward_transfer,
+        "forward": transfer.forward_transfer,
+    }
+    assert set(table["measure"]) == of_matrix.keys() | routed
+    assert set(table.loc[table["measure"].isin(routed), "method"]) == {"queryable"}
+    assert len(table) == len(of_matrix) * 6 + len(routed) * 2
+    for row in table.itertuples():
+        runs = [store.summary(f"{row.function}-{row.method}-{seed}") or {} for seed in SEEDS]
+        if row.measure == "drift":
+            values = [statistics.fmean(run["route_drift"][-1][:-1]) for run in runs]
+        elif row.measure == "atoms":
+            values = [
+                statistics.fmean(
+                    math.exp(-sum(w * math.log(w) for w in weights))
+                    for task in run["atom_usage"]
+                    for weights in task
+                )
+                for run in runs
+            ]
+        else:
+            values = [of_matrix[row.measure](np.array(run["task_losses"])) for run in runs]
+        assert row.mean == pytest.approx(statistics.fmean(values), abs=1e-12)
+        assert row.deviation == pytest.approx(statistics.stdev(values), abs=1e-12)
+        if row.method == "frozen" and row.measure not in ("final_loss", "learnt"):
+            assert row.mean == 0
 
 
-def test_a_route_per_token_is_measured_too(composed: Compose) -> None:
-    summary = execute([composed("method=queryable", "method.routing=token")])[0]
-    assert [len(row) for row in summary["route_drift"]] == [1, 2, 3]
-    assert 0 < summary["route_drift"][-1][0] <= 1
-    assert np.shape(summary["atom_usage"]) == (TASKS, 2, 16)
-    np.testing.assert_allclose(np.sum(summary["atom_usage"], axis=-1), 1.0)
-
-
-def test_what_is_frozen_does_not_forget(composed: Compose) -> None:
-    summary = execute([composed("method=frozen")])[0]
-    assert summary["steps"] == 0
-    assert summary["task_losses"] == [summary["task_losses"][0]] * (TASKS + 1)
-
-
-def test_one_target_has_no_matrix(composed: Compose) -> None:
-    summary = execute([composed("method=queryable", "shift.targets=3", base=TINY)])[0]
-    for key in ("task_losses", "route_drift", "atom_usage"):
-        assert summary[key] is None
-
-
-def test_tasks_come_in_their_order_and_are_all_measured_in_between(tmp_path: Path) -> None:
-    """A stand-in for the training that moves the head's bias to the mean of what it is given."""
-    seeds = [3, 5]
-    adapter = adapted(of_method("full"), seeds)
-    adapter.backbone.head.weight.data.zero_()
-    data = samples(seeds, 12)
-    tasks, tests = data.chunk(3), samples([7, 9], 6).chunk(3)
-    order = []
-
-    def train_task(own: Samples, part: Checkpoint, alive: torch.Tensor | None) -> Curves:
-        order.append(own)
-        adapter.backbone.head.bias.data[:] = own.y.mean(1, keepdim=True)
-        one = torch.ones(1, len(seeds))
-        return Curves([0], one * len(order), one, {"head": one}, alive=one[0] > 0)
-
-    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", interval=1e9)
-    history = adapt_in_sequence(adapter, tasks, tests, train_task, checkpoint, lambda done: None)
-    for own, rows in zip(order, (slice(0, 4), slice(4, 8), slice(8, 12)), strict=True):
-        assert torch.equal(own.y, data.y[:, rows])
-        assert torch.equal(own.x, data.x[:, rows])
-    for lane in range(2):
-        losses = history.summary(lane)["task_losses"]
-        for after, own in enumerate(order, start=1):
-            for task, test in enumerate(tests):
-                loss = (own.y[lane].mean() - test.y[lane]).square().mean()
-                assert losses[after][task] == pytest.approx(loss.item(), rel=1e-12)
-    curves = history.joined_curves()
-    assert curves.steps == [0, 1, 2]
-    assert curves.loss.tolist() == [[1, 1], [2, 2], [3, 3]]
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("method", ["queryable", "instruction_queryable"])
-def test_drift_and_usage_are_those_of_copies_kept_on_the_way(tmp_path: Path, method: str) -> None:
-    """A stand-in for the training that moves the router, of every task in its own direction."""
-    seeds, config = [3, 5], of_method(method)
-    adapter = adapted(config, seeds)
-    assert isinstance(adapter, Queryable)
-    tasks = samples(seeds, 12, config=config).chunk(TASKS)
-    tests = samples([7, 9], 15, config=config).chunk(TASKS)
-    copies: list[Queryable] = []
-
-    def train_task(own: Samples, part: Checkpoint, alive: torch.Tensor | None) -> Curves:
-        jolt(adapter.router, [seed + 10 * len(copies) for seed in seeds], std=0.3)
-        copies.append(deepcopy(adapter))
-        one = torch.ones(1, len(seeds))
-        return Curves([0], one, one, {"head": one}, alive=one[0] > 0)
-
-    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", interval=1e9)
-    history = adapt_in_sequence(adapter, tasks, tests, train_task, checkpoint, lambda done: None)
-    for lane in range(len(seeds)):
-        routes = [
-            [copy.routes(test.x, test.instruction)[lane].numpy() for test in tests]
-            for copy in copies
-        ]  # after each task, of each task's inputs: (n, N_b, K)
-        summary = history.summary(lane)
-        assert [len(row) for row in summary["route_drift"]] == [1, 2, 3]
-        for after, row in enumerate(summary["route_drift"]):
-            for task, drift in enumerate(row):
-                learnt, now = routes[task][task], routes[after][task]
-                distances = [
-                    sum(abs(learnt[n, b] - now[n, b])) / 2
-                    for n in range(len(now))
-                    for b in range(now.shape[1])
-                ]
-                assert drift == pytest.approx(np.mean(distances), abs=1e-12)
-                assert (drift == 0) == (after == task)
-        for task, usage in enumerate(summary["atom_usage"]):
-            mean = sum(routes[-1][task]) / len(routes[-1][task])
-            np.testing.assert_allclose(usage, mean, atol=1e-12)
-        assert not np.allclose(summary["atom_usage"][0], summary["atom_usage"][-1], atol=1e-3)
-
-
-@pytest.mark.parametrize(("method", "stop"), [("lora", 3), ("queryable", 6), ("full", 8)])
-def test_a_stopped_sequence_goes_on_to_the_same_numbers(
-    composed: Compose, method: str, stop: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stopped in the first task, in the second, and just as the second ends."""
-    config = composed(f"method={method}")
-    undisturbed, stopped = lanes(config, "undisturbed"), lanes(config, "stopped")
-    expected = execute(undisturbed, width=3)
-    bars: list[Any] = []
-
-    class Bar:
-        def __init__(self, **options: object) -> None:
-            self.done = 0
-            bars.append(self)
-
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *error: object) -> None: ...
-
-        def update(self, count: int) -> None:
-            self.done += count
-            if len(bars) == 1 and self.done >= 3 * stop:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(executing, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(executing, "tqdm", Bar)
-    with pytest.raises(KeyboardInterrupt):
-        execute(stopped, width=3)
-    found = execute(stopped, width=3)
-    assert bars[1].done == 3 * TASKS * UPDATES  # what the checkpoint had done is counted
-    for one, other in zip(found, expected, strict=True):
-        for key in ("task_losses", "route_drift", "atom_usage", "test_loss"):
-            assert one[key] == other[key]
-    for one, other in zip(undisturbed, stopped, strict=True):
-        folders = [Store(config.store).run_folder(run_id(config)) for config in (one, other)]
-        curves = [read_curves(folder).to_numpy() for folder in folders]
-        np.testing.assert_array_equal(*curves)
-        assert all(torch.equal(v, adapter_of(other)[n]) for n, v in adapter_of(one).items())
-
-
-def test_a_lane_that_diverges_stops_for_good_and_alone(composed: Compose) -> None:
-    config = composed("method=lora", "trainer.adapt.clip=null")
-    quiet, disturbed = lanes(config, "quiet"), lanes(config, "disturbed")
-    disturbed[1].trainer.adapt.learning_rate = 1e300
-    expected, found = execute(quiet, width=3), execute(disturbed, width=3)
-    assert [summary["status"] for summary in found] == ["done", "diverged", "done"]
-    curves = read_curves(Store(disturbed[1].store).run_folder(run_id(disturbed[1])))
-    assert (curves["learning_rate"][UPDATES:] == 0).all()
-    for lane in (0, 2):
-        assert found[lane]["task_losses"] == expected[lane]["task_losses"]
-
-
-def test_lanes_of_a_batch_have_the_same_tasks(composed: Compose) -> None:
-    ids = [
-        group_id(composed(f"shift.targets={targets}", f"shift.order={order}", base=TINY))
-        for targets, order in ((2, "sequence"), (3, "sequence"), (2, "together"), (3, "together"))
+def losses_of(
+    learner: Callable[[list[np.ndarray]], np.ndarray], function: str, seed: int
+) -> list[float]:
+    """Of each task, the loss on its clean test values of what `learner` makes of all targets."""
+    own, data = FunctionConfig(**function_of(function)), DataConfig(**DATA)
+    test = make_problem(own, ShiftConfig(**SHIFT), data, seed).test
+    alone = [
+        make_problem(own, ShiftConfig(shift.strength, shift.rotation), data, seed)
+        for shift in served_shifts(ShiftConfig(**SHIFT))
     ]
-    assert len({*ids[:3]}) == 3
-    assert ids[2] == ids[3] == group_id(composed(base=TINY))
-    mixed = [composed("shift.targets=2"), composed(), composed(base=TINY)]
-    assert [len(s["task_losses"] or []) for s in execute(mixed)] == [3, 4, 0]
-    assert [updates(config, "adapt") for config in mixed] == [2 * UPDATES, 3 * UPDATES, UPDATES]
+    found = []
+    for task in range(TASKS):
+        rows = test.target == task
+        targets = [problem.target(test.x[rows]) for problem in alone]
+        found.append(float(np.mean((learner(targets) - test.clean[rows]) ** 2) + NOISE**2))
+    return found
 
 
-def test_a_sequence_of_one_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"set shift\.targets to at least 2"):
-        ShiftConfig(order="sequence")
+@pytest.mark.parametrize("function", FUNCTION_NAMES)
+def test_what_the_targets_alone_allow(rendered: tuple[Store, Path], function: str) -> None:
+    table = pd.read_csv(rendered[1] / "continual.csv")
+    table = table[table["function"] == function].set_index(["method", "measure"])["mean"]
+    last, middle, aside = (
+        np.array([losses_of(learner, function, seed) for seed in SEEDS])
+        for learner in (
+            lambda targets: targets[-1],
+            lambda targets: sum(targets) / TASKS,
+            lambda targets: sum(targets) / TASKS + 0.1,
+        )
+    )
+    forgotten = (last[:, :-1] - NOISE**2).mean()
+    latest, unknown = (table[learner] for learner in LEARNERS)
+    assert latest["forgetting"] == pytest.approx(forgotten, rel=1e-9)
+    assert latest["backward"] == pytest.approx(-forgotten, rel=1e-9)
+    assert latest["final_loss"] == pytest.approx(last.mean(), rel=1e-9)
+    assert latest["learnt"] == pytest.approx(NOISE**2, rel=1e-9)
+    assert set(unknown.index) == {"final_loss"}
+    assert unknown["final_loss"] == pytest.approx(middle.mean(), rel=1e-9)
+    assert unknown["final_loss"] < min(aside.mean(), latest["final_loss"])
 
 
-def test_total_variation_is_that_of_a_plain_loop() -> None:
-    generator = torch.Generator().manual_seed(0)
-    one, other = (torch.rand(2, 5, 3, 4, generator=generator).softmax(-1) for _ in range(2))
-    for lane in range(2):
-        values = [
-            max(float((one[lane, n, b] - other[lane, n, b])[list(part)].sum()) for part in SUBSETS)
-            for n in range(5)
-            for b in range(3)
-        ]
-        assert total_variation(one, other)[lane].item() == pytest.approx(np.mean(values), rel=1e-5)
-    ends = torch.eye(2)[None, None]  # (1, 1, 2, 2): all weight on either of two atoms
-    assert total_variation(ends, ends.flip(-1)).item() == 1
+def test_the_bars_stand_beside_the_learner_of_the_latest_task(
+    rendered: tuple[Store, Path],
+) -> None:
+    store, folder = rendered
+    table = pd.read_csv(folder / "continual.csv")
+    table = table[(table["method"] == continual.LATEST) & (table["measure"] == "forgetting")]
+    frame = measured(store)
+    dashed = [
+        line.get_xdata()[0]
+        for axis in forgetting_bars(frame).axes
+        for line in axis.lines
+        if line.get_linestyle() == "--"
+    ]
+    np.testing.assert_allclose(dashed, table["mean"])
 
 
-SUBSETS = [[m for m in range(4) if number >> m & 1] for number in range(16)]  # events over 4 atoms
+@pytest.mark.parametrize(("control", "named"), [("matched", "queryable"), ("empty", "none")])
+def test_the_table_says_who_can_tell_tasks_apart(store: Store, control: str, named: str) -> None:
+    for function, seed in product(FUNCTION_NAMES, SEEDS):
+        name = f"{function}-queryable-{seed}"
+        config = (store.summary(name) or {})["config"]
+        read = {"encoder": "hashing", "control": control}
+        change(store, name, config={**config, "instruction": read})
+    (note,) = (note for note in grid_of(store).notes if "can tell tasks apart" in note)
+    assert f"can tell tasks apart: {named}." in note
+
+
+def test_no_forgetting_is_bold(store: Store) -> None:
+    bold = {
+        section.title.partition(";")[0]
+        for section in grid_of(store).sections
+        for row in section.rows
+        if any(text.bold for text in row)
+    }
+    assert bold == {"Average final loss", "Loss when just learnt"}
+
+
+def grid_of(store: Store) -> Grid:
+    frame = measured(store)
+    return continual.continual_grid(frame, continual.measure_cells(frame), STUDY)
+
+
+@pytest.mark.parametrize(
+    ("after", "infinite"),
+    [
+        (0, {}),
+        (1, {"learnt": math.inf, "backward": -math.inf}),
+        (TASKS, {"final_loss": math.inf, "forgetting": math.inf, "backward": -math.inf}),
+    ],
+)
+def test_a_loss_above_the_ceiling_is_inf(
+    store: Store, tmp_path: Path, after: int, infinite: dict[str, float]
+) -> None:
+    """Of the first task of a run that is done; the start is the frozen backbone's."""
+    losses = np.array((store.summary("ackley-queryable-1") or {})["task_losses"])
+    losses[after, 0] = 10.5
+    change(store, "ackley-queryable-1", task_losses=losses.tolist())
+    assert command(store, tmp_path) == 0
+    table = pd.read_csv(tmp_path / STUDY / "continual.csv")
+    rows = table[(table["method"] == "queryable") & (table["function"] == "ackley")]
+    means = dict(zip(rows["measure"], rows["mean"], strict=True))
+    assert {name: mean for name, mean in means.items() if math.isinf(mean)} == infinite
+    tasks = pd.read_csv(tmp_path / STUDY / "continual_tasks.csv")
+    lost = tasks[np.isinf(tasks["test_loss"])]
+    places = list(zip(lost["learnt"], lost["task"], lost["seed"], strict=True))
+    assert places == ([(after, 1, 1)] if after else [])
+
+
+def test_rows_of_a_ragged_grid_keep_their_names(store: Store, tmp_path: Path) -> None:
+    """drop_wave with top_k 2 and 4, ackley with 2 alone."""
+    cells = []
+    for function, k in (("drop_wave", 2), ("drop_wave", 4), ("ackley", 2)):
+        for seed in SEEDS:
+            summary = summary_of(function, "queryable", seed)
+            summary["run_id"] += f"-{k}"
+            write_folder(store.run_folder(summary["run_id"]), summary)
+            where = (summary["run_id"], function, "queryable", seed)
+            cells.append(Cell(*where, "lora_r4", {"method.top_k": k}, ("method.top_k",)))
+    store.write_study(STUDY, cells)
+    assert command(store, tmp_path) == 0
+    frame = measured(store)
+    labels = [f"queryable (method.top_k={k})" for k in (2, 4)]
+    left, right = forgetting_bars(frame).axes
+    assert [text.get_text() for text in left.get_yticklabels()] == labels
+    assert [len(axis.patches) for axis in (left, right)] == [2, 1]
+    (panel, *_) = loss_matrices(frame[frame["function"] == "ackley"]).axes
+    assert panel.get_title() == labels[0]
+
+
+def test_usage_maps_show_the_first_seed_that_is_done(store: Store) -> None:
+    change(store, "ackley-queryable-0", status="diverged")
+    frame = measured(store)
+    figure = usage_maps(frame[frame["method"] == "queryable"])
+    shown = [axis for axis in figure.axes if axis.images]
+    titles = ["Drop-Wave: queryable", "Ackley: queryable"]
+    assert [axis.get_title() for axis in shown] == titles
+    for axis, (function, seed) in zip(shown, (("drop_wave", 0), ("ackley", 1)), strict=True):
+        usage = (store.summary(f"{function}-queryable-{seed}") or {})["atom_usage"]
+        (image,) = axis.images
+        for task in range(TASKS):
+            for block in range(BLOCKS):
+                own = image.get_array()[task, block * ATOMS : (block + 1) * ATOMS]
+                np.testing.assert_array_equal(own, usage[task][block])
+        np.testing.assert_array_equal(axis.get_xticks(), [2.0, 7.0])  # the middle of each block
+        (line,) = axis.lines
+        assert set(line.get_xdata()) == {ATOMS - 0.5}
+
+
+def test_every_number_of_every_matrix_is_written(rendered: tuple[Store, Path]) -> None:
+    store, folder = rendered
+    table = pd.read_csv(folder / "continual_tasks.csv")
+    assert len(table) == 18 * (TASKS + 1) * TASKS
+    for row in table.itertuples():
+        run = store.summary(f"{row.function}-{row.method}-{row.seed}") or {}
+        assert row.test_loss == pytest.approx(run["task_losses"][row.learnt][row.task - 1])
+        known = row.method == "queryable" and row.task <= row.learnt
+        assert math.isnan(row.route_drift) != known
+        if known:
+            assert row.route_drift == pytest.approx(
+                run["route_drift"][row.learnt - 1][row.task - 1]
+            )
+
+
+def test_files_are_complete_and_the_same_bytes_again(
+    rendered: tuple[Store, Path], tmp_path: Path
+) -> None:
+    store, folder = rendered
+    assert command(store, tmp_path) == 0
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / STUDY).iterdir()}
+    kinds = ("losses_lora_r4_drop_wave", "losses_lora_r4_ackley")
+    kinds += ("forgetting_lora_r4", "drift_lora_r4", "usage_lora_r4")
+    assert files.keys() == {
+        *(f"continual.{suffix}" for suffix in ("md", "csv", "tex")),
+        "continual_tasks.csv",
+        *(f"continual_{kind}.svg" for kind in kinds),
+    }
+    for name, content in files.items():
+        if name.endswith(".svg"):
+            ET.fromstring(content)
+
+
+def test_a_diverged_run_is_counted_and_never_dropped(store: Store, tmp_path: Path) -> None:
+    change(
+        store,
+        "ackley-queryable-1",
+        status="diverged",
+        test_loss=None,
+        task_losses=[[0.5] * TASKS] * 2 + [[None] * TASKS] * 3,
+        route_drift=[[None] * (n + 1) for n in range(TASKS)],
+        atom_usage=[[[None] * ATOMS] * BLOCKS] * TASKS,
+    )
+    assert command(store, tmp_path) == 0
+    table = pd.read_csv(tmp_path / STUDY / "continual.csv")
+    rows = table[(table["method"] == "queryable") & (table["function"] == "ackley")]
+    means = dict(zip(rows["measure"], rows["mean"], strict=True))
+    assert means == {
+        **dict.fromkeys(("final_loss", "learnt", "forgetting", "drift", "atoms"), math.inf),
+        **dict.fromkeys(("backward", "forward"), -math.inf),
+    }
+    assert set(rows["infinite"]) == {1}
+    text = (tmp_path / STUDY / "continual.md").read_text()
+    assert text.count("| inf (1/3) |") == 5
+    assert text.count("| -inf (1/3) |") == 2
+    frame = measured(store)
+    texts = [
+        text.get_text()
+        for figure in (
+            loss_matrices(frame[frame["function"] == "ackley"]),
+            drift_lines(frame[frame["method"] == "queryable"]),
+        )
+        for axis in figure.axes
+        for text in axis.texts
+    ]
+    assert texts.count("1/3 diverged") == 2
+
+
+def test_gaps_are_refused_and_named_when_allowed(store: Store, tmp_path: Path, capsys) -> None:
+    change(store, "ackley-lora-0", status="failed", error="no luck")
+    change(store, "ackley-queryable-2", status="failed", error="no luck")
+    assert command(store, tmp_path) == 2
+    assert "incomplete: failed: lora on ackley" in capsys.readouterr().err
+    assert command(store, tmp_path, "--allow-missing") == 0
+    text = (tmp_path / STUDY / "continual.md").read_text()
+    assert "1 failed" in text
+    assert "seed 0: no luck" in text
+    frame = measured(store)
+    axes = loss_matrices(frame[frame["function"] == "ackley"]).axes
+    assert [t.get_text() for axis in axes for t in axis.texts].count("1/3 failed") == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"task_losses": None}, "not in sequence"),
+        ({"task_losses": [[1, 2], [3]]}, "no usable matrix"),
+        ({"task_losses": [[1, 2], [3, 4]]}, "no usable matrix"),
+        ({"task_losses": [["high"]]}, "no usable matrix"),
+        ({"atom_usage": None}, "no usable matrix"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(
+    values: dict, sentence: str, store: Store, tmp_path: Path, capsys
+) -> None:
+    change(store, "ackley-queryable-0", **values)
+    assert command(store, tmp_path) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / STUDY).exists()
+
+
+def test_a_study_of_which_nothing_is_stored_is_refused(tmp_path: Path, capsys) -> None:
+    store = Store(tmp_path / "empty")
+    store.write_study(STUDY, [Cell("none", "ackley", "lora", 0, "lora_r4")])
+    assert command(store, tmp_path, "--allow-missing") == 2
+    assert "no finished run" in capsys.readouterr().err
+
+
+def drawn_intervals(frame: pd.DataFrame) -> list[tuple[float, float]]:
+    """The lines of the bars, in the order of the methods."""
+    (axis,) = forgetting_bars(frame).axes
+    lines = [line for line in axis.lines if line.get_marker() == "None"]
+    lines = lines[:-2]  # the last ones are the learner of the latest task alone, and 0
+    return [tuple(line.get_xdata()) for line in lines]
+
+
+def test_the_interval_is_students_and_one_seed_has_none(store: Store) -> None:
+    frame = measured(store)
+    frame = frame[(frame["function"] == "ackley") & (frame["method"] != "frozen")]
+    expected = []
+    for method in ("lora", "queryable"):
+        values = frame.loc[frame["method"] == method, "sequence.forgetting"]
+        expected.append(scipy.stats.ttest_1samp(values, 0.0).confidence_interval(0.95))
+    np.testing.assert_allclose(drawn_intervals(frame), expected)
+    assert drawn_intervals(frame[frame["seed"] == 0]) == []
+
+
+def test_a_lane_that_stopped_early_retains_nothing(store: Store, tmp_path: Path) -> None:
+    """A diverged run whose numbers stand still and are finite, as a stopped lane's are."""
+    still = [[0.5] * TASKS] + [[0.2] * TASKS] * TASKS
+    no_drift = [[0.0] * (task + 1) for task in range(TASKS)]
+    lost = "ackley-queryable-1"
+    change(store, lost, status="diverged", task_losses=still, route_drift=no_drift)
+    frame = measured(store)
+    cells = frame[(frame["function"] == "ackley") & (frame["method"] == "queryable")]
+    image = loss_matrices(cells).axes[0].images[0].get_array()
+    assert np.ma.getmaskarray(image)[1:].all()
+    assert not np.ma.getmaskarray(image)[0].any()
+    assert command(store, tmp_path) == 0
+    table = pd.read_csv(tmp_path / STUDY / "continual_tasks.csv")
+    run = table[(table["status"] == "diverged") & (table["method"] == "queryable")]
+    assert (run.loc[run["learnt"] == 0, "test_loss"] == 0.5).all()
+    after = run[run["learnt"] > 0]
+    assert len(after) == TASKS * TASKS
+    assert np.isposinf(after["test_loss"]).all()
+    assert np.isposinf(after["route_drift"].dropna()).all()
+    assert np.isposinf(np.concatenate([frame.loc[frame["run_id"] == lost, "usage"].iloc[0]])).all()

@@ -21,24 +21,27 @@ from matplotlib.figure import Figure
 from queryable_example import Example
 from scipy.spatial.distance import jensenshannon
 
-from analysis import routing
+from analysis.__main__ import main
 from analysis.figures.contours import grid
 from analysis.figures.routing import SIDE, Map, routing_figure
-from analysis.render import NO_CELL
-from analysis.routes import (
+from analysis.paper import routing
+from analysis.paper.routes import (
     agreement,
     block_agreement,
     cka,
     effective_atoms,
     entropy,
     input_dependence,
-    rows,
     selection,
+    token_rows,
     usage,
     usage_agreement,
 )
-from analysis.trained import POINTS, Trained, load_trained
+from analysis.paper.trained import POINTS, Trained, load_trained
+from analysis.render import NO_CELL
 from qlexp.adapters.base import Adapter
+from qlexp.adapters.lora import LoRA
+from qlexp.adapters.routed import RoutedAdapter
 from qlexp.adapters.stored import stored_config
 from qlexp.problem.encoders import embed
 from qlexp.problem.instructions import describe
@@ -132,8 +135,8 @@ def test_tokens_are_rows_of_their_own() -> None:
         example = Example(model, lane=0)
         example.predict(tokens)
         expected += list(torch.stack(example.weights, dim=1).numpy())  # a token: (N_b, K)
-    np.testing.assert_allclose(rows(model.routes(x)[0].numpy()), expected, atol=1e-10)
-    assert np.array_equal(rows(weights_of(0)), weights_of(0))
+    np.testing.assert_allclose(token_rows(model.routes(x)[0].numpy()), expected, atol=1e-10)
+    assert np.array_equal(token_rows(weights_of(0)), weights_of(0))
 
 
 def test_maps_and_tables_of_routes_by_token(
@@ -238,7 +241,7 @@ def test_blocks_without_cka_are_counted(constant: int, text: str) -> None:
     """Two pairs of seeds with two blocks, of which `constant` have no CKA."""
     pairs = pd.DataFrame(
         {
-            **{"budget": "equal_rank", "method": "prior_only", "overrides": "", "between": "seeds"},
+            **{"budget": "equal_rank", "method": "prior_only", "variant": "", "between": "seeds"},
             "adapter": "trained",
             "usage_agreement": [0.75, 0.75],
             "cka": [0.5 if constant < 2 else math.nan] * 2,
@@ -329,7 +332,7 @@ def test_several_targets_are_told_apart(tmp_path: Path) -> None:
 
 
 def command(store: Store, out: Path, *more: str, study: str = "tiny") -> int:
-    return routing.main(["--study", study, "--store", str(store.root), "--out", str(out), *more])
+    return main(["routing", study, "--store", str(store.root), "--out", str(out), *more])
 
 
 @pytest.fixture(scope="module")
@@ -422,7 +425,7 @@ def test_what_cannot_be_shown_is_refused(studied: Store, tmp_path: Path, capsys)
     copy.write_study("plain", [c for c in copy.study("tiny") if c.method == "lora"])
     assert command(copy, tmp_path, study="plain") == 2
     message = capsys.readouterr().err
-    assert "Study 'plain' has no finished run of a queryable method" in message
+    assert "Study 'plain' has no finished run of a method that routes" in message
     assert message.count("\n") == 1
     assert command(copy, tmp_path, "--function", "matya") == 2
     assert "Did you mean 'matyas'?" in capsys.readouterr().err
@@ -434,3 +437,34 @@ def test_what_cannot_be_shown_is_refused(studied: Store, tmp_path: Path, capsys)
     allowed = ("--allow-missing", "--function", "matyas")
     assert command(copy, tmp_path, *allowed, study="gap") == 0
     assert "Gaps: missing: queryable on drop" in (tmp_path / "gap" / "routing.md").read_text()
+
+
+class Corners(RoutedAdapter, LoRA):
+    """LoRA with a routing of one's own that no other code knows: over three experts, by place."""
+
+    def routes(self, x: torch.Tensor, instruction: torch.Tensor | None = None) -> torch.Tensor:
+        place = torch.cat([x, torch.zeros_like(x[..., :1])], dim=-1)
+        return place.softmax(-1).unsqueeze(-2)  # (L, N, 1, 3)
+
+
+def test_a_method_of_ones_own_takes_part_by_its_class(tmp_path: Path) -> None:
+    own = ["method=lora", f"method._target_={__name__}.Corners", "method.name=corners"]
+    own += ["function=matyas", "shift.targets=2", "shift.order=sequence"]
+    store = compute_study(tmp_path / "store", "tiny", [own], (0, 1))
+    place = ["tiny", "--store", str(store.root), "--out", str(tmp_path)]
+    for view in ("routing", "theory", "continual"):
+        assert main([view, *place]) == 0
+    run = load_trained(store, identity_of(store, "corners", "matyas"))
+    weights = run.routes(*run.points())
+    blocks, theory, tasks = (
+        pd.read_csv(tmp_path / "tiny" / f"{name}.csv")
+        for name in ("routing", "theory_routing", "continual")
+    )
+    first = blocks.iloc[0]
+    assert (first["method"], first["block"], first["used_atoms"]) == ("corners", 1, 3)
+    assert first["entropy"] == pytest.approx(scipy.stats.entropy(weights[:, 0], axis=-1).mean())
+    assert theory["entropy"].iloc[0] == pytest.approx(first["entropy"])
+    assert theory[["largest_operator_ratio", "strength"]].isna().all(axis=None)
+    assert not (tmp_path / "tiny" / "theory.csv").exists()  # it has no bank of operators
+    drift = tasks[(tasks["method"] == "corners") & (tasks["measure"] == "drift")]
+    assert drift["mean"].tolist() == [0.0]  # its routes do not learn

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from queryable_example import Example
 
-from analysis import theory
+from analysis.__main__ import main
 from analysis.figures.theory import theory_figure
-from analysis.norms import STRENGTHS, changes, route_columns, routes_by_strength
-from analysis.trained import load_trained
+from analysis.paper import theory
+from analysis.paper.norms import STRENGTHS, changes, route_columns, routes_by_strength
+from analysis.paper.trained import load_trained
 from qlexp.adapters.instruction_queryable import InstructionQueryable, InstructionQueryableConfig
 from qlexp.adapters.queryable import Queryable, QueryableConfig
 from qlexp.adapters.stored import stored_config
@@ -203,7 +204,7 @@ def test_a_replay_goes_through_the_targets_in_sequence(tmp_path: Path) -> None:
 
 
 def command(store: Store, out: Path, *more: str, study: str = "tiny") -> int:
-    return theory.main(["--study", study, "--store", str(store.root), "--out", str(out), *more])
+    return main(["theory", study, "--store", str(store.root), "--out", str(out), *more])
 
 
 @pytest.fixture(scope="module")
@@ -285,7 +286,7 @@ def test_a_study_without_routing_is_refused(studied: Store, tmp_path: Path, caps
     copy.write_study("plain", cells)
     assert command(copy, tmp_path, study="plain") == 2
     message = capsys.readouterr().err
-    assert "Study 'plain' has no finished run of a queryable method" in message
+    assert "Study 'plain' has no finished run of a method that routes" in message
     assert message.count("\n") == 1
 
 

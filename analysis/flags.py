@@ -45,8 +45,12 @@ def _learnt_r2(run: dict[Hashable, Any]) -> float:
 
 
 def _just_learnt(losses: str) -> float:
-    """The mean loss of targets in sequence, each right after its turn."""
-    return float(np.diagonal(np.array(json.loads(losses), dtype=float), offset=-1).mean())
+    """The mean loss of targets in sequence, each right after its turn; NaN of what is no matrix."""
+    try:
+        matrix = np.array(json.loads(losses), dtype=float)
+        return float(np.diagonal(matrix, offset=-1).mean())
+    except ValueError:  # the view of sequences names the run
+        return math.nan
 
 
 def weak_backbones(frame: pd.DataFrame) -> dict[str, dict[int, float]]:

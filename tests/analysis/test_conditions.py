@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up import cell_of, summary_of, write_run
+from made_up import cell_of, markdown_rows, summary_of, write_run
 from random_tables import named
 
-from analysis import tables
 from analysis.__main__ import main
-from analysis.cells import build_blocks, by_budget, loss_cells
+from analysis.cells import by_budget, loss_cells
 from analysis.load import load_study
 from analysis.settings import conditions, require_one
 from analysis.table import with_columns
@@ -36,13 +35,13 @@ def noise_study(store: Store, **changes: object) -> pd.DataFrame:
 
 
 def test_the_best_row_is_that_of_its_condition(tmp_path: Path) -> None:
-    frame = noise_study(Store(tmp_path))
-    (block,) = build_blocks(frame, "test_loss")
-    best = {block.rows[i].label for i in block.best["levy"]}
-    assert best == {f"queryable (data.noise={noise})" for noise in NOISES}
-    folder = tables.render(frame, "noise", tmp_path / "out")
+    noise_study(Store(tmp_path))
+    assert main(["tables", "noise", f"--store={tmp_path}", f"--out={tmp_path / 'out'}"]) == 0
+    folder = tmp_path / "out" / "noise"
     cells = pd.read_csv(folder / "table2.csv")
-    assert cells["best_adapter"].sum() == 2
+    best = cells[cells["best_adapter"]]
+    assert set(best["method"]) == {"queryable"}
+    assert set(best["overrides"]) == {f"data.noise={noise}" for noise in NOISES}
     assert "Bold within the rows of one setting of data" in (folder / "table2.md").read_text()
 
 
@@ -103,9 +102,10 @@ def test_a_precision_is_a_condition(tmp_path: Path, capsys) -> None:
 
 
 def test_a_row_bears_every_mark_that_a_note_explains(tmp_path: Path) -> None:
-    frame = noise_study(Store(tmp_path), reading=True, trainable_parameters=2000)
-    (block,) = build_blocks(frame, "test_loss")
-    assert {row.title for row in block.rows if row.method == "lora"} == {
+    noise_study(Store(tmp_path), reading=True, trainable_parameters=2000)
+    assert main(["tables", "noise", f"--store={tmp_path}", f"--out={tmp_path / 'out'}"]) == 0
+    (rows,) = markdown_rows(tmp_path / "out" / "noise" / "table2.md").values()
+    assert {row["method"] for row in rows if row["method"].startswith("lora")} == {
         f"lora (data.noise={noise}) (style)†" for noise in NOISES
     }
     full = [row.title for row in block.rows if row.method == "full"]

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from made_up import cell_of, markdown_rows, summary_of, write_run
 from random_tables import named
 
-from analysis import tables
 from analysis.__main__ import main
-from analysis.cells import build_blocks
+from analysis.cells import loss_cells
 from analysis.load import LOSSES, load_study
 from analysis.tuning import LEARNING_RATE, tune
 from qlexp.errors import UsageError
@@ -148,8 +147,9 @@ def test_the_frozen_backbone_needs_no_trials(tmp_path: Path) -> None:
 def test_the_edge_of_the_grid_is_marked(tmp_path: Path, best: int, edge: bool) -> None:
     losses = [0.2, 0.2, 0.2]
     losses[best] = 0.1
-    frame = fill(Store(tmp_path), by_rate(lora=(losses[0], losses[1], losses[2])))
-    folder = tables.render(frame, "tuned", tmp_path / "out")
+    fill(Store(tmp_path), by_rate(lora=(losses[0], losses[1], losses[2])))
+    assert main(["tables", "tuned", f"--store={tmp_path}", f"--out={tmp_path / 'out'}"]) == 0
+    folder = tmp_path / "out" / "tuned"
     (row,) = markdown_rows(folder / "table1.md")["Equal rank"]
     assert ("¶" in row["Levy"]) == edge
     text = (folder / "table1.md").read_text().replace("\\", "")
@@ -287,11 +287,8 @@ def test_a_row_is_marked_where_it_is_larger_than_the_lora_beside_it() -> None:
         kept |= {("lora", "matyas"): 8, ("queryable", "matyas"): other}
         losses = {(f, m, rank): abs(rank - best) for (m, f), best in kept.items() for rank in RANKS}
         tuned, _ = tune(sized(losses), ["budget.rank"])
-        (block,) = build_blocks(tuned, "test_loss")
-        assert {row.method: row.off_budget for row in block.rows} == {
-            "lora": False,
-            "queryable": marked,
-        }
+        rows = loss_cells(tuned, "test_loss").drop_duplicates("method").set_index("method")
+        assert rows["off_budget"].to_dict() == {"lora": False, "queryable": marked}
 
 
 def test_sizes_without_a_lora_to_stand_beside_keep_their_reference() -> None:

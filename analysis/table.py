@@ -36,7 +36,8 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
     reference = frame["method"].isin(REFERENCES)
     done = finished(frame)
     checked = set(done.loc[done["method"] == UNRESTRICTED, "function"])
-    return frame.assign(
+    whole = frame.copy()  # in one block: a wide frame is slow to add columns to
+    return whole.assign(
         variant=variants(frame),
         condition=conditions(frame),
         task=conditions(frame, backbones=False),

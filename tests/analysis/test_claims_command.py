@@ -14,6 +14,8 @@ from analysis.__main__ import main
 from analysis.claims.evidence import stored_norms
 from analysis.claims.rules import SUPPORTED, UNDECIDED
 from analysis.paper.claims import CLAIMS, QUERYABLE
+from analysis.study import Study
+from analysis.table import read_table
 from qlexp.errors import UsageError
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store
@@ -70,7 +72,7 @@ def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -
 
 
 def test_norms_come_in_the_order_of_the_layers(store: Store) -> None:
-    norms = stored_norms(store)
+    norms = stored_norms(Study(STUDY, store, read_table(store, STUDY)))
     assert norms("drop_wave-instructed-2").tolist() == [4.0, 6.0, 14.0]
     with pytest.raises(UsageError, match="curves of run nowhere are not readable"):
         norms("nowhere")
@@ -127,7 +129,7 @@ def test_conditions_are_refused_but_for_the_network(tmp_path: Path, capsys) -> N
     swept_study(store, data__noise=("0", "0.2"))
     assert command(store, tmp_path) == 2
     error = capsys.readouterr().err
-    assert "python -m analysis.ablation --study" in error
+    assert f"qlexp show ablation {STUDY}" in error
     assert error.count("\n") == 1
     swept_study(store, backbone=("small", "deep_narrow"))
     assert command(store, tmp_path) == 0

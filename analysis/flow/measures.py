@@ -55,8 +55,9 @@ def measures(norms: Array, elsewhere: Array, parameters: Array) -> dict[str, Arr
         updates at which a layer, for `outside` anything, has a gradient; NaN without one.
     """
     known, whole = (norms != 0).any(-1), elsewhere + np.square(norms).sum(-1)
+    parts = np.moveaxis(thirds(norms), -1, 0)
     found = {
-        "thirds": _mean_where(known, thirds(norms)),
+        "thirds": np.stack([_mean_where(known, part) for part in parts], axis=-1),
         "outside": _mean_where(whole != 0, _ratio(elsewhere, whole)),
     }
     for scale, values in zip(SCALES, (norms, norms / np.sqrt(parameters)[:, None]), strict=True):
@@ -67,8 +68,7 @@ def measures(norms: Array, elsewhere: Array, parameters: Array) -> dict[str, Arr
 
 
 def _mean_where(chosen: NDArray[np.bool_], values: Array) -> Array:
-    """The mean over the chosen ones of R updates, (N, R, ...) -> (N, ...); NaN without any."""
-    chosen = chosen.reshape(chosen.shape + (1,) * (values.ndim - 2))
+    """The mean of the chosen ones of each row, (N, R) -> (N,); NaN without any."""
     with np.errstate(invalid="ignore"):
         mean: Array = np.where(chosen, values, 0.0).sum(1) / chosen.sum(1)
     return mean

@@ -3,6 +3,7 @@
 # make report   the same study as one HTML page, rendered/quick/report.html, with every analysis
 # make smoke    the smallest study: does everything run?
 # make test     every check: style, types, tests, documentation
+# make test-hydra  the command line and sweeps with the newest Hydra, pre-releases included
 # make docs     the documentation, in build/docs
 # make clean    removes the environment and the caches; keeps the store of runs
 #
@@ -21,7 +22,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .SILENT:
 .DELETE_ON_ERROR:
-.PHONY: study tables report smoke test docs clean
+.PHONY: study tables report smoke test test-hydra docs clean
 
 study: .venv/installed
 	$(bin)/qlexp experiment=quick
@@ -45,6 +46,12 @@ test: .venv/installed-test
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/pytest -n logical --maxprocesses 8 --dist worksteal
+
+# Pins of the constraints do not hold here: the newest Hydra is what is tried.
+test-hydra: .venv/installed-test
+	$(bin)/python -m pip download -q --no-deps --pre -d .venv/hydra hydra-core omegaconf
+	$(bin)/python -m pip install -q --no-deps --target .venv/hydra/site .venv/hydra/*.whl
+	PYTHONPATH=.venv/hydra/site $(bin)/pytest tests/test_cli.py tests/sweep
 
 docs: .venv/installed-test
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build -q -f docs/mkdocs.yml

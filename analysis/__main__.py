@@ -9,6 +9,7 @@ from analysis.cli import exit_code, writing
 from analysis.study import Study
 from analysis.tuning import LEARNING_RATE
 from analysis.view import add_no_options, views
+from qlexp import extensions
 
 RENDERED = "rendered"  # where a user's own tables go, apart from the committed results/
 
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m analy
 
 
 def _run(options: argparse.Namespace) -> None:
+    extensions.load(options.config_dir)
     study = Study.read(options.study, options)
     shown = options.show(study, options)
     with writing(Path(options.out) / study.name) as folder:
@@ -49,6 +51,13 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--store", default="store", help="folder of the runs (%(default)s)")
     command.add_argument(
         "--runs", metavar="FILE", help="the study's runs.csv, read in the store's place"
+    )
+    command.add_argument(
+        "--config-dir",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="methods and functions of your own that the study holds",
     )
     command.add_argument("--out", default=RENDERED, help="folder to render to (%(default)s)")
     command.add_argument(

@@ -82,15 +82,16 @@ def config_folders() -> list[Path]:
 def _load_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"--config-dir={folder} is no folder.")
-    _folders.append(folder)
-    sys.path.insert(0, str(folder))
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
     plugin = folder / PLUGIN
     if plugin.is_file():
         with _named(str(plugin)):
-            spec = spec_from_file_location(f"qlexp_plugin_{len(_folders)}", plugin)
+            spec = spec_from_file_location(plugin.stem, plugin)
             assert spec is not None
             assert spec.loader is not None
             spec.loader.exec_module(module_from_spec(spec))
+    _folders.append(folder)
 
 
 @contextmanager

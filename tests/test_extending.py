@@ -29,7 +29,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ("example", "words", "methods", "functions"),
     [
         ("method", ("method=parallel", "function=matyas"), {"parallel"}, {"matyas"}),
-        ("function", ("function=styblinski_tang",), {"lora"}, {"styblinski_tang"}),
+        ("function", ("function=four_wells",), {"lora"}, {"four_wells"}),
         (
             "study",
             ("experiment=wide_rates", "seed=0", "trainer.adapt.learning_rate=5e-3"),

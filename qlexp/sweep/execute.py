@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from qlexp import environment, tracking
+from qlexp import environment, extensions, tracking
 from qlexp.config.identity import backbone_id, plain, run_id
 from qlexp.config.schedule import updates
 from qlexp.config.schema import Config
@@ -107,7 +107,8 @@ def _run(
             "the width of a batch is judged by this machine's memory: where the workers differ, "
             "set hydra.launcher.width"
         )
-    payloads = [group.payload() for group in groups]
+    outside = {"extensions": extensions.named_folders()}
+    payloads = [{**group.payload(), **outside} for group in groups]
     try:
         for done in run_elsewhere(backend, run_payload, payloads, store.root):
             progress.update(done)
@@ -119,6 +120,7 @@ def _run(
 
 def run_payload(payload: dict[str, Any]) -> int:
     """A worker's task: the group of `payload`; returns how many updates it made."""
+    extensions.load(payload.get("extensions", ()))
     group = Group.of(payload)
     run_group(group, lambda updates: None)
     return sum(updates(config, group.stage) for config in group.configs)

@@ -1,4 +1,4 @@
-"""Styblinski-Tang, a function of one's own: `--config-dir` runs this file first."""
+"""A function of one's own: `--config-dir` runs this file first."""
 
 from qlexp.problem.functions import Function, register
 
@@ -6,8 +6,8 @@ LOWEST = -2.903534027771177
 
 register(
     Function(
-        name="styblinski_tang",
-        title="Styblinski-Tang",
+        name="four_wells",
+        title="Four Wells",
         formula="half*(x1^4 - square*x1^2 + linear*x1 + x2^4 - square*x2^2 + linear*x2)",
         evaluate=lambda x1, x2, c: (
             c["half"] * sum(x**4 - c["square"] * x**2 + c["linear"] * x for x in (x1, x2))

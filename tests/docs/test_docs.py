@@ -106,7 +106,7 @@ def test_named_modules_and_targets_exist() -> None:
     modules = [words[0] for words in commands("python", "-m")]
     assert {"benchmarks.step", "benchmarks.inference"} <= {*modules}
     assert [name for name in modules if find_spec(name) is None] == []
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     assert {words[0] for words in commands("make")} <= {*targets}
 
 

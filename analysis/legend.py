@@ -4,7 +4,6 @@ Every note takes the table of a study and is a list, empty where there is nothin
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -37,12 +36,6 @@ def column_marks(frame: pd.DataFrame, function: str) -> str:
     return NOT_LEARNABLE * bool(own["not_learnable"].any()) + WEAK_BACKBONE * bool(
         own["weak_backbone"].any()
     )
-
-
-def row_title(cell: Mapping[str, Any]) -> str:
-    """The label of a row with its marks, from any of its `loss_cells`."""
-    marks = STYLE * bool(cell["reading"]) + OFF_BUDGET * bool(cell["off_budget"])
-    return row_label(cell["method"], cell["variant"]) + marks
 
 
 def flags(frame: pd.DataFrame) -> list[str]:

@@ -25,13 +25,13 @@ import pandas as pd
 
 from analysis.cells import by_budget, estimate, loss_cells, rows_of
 from analysis.figures import continual as figures
-from analysis.legend import column_marks, row_title
 from analysis.load import finished
-from analysis.names import budget_title, function_order, function_title, row_label
+from analysis.names import budget_title, function_title, row_label
 from analysis.paper import transfer
 from analysis.paper.limits import Limits, limits_of, problem_key
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.render.output import Picture
+from analysis.rows import beside, function_titles, in_order, row_title
 from analysis.study import Study
 from analysis.view import Shown
 from analysis.views.tables import cell_text, loss_notes
@@ -208,20 +208,16 @@ def _ideal_cells(frame: pd.DataFrame, measure: Measure) -> Iterator[dict[str, An
     unmarked = {"missing": 0, "failed": 0}
     unmarked |= dict.fromkeys(("off_budget", "reading", "best_adapter"), False)
     for learner, of in learners.items():
-        for function in _functions(frame):
+        for function in in_order(frame["function"]):
             limits = limits_of(frame.loc[frame["function"] == function, "problem"])
             if limits:
                 found = estimate([of(own) for own in limits])
                 yield {"method": learner, "variant": "", "function": function, **unmarked, **found}
 
 
-def _functions(frame: pd.DataFrame) -> list[str]:
-    return sorted(frame["function"].unique(), key=function_order)
-
-
 def continual_grid(frame: pd.DataFrame, cells: pd.DataFrame, study: str) -> Grid:
     """Methods by functions, a section a measure and budget; `cells` are the `measure_cells`."""
-    functions = _functions(frame)
+    functions = in_order(frame["function"])
     measures = {measure.name: measure for measure in MEASURES}
     sections = [
         Section(
@@ -241,18 +237,16 @@ def continual_grid(frame: pd.DataFrame, cells: pd.DataFrame, study: str) -> Grid
         _lengths(frame),
         *loss_notes(frame, cells[cells["measure"] == "final_loss"], "final_loss"),
     ]
-    headers = ["method", *(function_title(f) + column_marks(frame, f) for f in functions)]
+    headers = ["method", *function_titles(frame, functions)]
     return Grid("continual", f"Targets in sequence, study {study}", headers, sections, notes)
 
 
 def _row(cells: pd.DataFrame, functions: list[str], ranked: bool) -> list[Text]:
-    by_function = cells.set_index("function").to_dict("index")
-    texts = [Text(row_title(cells.iloc[0]))]
-    for function in functions:
-        cell = by_function.get(function)
-        text = NO_CELL if cell is None else cell_text(cell)
-        texts.append(Text(text, ranked and cell is not None and cell["best_adapter"]))
-    return texts
+    texts = [
+        Text(NO_CELL) if cell is None else Text(cell_text(cell), ranked and cell["best_adapter"])
+        for cell in beside(cells, functions)
+    ]
+    return [Text(row_title(cells.iloc[0])), *texts]
 
 
 def _told_apart(frame: pd.DataFrame) -> str:
@@ -305,7 +299,7 @@ def pictures(frame: pd.DataFrame) -> Iterator[Picture]:
         if finished(part).empty:
             continue
         title = budget_title(budget)
-        for function in _functions(part):
+        for function in in_order(part["function"]):
             yield Picture(
                 f"continual_losses_{budget}_{function}",
                 f"Test loss on {function_title(function)} by task, after so many tasks were "

@@ -29,13 +29,13 @@ from analysis.legend import (
     column_marks,
     distinct,
     flags,
-    row_title,
     setting_notes,
     shift_notes,
 )
 from analysis.load import finished
 from analysis.names import REFERENCES, budget_title, function_order, function_title, row_label
 from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.rows import row_title
 from analysis.study import Study
 from analysis.text import number, seed_list, spread
 from analysis.tuning import EDGE, UNTUNED, Tuning

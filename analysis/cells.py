@@ -79,7 +79,7 @@ def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     )
     rows = frame.groupby(ROW, sort=False)
     for name in ("trainable_parameters", "reference_parameters"):
-        counts = rows[name].agg(_counts).rename(name)
+        counts = rows[name].agg(counts_text).rename(name)
         cells = cells.join(counts, on=ROW)
     for name in ("off_budget", "reading"):
         cells = cells.join(rows[name].agg(lambda own: bool(own.eq(True).any())), on=ROW)
@@ -123,7 +123,8 @@ def _cell(part: pd.DataFrame, loss: str) -> dict[str, Any]:
     }
 
 
-def _counts(column: pd.Series) -> str:
+def counts_text(column: pd.Series) -> str:
+    """`12/34`, ascending, each once; "" without any."""
     return "/".join(str(int(count)) for count in sorted(set(column.dropna())))
 
 

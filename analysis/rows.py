@@ -1,6 +1,6 @@
 """Rows of the tables: their order, their cells, what they are called and what stands beside."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -27,6 +27,24 @@ def by_row(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]
     found = dict(list(cells.groupby(ROW)))
     for row in sorted(found, key=lambda row: row_order(*row)):
         yield dict(zip(ROW, row, strict=True)), found[row]
+
+
+def measured(
+    cells: pd.DataFrame,
+    measures: Callable[[pd.DataFrame], Mapping[str, Any]],
+    by: str | None = None,
+) -> pd.DataFrame:
+    """The measures of each row's cells, or of those that share a value of the column `by`; after
+    the columns `ROW` and `by`, in the order of the tables."""
+    return pd.DataFrame(
+        {**row, **key, **measures(part)}
+        for row, own in by_row(cells)
+        for key, part in (
+            [({by: value}, part) for value, part in own.groupby(by, sort=False)]
+            if by
+            else [({}, own)]
+        )
+    )
 
 
 def row_title(row: Mapping[str, Any]) -> str:

@@ -6,14 +6,16 @@ blocks of a budget apart, and returns a long table whose columns its docstring n
 """
 
 from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.cells import ROW, by_budget, rows_of
-from analysis.rows import by_row
+from analysis.rows import measured
 from analysis.stats.intervals import (
     NO_INTERVAL,
+    Interval,
     bootstrap_of_mean,
     contrast,
     stratified_bootstrap,
@@ -39,28 +41,26 @@ def iqm(cells: pd.DataFrame) -> pd.DataFrame:
     (runs), infinite (losses: theirs and those above the ceiling), unpaired, iqm, low, high (logs,
     NaN without a value).
     """
-    found = []
-    for row, own in by_row(cells):
-        values = groups(own, "log_ratio")
-        pooled = (
-            stratified_bootstrap(values, lambda g: interquartile_mean(np.concatenate(g, 1)))
-            if values
-            else NO_INTERVAL
-        )
-        found.append(
-            {
-                **row,
-                "reading": bool(own["reading"].any()),
-                "off_budget": bool(own["off_budget"].any()),
-                "baseline": own["baseline"].iloc[0],
-                "functions": len(values),
-                "cells": len(own),
-                **_lost(own),
-                "unpaired": int(own["log_ratio"].isna().sum()),
-                **dict(zip(("iqm", "low", "high"), map(float, pooled), strict=True)),
-            }
-        )
-    return pd.DataFrame(found)
+    return measured(cells, _pooled)
+
+
+def _pooled(cells: pd.DataFrame) -> dict[str, Any]:
+    values = groups(cells, "log_ratio")
+    pooled = (
+        stratified_bootstrap(values, lambda drawn: interquartile_mean(np.concatenate(drawn, 1)))
+        if values
+        else NO_INTERVAL
+    )
+    return {
+        "reading": bool(cells["reading"].any()),
+        "off_budget": bool(cells["off_budget"].any()),
+        "baseline": cells["baseline"].iloc[0],
+        "functions": len(values),
+        "cells": len(cells),
+        **_lost(cells),
+        "unpaired": int(cells["log_ratio"].isna().sum()),
+        **pooled.named("iqm"),
+    }
 
 
 def _lost(cells: pd.DataFrame) -> dict[str, int]:
@@ -76,20 +76,12 @@ def by_function(cells: pd.DataFrame) -> pd.DataFrame:
     Columns: budget, method, variant, function, seeds, diverged and infinite (as in `iqm`), mean,
     low, high (logs).
     """
-    found = []
-    for row, own in by_row(cells.dropna(subset="log_ratio")):
-        for function, part in own.groupby("function", sort=False):
-            mean = contrast([part.sort_values("seed")["log_ratio"].to_numpy(float)], [1.0])
-            found.append(
-                {
-                    **row,
-                    "function": function,
-                    "seeds": len(part),
-                    **_lost(part),
-                    **dict(zip(("mean", "low", "high"), mean, strict=True)),
-                }
-            )
-    return pd.DataFrame(found)
+    return measured(cells.dropna(subset="log_ratio"), _mean, by="function")
+
+
+def _mean(cells: pd.DataFrame) -> dict[str, float]:
+    mean = contrast([cells.sort_values("seed")["log_ratio"].to_numpy(float)], [1.0])
+    return {"seeds": len(cells), **_lost(cells), **mean.named("mean")}
 
 
 def improvement(cells: pd.DataFrame) -> pd.DataFrame:
@@ -128,18 +120,15 @@ def _chance(x: np.ndarray, y: np.ndarray, functions: np.ndarray) -> dict[str, fl
     shared = ~(np.isnan(x) | np.isnan(y))
     wins = (x < y) + 0.5 * (x == y)
     shares = [wins[shared & (functions == name)] for name in np.unique(functions[shared])]
-    chance = map(float, bootstrap_of_mean(shares) if shares else NO_INTERVAL)
-    return {
-        "functions": len(shares),
-        "cells": int(shared.sum()),
-        **dict(zip(("probability", "low", "high"), chance, strict=True)),
-    }
+    chance = bootstrap_of_mean(shares) if shares else NO_INTERVAL
+    counts = {"functions": len(shares), "cells": int(shared.sum())}
+    return {**counts, **chance.named("probability")}
 
 
 def _mirrored(chance: dict[str, float]) -> dict[str, float]:
     """P(y < x)."""
-    ends = {"probability": "probability", "low": "high", "high": "low"}
-    return chance | {end: 1 - chance[other] for end, other in ends.items()}
+    mirrored = (1 - chance[end] for end in ("probability", "high", "low"))
+    return chance | Interval(*mirrored).named("probability")
 
 
 def profiles(cells: pd.DataFrame) -> pd.DataFrame:
@@ -162,15 +151,8 @@ def profiles(cells: pd.DataFrame) -> pd.DataFrame:
         )  # (cells, rows, factors)
         places = losses.groupby(level="function").indices
         share = bootstrap_of_mean([within[places[name]].astype(float) for name in sorted(places)])
-        found += [
-            {
-                **dict(zip(ROW, (budget, *row), strict=True)),
-                "factor": factor,
-                "share": share.value[i, j],
-                "low": share.low[i, j],
-                "high": share.high[i, j],
-            }
-            for i, row in enumerate(losses)
-            for j, factor in enumerate(FACTORS)
-        ]
-    return pd.DataFrame(found)
+        rows = losses.columns.to_frame(index=False).assign(budget=budget)[ROW]
+        points = rows.merge(pd.DataFrame({"factor": FACTORS}), how="cross")
+        ends = {"share": share.value, "low": share.low, "high": share.high}  # (rows, factors) each
+        found.append(points.assign(**{name: end.ravel() for name, end in ends.items()}))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()

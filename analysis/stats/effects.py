@@ -33,8 +33,6 @@ GAPS = {
     "unasked": "not asked for",
 }  # what a ratio may lack, by the column of its count
 COUNTS = ("seeds", "pairs", *GAPS)
-
-
 Pairs = tuple[Logs, Counter[str]]  # of one function: its mean log ratios, and its `COUNTS`
 
 
@@ -93,13 +91,11 @@ def _changes(
 
 
 def _compared(own: pd.DataFrame, of: str) -> pd.DataFrame:
-    gap = _gaps(own["loss"], own["status"])
-    if of == LOSS:
-        return own.assign(log=log_ratio(own["loss"], np.ones(len(own))), gap=gap)
-    base_gap = _gaps(own["base_loss"], own["base_status"])
-    return own.assign(
-        log=log_ratio(own["loss"], own["base_loss"]), gap=gap.where(gap != "", base_gap)
-    )
+    base, gap = np.ones(len(own)), _gaps(own["loss"], own["status"])
+    if of == RATIO:
+        base = own["base_loss"]
+        gap = gap.where(gap != "", _gaps(base, own["base_status"]))
+    return own.assign(log=log_ratio(own["loss"], base), gap=gap)
 
 
 def _gaps(losses: pd.Series, statuses: pd.Series) -> pd.Series:
@@ -125,6 +121,5 @@ def _pairs(runs: pd.DataFrame) -> Pairs:
 
 def _effect(parts: Sequence[Pairs]) -> dict[str, float]:
     """The mean over functions as a ratio with its interval, and the sums of the counts."""
-    mean = geometric_mean([logs for logs, _ in parts])
-    ends = dict(zip(("ratio", "low", "high"), mean, strict=True))
-    return ends | {name: sum(counts[name] for _, counts in parts) for name in COUNTS}
+    ratio = geometric_mean([logs for logs, _ in parts]).named("ratio")
+    return ratio | {name: sum(counts[name] for _, counts in parts) for name in COUNTS}

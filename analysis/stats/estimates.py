@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.cells import ROW
+from analysis.cells import ROW, counts_text
 from analysis.names import ALL, budget_order, function_order, method_order
 from analysis.settings import joined, order, with_settings
 from analysis.stats.beside import Logs, geometric_mean, learnable, with_lora
@@ -57,36 +57,25 @@ def estimates(cells: pd.DataFrame, axes: Sweep) -> pd.DataFrame:
 
 
 def _row(
-    place: dict[str, str],
-    function: str,
-    part: pd.DataFrame,
-    logs: Sequence[Logs],
-    baseline: str,
+    place: Mapping[str, str], function: str, part: pd.DataFrame, logs: Sequence[Logs], baseline: str
 ) -> dict[str, Any]:
     """One row of `estimates`: means of one function alone, the ratio of one or of all."""
     losses = part["loss"].dropna() if function != ALL else part["loss"][:0]
-    statuses = part["status"].value_counts()
-    names = ("geometric_mean", "low", "high"), ("ratio", "ratio_low", "ratio_high")
+    counts = ("trainable_parameters", "reference_parameters")
     return {
         **place,
         "function": function,
         "mean": losses.mean(),
-        **dict(zip(names[0], log_interval(losses), strict=True)),
+        **log_interval(losses).named("geometric_mean"),
         "runs": part["loss"].count(),
         "infinite": np.isinf(part["loss"]).sum(),
-        "missing": statuses.get("missing", 0),
-        "failed": statuses.get("failed", 0),
-        "trainable_parameters": _counts(part["trainable_parameters"]),
-        "reference_parameters": _counts(part["reference_parameters"]),
+        **{gap: part["status"].eq(gap).sum() for gap in ("missing", "failed")},
+        **{name: counts_text(part[name]) for name in counts},
         "off_budget": bool(part["off_budget"].any()),
         "reading": bool(part["reading"].eq(True).any()),
-        **dict(zip(names[1], geometric_mean(logs), strict=True)),
+        **geometric_mean(logs).named("ratio", "ratio_low", "ratio_high"),
         "baseline": baseline,
     }
-
-
-def _counts(column: pd.Series) -> str:
-    return "/".join(f"{n:.0f}" for n in sorted(set(column.dropna())))
 
 
 def _order(row: dict[str, Any], axes: Sweep) -> tuple[object, ...]:

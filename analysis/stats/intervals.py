@@ -55,6 +55,10 @@ class Interval(NamedTuple):
     low: Any
     high: Any
 
+    def named(self, value: str, low: str = "low", high: str = "high") -> dict[str, float]:
+        """The three numbers as columns of a table."""
+        return dict(zip((value, low, high), map(float, self), strict=True))
+
     def exp(self) -> "Interval":
         """Of a ratio, from the interval of its logarithm."""
         with np.errstate(over="ignore"):

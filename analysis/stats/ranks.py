@@ -10,13 +10,14 @@ method whose formula is partly a reading, which claims leave out, is not among t
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from analysis.cells import ROW, by_budget
-from analysis.rows import by_row
+from analysis.rows import measured
 from analysis.stats.pairs import BASELINE, common, extended_mean, groups
 
 ALPHA = 0.05
@@ -36,29 +37,26 @@ def against_baseline(cells: pd.DataFrame) -> pd.DataFrame:
     LoRA have no rows.
     """
     rivals = cells[(cells["baseline"] == BASELINE) & (cells["method"] != BASELINE)]
-    found = []
-    for row, own in by_row(rivals.dropna(subset="log_ratio")):
-        means = np.array([extended_mean(seeds) for seeds in groups(own, "log_ratio")])
-        found.append(
-            {
-                **row,
-                "test_functions": len(means),
-                "better": int((means < 0).sum()),
-                "worse": int((means > 0).sum()),
-                "tied": int((means == 0).sum()),
-                "mean": float(extended_mean(means)),
-                "p": signed_rank_p(means),
-                "p_holm": math.nan,
-                "smallest_p": min(1.0, 2.0 ** (1 - len(means))),
-                "reading": bool(own["reading"].any()),
-            }
-        )
-    if not found:
-        return pd.DataFrame()
-    table = pd.DataFrame(found)
-    family = ~table.pop("reading")
-    table.loc[family, "p_holm"] = table[family].groupby("budget")["p"].transform(holm)
+    table = measured(rivals.dropna(subset="log_ratio"), _tested)
+    if not table.empty:
+        family = ~table.pop("reading")
+        table.loc[family, "p_holm"] = table[family].groupby("budget")["p"].transform(holm)
     return table
+
+
+def _tested(cells: pd.DataFrame) -> dict[str, Any]:
+    means = np.array([extended_mean(seeds) for seeds in groups(cells, "log_ratio")])
+    return {
+        "test_functions": len(means),
+        "better": int((means < 0).sum()),
+        "worse": int((means > 0).sum()),
+        "tied": int((means == 0).sum()),
+        "mean": float(extended_mean(means)),
+        "p": signed_rank_p(means),
+        "p_holm": math.nan,
+        "smallest_p": min(1.0, 2.0 ** (1 - len(means))),
+        "reading": bool(cells["reading"].any()),
+    }
 
 
 def decidable(tests: pd.DataFrame) -> bool:
@@ -123,19 +121,12 @@ def average_ranks(cells: pd.DataFrame) -> pd.DataFrame:
         ranks = function_ranks(block)
         functions, rows = ranks.shape
         statistic, p = friedman(ranks)
-        found += [
-            {
-                **dict(zip(ROW, (budget, *row), strict=True)),
-                "rows": rows,
-                "ranked_functions": functions,
-                "rank": rank,
-                "friedman": statistic,
-                "friedman_p": p,
-                "critical_difference": critical_difference(rows, functions),
-            }
-            for row, rank in ranks.mean().items()
-        ]
-    return pd.DataFrame(found)
+        difference = critical_difference(rows, functions)
+        table = ranks.mean().rename("rank").reset_index()
+        table = table.assign(budget=budget, rows=rows, ranked_functions=functions)
+        table = table[[*ROW, "rows", "ranked_functions", "rank"]]
+        found.append(table.assign(friedman=statistic, friedman_p=p, critical_difference=difference))
+    return pd.concat(found, ignore_index=True)
 
 
 def friedman(ranks: pd.DataFrame) -> tuple[float, float]:

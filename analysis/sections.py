@@ -30,6 +30,30 @@ def rows(frame: pd.DataFrame, texts: Texts, by: Sequence[str] = ()) -> list[list
     ]
 
 
+def marked(
+    frame: pd.DataFrame,
+    texts: Callable[[pd.DataFrame], Iterable[str | Text]],
+    by: Sequence[str] = (),
+    lone_title: bool = True,
+) -> list[Section]:
+    """As `sections`, of rows that title themselves.
+
+    Args:
+        lone_title: whether the section has a title where it is the only one.
+    """
+    parts = list(frame.groupby("budget", sort=False))
+    return [
+        Section(
+            budget_title(budget) if lone_title or len(parts) > 1 else "",
+            [
+                [text if isinstance(text, Text) else Text(text) for text in texts(own)]
+                for _, own in part.groupby(["method", "variant", *by], sort=False)
+            ],
+        )
+        for budget, part in parts
+    ]
+
+
 def numbers(values: Iterable[Any]) -> list[str]:
     """Each as a table prints it, NaN as no cell."""
     return [NO_CELL if math.isnan(value) else number(value) for value in values]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
@@ -18,6 +19,8 @@ from analysis.names import ALL, function_title
 from analysis.rows import in_order
 from analysis.settings import joined, number_in
 from analysis.stats.estimates import Sweep
+
+Shifts = dict[RowName, float]  # of a row's line, along the axis
 
 _PANEL_WIDTH = 2.1  # inches
 _PANEL_HEIGHT = 2.0
@@ -38,7 +41,7 @@ def ablation_figure(points: pd.DataFrame, axis: str, axes: Sweep, loss: str, rat
     functions = in_order(points["function"])
     functions += [ALL] * (ALL in set(points["function"]))
     names = rows_of(points)
-    shifts = _shifts(points, axis, axes[axis], names)
+    shifts = _shifts(points, axis, axes[axis])
     figure = Figure(figsize=(2.6 * len(functions) + 0.6, 5.2), layout="constrained")
     panels = figure.subplots(2, len(functions), squeeze=False, sharex=True)
     for (upper, lower), function in zip(panels.T, functions, strict=True):
@@ -65,19 +68,19 @@ def ablation_figure(points: pd.DataFrame, axis: str, axes: Sweep, loss: str, rat
 
 
 def _draw_panel(
-    panel: Axes,
-    part: pd.DataFrame,
-    axis: str,
-    values: Sequence[str],
-    kind: str,
-    shifts: dict[RowName, float],
+    panel: Axes, part: pd.DataFrame, axis: str, values: Sequence[str], kind: str, shifts: Shifts
 ) -> None:
     """Every row's points of one function, shifted by `shifts` along the axis."""
     place = _x_axis(panel, values)
     for name, shift in shifts.items():
         look = look_of(name, list(shifts)) | {"markevery": None, "markersize": _MARKER_SIZE}
-        _draw_level(panel, cells_of(part, name), axis, kind, look)
-        _draw_points(panel, cells_of(part, name), axis, kind, place, shift, look)
+        own = cells_of(part, name)
+        _draw_level(panel, own[own[axis] == ""], kind, look)
+        by_value = own[own[axis] != ""].set_index(axis).reindex(list(place))
+        if by_value[kind].notna().any():
+            bars = _draw_points(panel, by_value, kind, np.array(list(place.values())) + shift, look)
+            if is_categorical(values):
+                bars.lines[0].set_linestyle("none")
     panel.set_yscale("log")
     log_ticks(panel.yaxis)
 
@@ -148,10 +151,9 @@ def _apart(values: Sequence[str], inches: Array) -> list[str]:
     return labels
 
 
-def _shifts(
-    points: pd.DataFrame, axis: str, values: Sequence[str], names: Sequence[RowName]
-) -> dict[RowName, float]:
+def _shifts(points: pd.DataFrame, axis: str, values: Sequence[str]) -> Shifts:
     """How far each line stands from a value's place: 0 unless the axis is categorical."""
+    names = rows_of(points)
     lines = [name for name in names if _has_setting(points, name, axis)]
     apart = {name: _DODGE * ((i + 0.5) / len(lines) - 0.5) for i, name in enumerate(lines)}
     return dict.fromkeys(names, 0.0) | (apart if is_categorical(values) else {})
@@ -161,52 +163,37 @@ def _has_setting(points: pd.DataFrame, name: RowName, axis: str) -> bool:
     return bool((cells_of(points, name)[axis] != "").any())
 
 
-def _draw_level(panel: Axes, own: pd.DataFrame, axis: str, kind: str, look: dict[str, Any]) -> None:
+def _draw_level(panel: Axes, own: pd.DataFrame, kind: str, look: dict[str, Any]) -> None:
     """A line across the panel for a method that does not have the setting."""
-    low, high = _LIMITS[kind]
-    for point in own[own[axis] == ""].to_dict("records"):
-        if np.isfinite(point[kind]):
-            panel.axhline(point[kind], **look)
-            if np.isfinite(point[low]):
-                panel.axhspan(point[low], point[high], color=look["color"], alpha=0.12, lw=0)
+    for value, low, high in own[[kind, *_LIMITS[kind]]].to_numpy(float):
+        if np.isfinite(value):
+            panel.axhline(value, **look)
+            if np.isfinite(low):
+                panel.axhspan(low, high, color=look["color"], alpha=0.12, lw=0)
 
 
 def _draw_points(
-    panel: Axes,
-    own: pd.DataFrame,
-    axis: str,
-    kind: str,
-    place: dict[str, float],
-    shift: float,
-    look: dict[str, Any],
-) -> None:
-    """A point and an interval a value, joined by a line where the values are numbers."""
-    low, high = _LIMITS[kind]
-    by_value = own[own[axis] != ""].set_index(axis).reindex(list(place))
-    if by_value[kind].isna().all():
-        return
-    x = np.array(list(place.values())) + shift
-    y = by_value[kind].to_numpy(float)
+    panel: Axes, own: pd.DataFrame, kind: str, x: Array, look: dict[str, Any]
+) -> ErrorbarContainer:
+    """A point and an interval at each of `x`, joined by a line."""
+    y, low, high = own[[kind, *_LIMITS[kind]]].to_numpy(float).T
     shown = np.where(np.isfinite(y), y, np.nan)
-    spread = np.stack([shown - by_value[low].to_numpy(float), by_value[high] - shown])
-    bars = panel.errorbar(x, shown, spread, capsize=2, **look)
-    if is_categorical(list(place)):
-        bars.lines[0].set_linestyle("none")
+    bars = panel.errorbar(x, shown, np.stack([shown - low, high - shown]), capsize=2, **look)
     lost = np.isposinf(y)
     edge: dict[str, Any] = {"transform": panel.get_xaxis_transform(), "clip_on": False}
     if lost.any():
         panel.plot(x[lost], np.ones(lost.sum()), "x", color=look["color"], **edge)
+    return bars
 
 
 def _remarks(part: pd.DataFrame, axis: str, names: Sequence[RowName]) -> list[str]:
     """Names the points of a panel that lack seeds."""
-    remarks, labels = [], labels_of(names)
-    for point in part.to_dict("records"):
-        label = labels[point["method"], point["variant"]]
-        where = f"{label} at {point[axis] or 'any value'}"
-        runs = point["runs"] + point["missing"] + point["failed"]
-        for status in ("infinite", "missing", "failed"):
-            if point[status]:
-                word = "diverged" if status == "infinite" else status
-                remarks.append(f"{where}: {point[status]}/{runs} {word}")
-    return remarks
+    labels = labels_of(names)
+    words = {"infinite": "diverged", "missing": "missing", "failed": "failed"}
+    return [
+        f"{labels[point['method'], point['variant']]} at {point[axis] or 'any value'}: "
+        f"{point[status]}/{point['runs'] + point['missing'] + point['failed']} {word}"
+        for point in part.to_dict("records")
+        for status, word in words.items()
+        if point[status]
+    ]

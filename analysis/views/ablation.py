@@ -14,22 +14,19 @@ for each value of the others; `--axis` draws one. Methods that do not have the s
 beside a sweep of atoms, are level lines.
 
 The upper panels show the geometric mean over seeds with a 95 % interval (Student's t on the log
-loss); the lower ones the geometric mean of the ratio to the loss of LoRA's run beside it
-(`analysis.stats.beside`), with the interval of the paired log ratios, the last of them over all
-functions. In a study without LoRA the ratio is to the method's own loss at the setting's first
-value. A value with a seed that diverged has no mean: it leaves a gap, marked at the panel's upper
-edge and counted in its corner.
+loss), the lower ones that of the ratio to LoRA's run beside it (`analysis.stats.beside`) or,
+without LoRA, to the method's own at the first value. A value with a seed that diverged has no mean:
+it leaves a gap, marked at the panel's upper edge and counted in its corner.
 """
 
 import math
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
-from analysis.cells import by_budget
 from analysis.figures.ablation import ablation_figure
 from analysis.legend import (
     NOT_LEARNABLE,
@@ -41,10 +38,11 @@ from analysis.legend import (
     unchecked,
 )
 from analysis.load import LOSSES, finished
-from analysis.names import ALL, budget_title
-from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.names import ALL
+from analysis.render import NO_CELL, Grid
 from analysis.render.output import Picture
 from analysis.rows import beside, function_titles, in_order, row_title
+from analysis.sections import marked
 from analysis.settings import swept
 from analysis.stats.effects import CHANGE, GAPS, LOSS, RATIO, effects
 from analysis.stats.estimates import Sweep, estimates, ratio_label
@@ -115,19 +113,17 @@ def with_loss(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     Raises:
         UsageError: the study's runs do not have that loss.
     """
-    done = frame["status"] == "done"
-    values = frame[loss] if loss in frame else pd.Series(math.nan, index=frame.index)
-    values = pd.to_numeric(values)
-    if loss not in EXTRA_LOSSES:
-        return frame.assign(loss=values.mask(frame["status"] == "diverged", math.inf))
-    if values[done].isna().all():
-        raise UsageError(
-            f"No run of this study has a {loss}: it takes several targets, such as "
-            "shift.targets=8, and for paraphrased_loss a method that reads a text."
-        )
-    having = frame["method"].isin(frame.loc[values.notna(), "method"])
-    lost = (done & values.isna()) | (frame["status"] == "diverged")  # null in the store: not finite
-    return frame.assign(loss=values.mask(having & lost, math.inf))
+    done, lost = (frame["status"] == status for status in ("done", "diverged"))
+    values = pd.to_numeric(frame[loss]) if loss in frame else pd.Series(math.nan, frame.index)
+    if loss in EXTRA_LOSSES:
+        if values[done].isna().all():
+            raise UsageError(
+                f"No run of this study has a {loss}: it takes several targets, such as "
+                "shift.targets=8, and for paraphrased_loss a method that reads a text."
+            )
+        having = frame["method"].isin(frame.loc[values.notna(), "method"])
+        lost = having & (lost | done & values.isna())  # null in the store: not finite
+    return frame.assign(loss=values.mask(lost, math.inf))
 
 
 def pictures(
@@ -148,17 +144,27 @@ def pictures(
 
 def estimates_grid(study: Study, points: pd.DataFrame, axes: Sweep, loss: str, label: str) -> Grid:
     """Rows by method and setting, functions beside each other, a section a budget."""
-    functions, keys = in_order(points["function"]), ["method", "variant", *axes]
+    functions = in_order(points["function"])
     several = len(functions) > 1
-    headers = ["method", *axes, "trainable"]
-    for title in function_titles(study.frame, functions):
-        headers += [title, "ratio"]
-    headers += ["all functions: ratio"] * several
-    sections = [
-        Section(title, [_estimate_texts(part, axes, functions) for _, part in rows])
-        for title, block in _titled(points)
-        for rows in [block.groupby(keys, sort=False)]
+    titles = function_titles(study.frame, functions)
+    headers = [
+        "method",
+        *axes,
+        "trainable",
+        *(word for title in titles for word in (title, "ratio")),
     ]
+    headers += ["all functions: ratio"] * several
+
+    def texts(row: pd.DataFrame) -> Iterator[str]:
+        first, counts = row.iloc[0], set("/".join(row["trainable_parameters"]).split("/")) - {""}
+        marks = {name: row[name].any() for name in ("reading", "off_budget")}
+        yield row_title({**first, **marks})
+        yield from (first[axis] or NO_CELL for axis in axes)
+        yield "/".join(sorted(counts, key=int)) or NO_CELL
+        for point in beside(row, functions):
+            yield from (_loss_text(point), _ratio_text(point)) if point else (NO_CELL, NO_CELL)
+        yield from map(_ratio_text, filter(None, beside(row, [ALL])))
+
     ratio = ratio_label(points)
     told = {
         f"{loss}: geometric mean over seeds [{CONFIDENCE:.0%} interval, Student's t on the log "
@@ -172,13 +178,8 @@ def estimates_grid(study: Study, points: pd.DataFrame, axes: Sweep, loss: str, l
         OFF_BUDGET_NOTE: points["off_budget"].any(),
     }
     caption = f"{loss.replace('_', ' ').capitalize()} by {', '.join(axes)}, study {study.name}"
+    sections = marked(points, texts, list(axes), lone_title=False)
     return Grid(label, caption, headers, sections, _notes(study, points, loss, told))
-
-
-def _titled(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The cells of each budget, under a title where there are several."""
-    blocks = list(by_budget(cells))
-    return [(budget_title(budget) if len(blocks) > 1 else "", block) for budget, block in blocks]
 
 
 def _notes(study: Study, cells: pd.DataFrame, loss: str, told: dict[str, Any]) -> list[str]:
@@ -191,17 +192,6 @@ def _notes(study: Study, cells: pd.DataFrame, loss: str, told: dict[str, Any]) -
         *unchecked(study.frame),
         *setting_notes(study.frame),
     ]
-
-
-def _estimate_texts(row: pd.DataFrame, axes: Sweep, functions: Sequence[str]) -> list[Text]:
-    first, counts = row.iloc[0], set("/".join(row["trainable_parameters"]).split("/")) - {""}
-    marks = {name: bool(row[name].any()) for name in ("reading", "off_budget")}
-    texts = [row_title({**first, **marks}), *(first[axis] or NO_CELL for axis in axes)]
-    texts.append("/".join(sorted(counts, key=int)) or NO_CELL)
-    *cells, overall = beside(row, [*functions, ALL])
-    for point in cells:
-        texts += [_loss_text(point), _ratio_text(point)] if point else [NO_CELL, NO_CELL]
-    return [Text(text) for text in (*texts, *([_ratio_text(overall)] if overall else []))]
 
 
 def _loss_text(point: dict[str, Any]) -> str:
@@ -226,30 +216,30 @@ def effects_grid(study: Study, table: pd.DataFrame, axes: Sweep, loss: str, labe
     """
     functions, kinds = in_order(table["function"]), set(table["of"])
     change = [name for name in CHANGE if len(kinds) > 1 or name != "of"]
-    several = len(functions) > 1
+    overall = [ALL] * (len(functions) > 1)
     headers = ["method", *("over" if name == "first" else name for name in change)]
-    headers += [*function_titles(study.frame, functions), *["all functions"] * several]
-    names = [*functions, *[ALL] * several]
-    sections = [
-        Section(title, [_effect_texts(part, change, names) for _, part in rows])
-        for title, block in _titled(table)
-        for rows in [block.groupby(["method", "variant", *CHANGE], sort=False)]
-    ]
+    headers += [*function_titles(study.frame, functions), *["all functions"] * len(overall)]
+
+    def texts(row: pd.DataFrame) -> Iterator[str]:
+        first = row.iloc[0]
+        yield row_title(first)
+        yield from first[change]
+        yield from map(_effect_text, beside(row, [*functions, *overall]))
+
     settings = list(dict.fromkeys(table["setting"]))
     what = loss.replace("_", " ") + f" over {BASELINE}'s" * (kinds == {RATIO})
     caption = f"Effects on the {what} of {', '.join(settings)}, study {study.name}"
     notes = _notes(study, table, loss, _effect_notes(table, axes, loss))
+    sections = marked(table, texts, CHANGE, lone_title=False)
     return Grid(label, caption, headers, sections, notes)
 
 
-def _effect_texts(row: pd.DataFrame, change: Sequence[str], functions: Sequence[str]) -> list[Text]:
-    first = row.iloc[0]
-    texts = [row_title(first), *first[list(change)]]
-    for effect in beside(row, functions):
-        gaps = [f"{effect[name]} {word}" for name, word in GAPS.items() if effect and effect[name]]
-        ends = [effect[name] for name in ("ratio", "low", "high")] if effect else [math.nan] * 3
-        texts.append(", ".join(gaps) or interval_text(*ends))
-    return [Text(text) for text in texts]
+def _effect_text(effect: dict[str, Any] | None) -> str:
+    """`0.97 [0.91, 1.02]`, or what the ratio lacks."""
+    if effect is None:
+        return NO_CELL
+    gaps = [f"{effect[name]} {word}" for name, word in GAPS.items() if effect[name]]
+    return ", ".join(gaps) or interval_text(effect["ratio"], effect["low"], effect["high"])
 
 
 def _effect_notes(table: pd.DataFrame, axes: Sweep, loss: str) -> dict[str, Any]:

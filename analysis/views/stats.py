@@ -9,15 +9,15 @@
 
 Of a tuned study the trials are compared that `tables` shows, by the same `--tune`. Files of another
 `--loss` than the test loss begin with `stats_<loss>`. Blocks of equal rank and of equal count are
-never mixed. The frozen backbone and full fine-tuning are no adapters and not ranked among them. How
-an interval is made and what it covers: `analysis.stats.intervals`; the tests:
-`analysis.stats.ranks`; what happens to runs that diverged: `analysis.stats.pairs`. A study with
-several conditions is refused: see `ablation`.
+never mixed, and the frozen backbone and full fine-tuning are not ranked. A study with several
+conditions is refused: see `ablation`. Intervals: `analysis.stats.intervals`; tests:
+`analysis.stats.ranks`; runs that diverged: `analysis.stats.pairs`.
 """
 
 import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -26,9 +26,10 @@ from analysis.figures.stats import improvement_figure, iqm_figure, profile_figur
 from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
 from analysis.load import LOSSES
 from analysis.names import UNRESTRICTED, budget_title, function_title
-from analysis.render import NO_CELL, Grid, Section, Text
+from analysis.render import NO_CELL, Grid, Text
 from analysis.render.output import Picture
 from analysis.rows import beside, in_order, row_title
+from analysis.sections import marked
 from analysis.settings import require_one
 from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.intervals import RESAMPLES
@@ -45,6 +46,7 @@ _HEADERS = (
     *("method", "diverged", "loss ratio (IQM)", "P(lower than LoRA)"),
     *("functions better/worse/tied", "p", "p (Holm)", "average rank"),
 )
+IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
 FEW = 4  # functions, below which a bootstrap interval is too narrow
 
 
@@ -105,48 +107,39 @@ def _over_baseline(chances: pd.DataFrame) -> pd.DataFrame:
     """P(row < LoRA) by row; a block with several rows of LoRA has no single one to name."""
     if chances.empty:
         return chances
-    ends = {"probability": "", "low": "_low", "high": "_high"}
-    names = {old: f"improvement{end}" for old, end in ends.items()}
+    ends = dict(zip(("probability", "low", "high"), IMPROVEMENT, strict=True))
     against = chances[(chances["other"] == BASELINE) & (chances["method"] != BASELINE)]
-    same = against[~against.duplicated(ROW, keep=False)].rename(columns=names)
-    return same[[*ROW, *names.values()]]
+    return against.drop_duplicates(ROW, keep=False)[[*ROW, *ends]].rename(columns=ends)
 
 
 def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[str]) -> Grid:
     """Methods by statistics, a section a budget; p (Holm) stands where it can decide something."""
-    sections = [
-        Section(
-            budget_title(budget),
-            [_summary_texts(row, decidable(part)) for row in part.to_dict("records")],
-        )
-        for budget, part in by_budget(table)
-    ]
-    return Grid(label, caption, _HEADERS, sections, notes)
+    decided = [budget for budget, part in by_budget(table) if decidable(part)]
+
+    def texts(own: pd.DataFrame) -> list[str | Text]:
+        (row,) = own.to_dict("records")
+        more = f", {row['infinite']} inf" if row["infinite"] > row["diverged"] else ""
+        functions = "/".join(f"{row[name]:.0f}" for name in ("better", "worse", "tied"))
+        p_holm = row["p_holm"] if row["budget"] in decided else math.nan
+        return [
+            row_title(row),
+            f"{row['diverged']}/{row['cells']}{more}",
+            _ratio(row, "iqm"),
+            interval_text(*(row.get(end, math.nan) for end in IMPROVEMENT)),
+            NO_CELL if math.isnan(row["p"]) else functions,
+            NO_CELL if math.isnan(row["p"]) else number(row["p"], 2),
+            Text(NO_CELL if math.isnan(p_holm) else number(p_holm, 2), bold=p_holm < ALPHA),
+            NO_CELL if math.isnan(row["rank"]) else f"{row['rank']:.2f}",
+        ]
+
+    return Grid(label, caption, _HEADERS, marked(table, texts), notes)
 
 
-def _summary_texts(row: dict, decided: bool) -> list[Text]:
-    tested = not math.isnan(row["p"])
-    corrected = decided and not math.isnan(row["p_holm"])
-    more = f", {row['infinite']} inf" if row["infinite"] > row["diverged"] else ""
-    chance = (row.get(f"improvement{end}", math.nan) for end in ("", "_low", "_high"))
-    return [
-        Text(row_title(row)),
-        Text(f"{row['diverged']}/{row['cells']}{more}"),
-        Text(_ratio(row, row["iqm"], row["low"], row["high"])),
-        Text(interval_text(*chance)),
-        Text(f"{row['better']:.0f}/{row['worse']:.0f}/{row['tied']:.0f}" if tested else NO_CELL),
-        Text(number(row["p"], 2) if tested else NO_CELL),
-        Text(
-            number(row["p_holm"], 2) if corrected else NO_CELL,
-            bold=corrected and row["p_holm"] < ALPHA,
-        ),
-        Text(NO_CELL if math.isnan(row["rank"]) else f"{row['rank']:.2f}"),
-    ]
-
-
-def _ratio(row: dict, *logs: float) -> str:
+def _ratio(row: Mapping[str, Any], value: str) -> str:
     """A loss over the baseline's, which is 1 by definition in the baseline's own row."""
-    return "1" if row["method"] == row["baseline"] else ratio_text(*logs)
+    return (
+        "1" if row["method"] == row["baseline"] else ratio_text(row[value], row["low"], row["high"])
+    )
 
 
 def function_grid(table: pd.DataFrame, functions: pd.DataFrame, caption: str, label: str) -> Grid:
@@ -156,27 +149,19 @@ def function_grid(table: pd.DataFrame, functions: pd.DataFrame, caption: str, la
         rows.merge(functions, on=ROW, how="left") if len(functions) else rows.assign(function=None)
     )
     names = in_order(cells["function"].dropna())
-    sections = [
-        Section(
-            budget_title(budget),
-            [_function_texts(row, names) for _, row in part.groupby(ROW, sort=False)],
-        )
-        for budget, part in by_budget(cells)
-    ]
+
+    def texts(row: pd.DataFrame) -> list[str]:
+        found = beside(row, names)
+        return [row_title(row.iloc[0]), *(_ratio(own, "mean") if own else NO_CELL for own in found)]
+
     note = (
         "Geometric mean over seeds of the loss over the baseline's (LoRA's; the frozen backbone's "
         "in a block without LoRA) on the same function and seed, with Student's 95 % interval of "
         "its logarithm; no correction for the number of cells. Below 1 is better."
     )
-    return Grid(label, caption, ["method", *map(function_title, names)], sections, [note])
-
-
-def _function_texts(row: pd.DataFrame, functions: Sequence[str]) -> list[Text]:
-    texts = [
-        NO_CELL if cell is None else _ratio(cell, cell["mean"], cell["low"], cell["high"])
-        for cell in beside(row, functions)
-    ]
-    return [Text(text) for text in (row_title(row.iloc[0]), *texts)]
+    return Grid(
+        label, caption, ["method", *map(function_title, names)], marked(cells, texts), [note]
+    )
 
 
 _CAPTIONS = {
@@ -191,24 +176,22 @@ def _pictures(table: pd.DataFrame, shares: pd.DataFrame, stem: str, loss: str) -
     for budget, block in by_budget(table):
         compared, ranked = (block[block[name].notna()] for name in ("improvement", "rank"))
         profile = shares[shares["budget"] == budget] if len(shares) else shares
-        drawn = {"iqm": (iqm_figure, block)}
-        if len(compared):
-            drawn["improvement"] = improvement_figure, compared
-        if len(profile):
-            drawn["profiles"] = profile_figure, profile
-        if len(ranked) > 1:
-            drawn["ranks"] = ranks_figure, ranked
+        drawn = {
+            "iqm": (iqm_figure, block),
+            "improvement": (improvement_figure, compared),
+            "profiles": (profile_figure, profile),
+            "ranks": (ranks_figure, ranked if len(ranked) > 1 else ranked[:0]),
+        }
         for kind, (draw, part) in drawn.items():
             caption = f"{_CAPTIONS[kind]} {budget_title(budget)}, {loss.replace('_', ' ')}."
-            yield Picture(f"{stem}_{kind}_{budget}", caption, draw(part))
+            if len(part):
+                yield Picture(f"{stem}_{kind}_{budget}", caption, draw(part))
 
 
 def notes_of(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss: str) -> list[str]:
     """The notes under `table`, which `summary` makes of the paired `cells` of `frame`."""
-    beyond = bool((table["infinite"] > table["diverged"]).any())
-    alone_budgets = [
-        budget for budget, part in by_budget(table) if (part["baseline"] != BASELINE).any()
-    ]
+    beyond = (table["infinite"] > table["diverged"]).any()
+    alone = table.loc[table["baseline"] != BASELINE, "budget"].unique()
     unlearnt = in_order(frame.loc[frame["not_learnable"], "function"])
     without = unpaired(cells)
     told = {
@@ -228,8 +211,8 @@ def notes_of(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss
         "middle half.": True,
         f"k/n, j inf: k of n runs diverged; j have an infinite {loss}, these and those that ended "
         "with it above the ceiling.": beyond,
-        f"No LoRA to stand beside in {', '.join(alone_budgets)}: there the loss ratio is the loss "
-        "over the frozen backbone's, and nothing is tested.": alone_budgets,
+        f"No LoRA to stand beside in {', '.join(alone)}: there the loss ratio is the loss over the "
+        "frozen backbone's, and nothing is tested.": len(alone),
         STYLE_NOTE: table["reading"].any(),
         OFF_BUDGET_NOTE: table["off_budget"].any(),
         f"Left out with all seeds, since {UNRESTRICTED} could not learn it: "
@@ -241,21 +224,18 @@ def notes_of(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss
 
 def _test_note(table: pd.DataFrame) -> str:
     """What the tests are, and where none of them can decide anything."""
-    parts = [
+    few = (
         f"In {budget} no difference can be significant after the correction: too few functions "
         f"({part['test_functions'].max():.0f}) for so many tests ({len(part)})."
         for budget, part in by_budget(table[table["p_holm"].notna()])
         if not decidable(part)
-    ]
-    parts.append(
+    )
+    tests = (
         "p: Wilcoxon's signed-rank test over functions, two-sided and exact, on each function's "
         "mean log ratio; Holm's correction within the block; bold below 0.05."
     )
-    if table["reading"].any():
-        parts.append(
-            f"Rows with{STYLE} are not among the tests that are corrected; their p stands alone."
-        )
-    return " ".join(parts)
+    apart = f"Rows with{STYLE} are not among the tests that are corrected; their p stands alone."
+    return " ".join([*few, tests, *[apart] * bool(table["reading"].any())])
 
 
 def _rank_note(table: pd.DataFrame) -> str:

@@ -2,22 +2,17 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.flags import (  # noqa: F401
-    COUNT_TOLERANCE,
-    not_learnable,
-    off_budget,
-    weak_backbones,
-)
 from analysis.names import (
     REFERENCES,
     budget_order,
     function_order,
     method_order,
+    row_order,
 )
 from qlexp.store.files import FINISHED
 
@@ -93,7 +88,7 @@ def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
 
 
 def _order(budget: str, method: str, variant: str, function: str) -> tuple[object, ...]:
-    return budget_order(budget), method_order(method), variant, function_order(function)
+    return row_order(budget, method, variant), function_order(function)
 
 
 def with_references(frame: pd.DataFrame) -> pd.DataFrame:
@@ -140,9 +135,3 @@ def _best(cells: pd.DataFrame) -> pd.Series:
 def by_budget(cells: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
     """The cells of each budget, in the order of the tables."""
     return sorted(cells.groupby("budget"), key=lambda item: budget_order(item[0]))
-
-
-def at(cells: pd.DataFrame) -> Mapping[tuple[str, ...], Any]:
-    """Cells by (budget, method, variant, function)."""
-    keys = [*ROW, "function"]
-    return {tuple(getattr(cell, name) for name in keys): cell for cell in cells.itertuples()}

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from analysis.names import budget_order, function_order, method_order
 from analysis.settings import SEPARATOR, different, joined
+from analysis.text import seed_list
 from qlexp.errors import UsageError
 from qlexp.store.files import FINISHED
 from qlexp.store.manifest import Cell
@@ -256,9 +257,3 @@ def incomplete(frame: pd.DataFrame) -> list[str]:
         reason = f": {' '.join(str(error).split())}" if isinstance(error, str) else ""
         lines.append(f"{place}, {seed_list(group['seed'])}{reason}")
     return lines
-
-
-def seed_list(seeds: Iterable[int]) -> str:
-    """`seed 0` or `seeds 0, 2`."""
-    numbers = sorted(set(seeds))
-    return f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

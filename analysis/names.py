@@ -53,6 +53,11 @@ def budget_order(budget: str) -> tuple[bool, list[int], str]:
     return not _is_rank(budget), [int(digits) for digits in re.findall(r"\d+", budget)], budget
 
 
+def row_order(budget: str, method: str, variant: str) -> tuple[object, ...]:
+    """The key by which rows are sorted in every table and figure."""
+    return budget_order(budget), method_order(method), variant
+
+
 def function_title(function: str) -> str:
     return FUNCTIONS[function].title if function in FUNCTIONS else function
 
@@ -69,13 +74,6 @@ def budget_title(budget: str) -> str:
 
 def _is_rank(budget: str) -> bool:
     return re.fullmatch(r"equal_rank|rank_\d+", budget) is not None
-
-
-STYLE = " (style)"  # after the label of a method whose formula is partly a reading of its paper
-STYLE_NOTE = (
-    "style: the method's formula is partly this project's reading of its paper; claims leave it "
-    "out."
-)
 
 
 def row_label(method: str, variant: str) -> str:

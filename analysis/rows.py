@@ -9,17 +9,11 @@ from analysis.cells import ROW
 from analysis.legend import OFF_BUDGET, STYLE, column_marks
 from analysis.names import (
     ALL,
-    budget_order,
     function_order,
     function_title,
-    method_order,
     row_label,
+    row_order,
 )
-
-
-def row_order(budget: str, method: str, variant: str) -> tuple[object, ...]:
-    """The key by which rows are sorted in every table and figure."""
-    return budget_order(budget), method_order(method), variant
 
 
 def by_row(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:

@@ -136,10 +136,14 @@ def condition_of(variant: str) -> str:
 def require_one(frame: pd.DataFrame, study: str, backbones: bool = True) -> None:
     """Refuses a study with several conditions.
 
+    Args:
+        frame: the table (`analysis.table`).
+        backbones: whether another backbone is another condition.
+
     Raises:
         UsageError: names two of them.
     """
-    found = list(dict.fromkeys(conditions(frame, backbones)))
+    found = list(dict.fromkeys(frame["condition" if backbones else "task"]))
     if len(found) > 1:
         raise UsageError(
             f"Study '{study}' has losses under {len(found)} conditions ({found[0] or 'defaults'}; "

@@ -13,7 +13,6 @@ the same function, since that is what its loss stands beside.
 """
 
 import math
-from argparse import ArgumentParser
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,17 +117,6 @@ def _kept(choices: Sequence[Choice]) -> list[str]:
         text = f"{function_title(choice.function)} {values}"
         rows.setdefault((choice.label, choice.budget), []).append(text)
     return [f"{label} ({budget}) {', '.join(texts)}" for (label, budget), texts in rows.items()]
-
-
-def add_option(command: ArgumentParser) -> None:
-    """Adds `--tune`, the settings that are trials."""
-    command.add_argument(
-        "--tune",
-        nargs="*",
-        metavar="SETTING",
-        help="settings whose values are trials, the best one by validation loss being shown "
-        f"({LEARNING_RATE}, where it is swept); none: every trial is a row",
-    )
 
 
 def tune(

@@ -52,11 +52,11 @@ from analysis.paper.trained import (
     long_table,
     of_function,
     routed_cells,
-    rows_in_order,
     run_notes,
 )
 from analysis.render import NO_CELL, Grid
 from analysis.render.output import Picture
+from analysis.rows import by_row
 from analysis.sections import numbers, sections
 from analysis.study import Study
 from analysis.text import spread
@@ -149,7 +149,7 @@ def map_picture(store: Store, cells: pd.DataFrame, function: str) -> Picture:
 def _maps(store: Store, cells: pd.DataFrame) -> Iterator[Map]:
     """The first seed of every row of the first budget."""
     points = grid(SIDE)
-    for part in rows_in_order(cells[cells["budget"] == cells["budget"].iloc[0]]):
+    for _, part in by_row(cells[cells["budget"] == cells["budget"].iloc[0]]):
         cell = part.sort_values("seed").iloc[0]
         run = load_trained(store, cell["run_id"])
         weights = run.weights(points, run.latest)
@@ -191,8 +191,8 @@ def similarity_cells(cells: pd.DataFrame, runs: Runs) -> pd.DataFrame:
     """
     starts = {name: run.start for name, run in runs.items() if run.start is not None}
     found = [
-        {**part.iloc[0][["budget", "method", "variant"]], "adapter": adapter, **pair}
-        for part in rows_in_order(cells)
+        {**row, "adapter": adapter, **pair}
+        for row, part in by_row(cells)
         for adapter, own in ((TRAINED, runs), (UNTRAINED, starts))
         if own
         for pair in [*_within_runs(part, own), *_between_runs(part, own)]

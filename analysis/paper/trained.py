@@ -1,6 +1,6 @@
 """Stored adapters of the methods that route, loaded to be looked into."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from analysis.cells import ROW, cells_of, rows_of
+from analysis.cells import ROW
 from analysis.inputs import Array, Inputs, inputs_at, split_inputs
 from analysis.legend import diverged_note, flags, setting_notes
 from analysis.load import finished
-from analysis.names import budget_order
+from analysis.rows import by_row
 from qlexp.adapters.routed import RoutedAdapter
 from qlexp.adapters.stored import (
     CPU,
@@ -144,21 +144,13 @@ def _routes(target: object) -> bool:
     return kind is not None and issubclass(kind, RoutedAdapter)
 
 
-def rows_in_order(cells: pd.DataFrame) -> Iterator[pd.DataFrame]:
-    """The cells of each row, in the order of the tables."""
-    for budget in sorted(cells["budget"].unique(), key=budget_order):
-        part = cells[cells["budget"] == budget]
-        for name in rows_of(part):
-            yield cells_of(part, name)
-
-
 def long_table(
     cells: pd.DataFrame, found: Mapping[str, Iterable[Mapping[str, Any]]]
 ) -> pd.DataFrame:
     """What was found of each run, by run_id, beside the name of its cell."""
     return pd.DataFrame(
         {**{name: cell[name] for name in CELL}, **columns}
-        for part in rows_in_order(cells)
+        for _, part in by_row(cells)
         for cell in part.to_dict("records")
         for columns in found[cell["run_id"]]
     )

@@ -35,7 +35,7 @@ from analysis.legend import (
 from analysis.load import finished
 from analysis.names import REFERENCES, budget_title, function_order, function_title, row_label
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.rows import row_title
+from analysis.rows import beside, function_titles, in_order, row_title
 from analysis.study import Study
 from analysis.text import number, seed_list, spread
 from analysis.tuning import EDGE, UNTUNED, Tuning
@@ -89,8 +89,8 @@ def loss_grid(
     tuning: Tuning = UNTUNED,
 ) -> Grid:
     """Methods by functions, a section a budget; `cells` are the `loss_cells` of `frame`."""
-    functions = sorted(frame["function"].unique(), key=function_order)
-    titles = [function_title(name) + column_marks(frame, name) for name in functions]
+    functions = in_order(frame["function"])
+    titles = function_titles(frame, functions)
     sections = [
         Section(budget_title(budget), list(_rows(block, functions, tuning)))
         for budget, block in by_budget(cells)
@@ -101,11 +101,9 @@ def loss_grid(
 
 def _rows(block: pd.DataFrame, functions: list[str], tuning: Tuning) -> Iterator[list[Text]]:
     for (method, variant), part in block.groupby(["method", "variant"], sort=False):
-        first, by_function = part.iloc[0], part.set_index("function").to_dict("index")
-        label = row_label(method, variant)
+        first, label = part.iloc[0], row_label(method, variant)
         row = [Text(row_title(first)), Text(_thousands(first["trainable_parameters"]) or NO_CELL)]
-        for function in functions:
-            cell = by_function.get(function)
+        for function, cell in zip(functions, beside(part, functions), strict=True):
             text = NO_CELL if cell is None else cell_text(cell)
             text += EDGE * tuning.at_edge(first["budget"], label, function)
             best, mean = (cell["best_adapter"], cell["mean"]) if cell else (False, None)

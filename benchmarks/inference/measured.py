@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.names import STYLE, method_order
+from analysis.legend import STYLE
+from analysis.names import method_order
 from analysis.stats.intervals import Interval
 from benchmarks.contenders import REFERENCE
 from benchmarks.inference.counts import Cost, costs_of

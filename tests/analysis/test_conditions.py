@@ -31,7 +31,7 @@ def noise_study(store: Store, **changes: object) -> pd.DataFrame:
         write_run(store, summary)
         cells.append(cell_of(summary, "equal_rank", "experiment=noise", f"data.noise={noise}"))
     store.write_study("noise", cells)
-    return load_study(store, "noise")
+    return with_columns(load_study(store, "noise"))
 
 
 def test_the_best_row_is_that_of_its_condition(tmp_path: Path) -> None:
@@ -69,6 +69,7 @@ def test_several_conditions_are_refused_in_one_sentence(tmp_path: Path, capsys) 
     frame = noise_study(Store(tmp_path))
     require_one(frame[frame["overrides"].str.endswith("noise=0")], "noise")
     lines = named(pd.DataFrame({"overrides": ["", "shift.strength=0.4"]}))
+    lines = lines.assign(condition=conditions(lines))
     with pytest.raises(UsageError, match=r"2 conditions \(defaults; shift.strength=0.4\)"):
         require_one(lines, "mine")
     arguments = ["stats", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]

@@ -12,7 +12,7 @@ import yaml
 from conftest import TINY, Command, all_runs
 from hydra.core.plugins import Plugins
 
-from analysis.cells import COUNT_TOLERANCE
+from analysis.flags import COUNT_TOLERANCE
 from analysis.load import load_study
 from analysis.names import FROZEN
 from qlexp.adapters.budget import reference_count, trainable_count

@@ -50,7 +50,10 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("study", help="name of a stored study, such as quick")
     command.add_argument("--store", default="store", help="folder of the runs (%(default)s)")
     command.add_argument(
-        "--runs", metavar="FILE", help="the study's runs.csv, read in the store's place"
+        "--runs",
+        nargs="+",
+        metavar="FILE",
+        help="the study's runs.csv, read in the store's place; several: its parts, run apart",
     )
     command.add_argument(
         "--config-dir",

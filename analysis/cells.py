@@ -61,7 +61,7 @@ def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     `best_adapter` (the smallest mean of its budget, function and condition among adapters whose
     seeds have all finished, and finitely; exact ties are all best); of the row's cells together the
     texts `trainable_parameters` and `reference_parameters` (LoRA's) and the flags `off_budget` and
-    `reading`; of the function's `not_learnable` and `weak_backbone`.
+    `reading`; of the function's `not_learnable`, `weak_backbone` and `beyond_reach`.
 
     Args:
         frame: the table (`analysis.table`) with a column `loss`.
@@ -79,7 +79,7 @@ def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     for name in ("off_budget", "reading"):
         cells = cells.join(rows[name].agg(lambda own: bool(own.eq(True).any())), on=ROW)
     finished = frame[frame["status"].isin(FINISHED)]
-    for name in ("not_learnable", "weak_backbone"):
+    for name in ("not_learnable", "weak_backbone", "beyond_reach"):
         flagged = set(finished.loc[finished[name], "function"])
         cells[name] = cells["function"].isin(flagged)
     cells["best_adapter"] = _best(cells)

@@ -14,6 +14,7 @@ def doubts(cells: pd.DataFrame) -> list[str]:
     share = f"{LEAST_LEARNT:.0%}".replace("%", " %")
     found = {
         "weak backbone on {}": cells[cells["weak_backbone"]],
+        "targets beyond the frozen head's reach on {}": cells[cells["beyond_reach"]],
         f"{learners} learnt less than {share} of what the frozen backbone lacks on {{}}": little,
         f"learnability not checked on {{}} (add method={UNRESTRICTED} to the study)": cells[
             ~cells["learnability_checked"]

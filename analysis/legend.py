@@ -7,12 +7,17 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from analysis.flags import COUNT_TOLERANCE, not_learnable, weak_backbones
+from analysis.flags import COUNT_TOLERANCE, beyond_reach, not_learnable, weak_backbones
 from analysis.load import finished, incomplete
 from analysis.names import UNRESTRICTED, function_order, function_title, method_order, row_label
 from analysis.text import number, seed_list, spread
 
-OFF_BUDGET, NOT_LEARNABLE, WEAK_BACKBONE = "†", "‡", "§"
+OFF_BUDGET, NOT_LEARNABLE, WEAK_BACKBONE, BEYOND_REACH = "†", "‡", "§", "¶"
+_COLUMN_MARKS = {
+    "not_learnable": NOT_LEARNABLE,
+    "weak_backbone": WEAK_BACKBONE,
+    "beyond_reach": BEYOND_REACH,
+}
 STYLE = " (style)"  # after the label of a method whose formula is partly a reading of its paper
 STYLE_NOTE = (
     "style: the method's formula is partly this project's reading of its paper; claims leave it "
@@ -33,9 +38,7 @@ def column_marks(frame: pd.DataFrame, function: str) -> str:
     """The marks of a function's column."""
     own = finished(frame)
     own = own[own["function"] == function]
-    return NOT_LEARNABLE * bool(own["not_learnable"].any()) + WEAK_BACKBONE * bool(
-        own["weak_backbone"].any()
-    )
+    return "".join(mark * bool(own[name].any()) for name, mark in _COLUMN_MARKS.items())
 
 
 def flags(frame: pd.DataFrame) -> list[str]:
@@ -43,13 +46,18 @@ def flags(frame: pd.DataFrame) -> list[str]:
     floor = "/".join(f"{value:g}" for value in distinct(frame, "config.trainer.r2_floor"))
     notes = [
         *_flagged(
-            f"{NOT_LEARNABLE} Not learnable, to be left out of claims: test R² of {UNRESTRICTED} "
-            "below 0",
+            f"{NOT_LEARNABLE} Not learnable, to be left out of claims: validation R² of "
+            f"{UNRESTRICTED} below 0",
             not_learnable(frame),
         ),
         *_flagged(
             f"{WEAK_BACKBONE} Weak backbone: validation R² on the source below {floor}",
             weak_backbones(frame),
+        ),
+        *_flagged(
+            f"{BEYOND_REACH} Beyond reach: the share of the test targets that the frozen head "
+            "cannot say, whatever an adapter does",
+            beyond_reach(frame),
         ),
     ]
     gaps = incomplete(frame)
@@ -57,10 +65,10 @@ def flags(frame: pd.DataFrame) -> list[str]:
 
 
 def _flagged(text: str, found: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """`text`, and the R² by function and seed."""
+    """`text`, and the values by function and seed."""
     listed = (
         f"{function_title(function)} "
-        + ", ".join(f"{number(r2, 2)} (seed {seed})" for seed, r2 in found[function].items())
+        + ", ".join(f"{number(value, 2)} (seed {seed})" for seed, value in found[function].items())
         for function in sorted(found, key=function_order)
     )
     return [f"{text}: {'; '.join(listed)}."] if found else []

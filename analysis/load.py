@@ -26,8 +26,15 @@ LOSSES = (
     "test_loss_clean",
     "test_loss_raw",
 )  # of the adapted model: infinite where the run diverged
-_BACKBONE_LOSSES = ("pretrain_loss", "source_loss", "frozen_loss")
-_SCORES = ("pretrain_r2", "test_r2")
+_ADAPTED = (*LOSSES, "learnt_loss")
+_BACKBONE_LOSSES = ("pretrain_loss", "source_loss", "frozen_loss", "frozen_validation_loss")
+_SCORES = ("pretrain_r2", "test_r2", "learnt_r2")
+_SHARES = ("worst_share", "beyond_head")
+_OLDER = {
+    "learnt_loss": "validation_loss",
+    "learnt_r2": "test_r2",
+    "frozen_validation_loss": "frozen_loss",
+}  # what stands in for it in runs of numerics version 1
 _COLUMNS = (
     "budget",
     "function",
@@ -41,8 +48,9 @@ _COLUMNS = (
     "backbone_id",
     *_BACKBONE_LOSSES,
     "pretrain_r2",
-    *LOSSES,
-    "test_r2",
+    *_ADAPTED,
+    *_SCORES[1:],
+    *_SHARES,
     "reading",
     "trainable_parameters",
     "reference_parameters",
@@ -58,8 +66,9 @@ _COLUMNS = (
 )
 _NUMBERS = (
     *_BACKBONE_LOSSES,
-    *LOSSES,
+    *_ADAPTED,
     *_SCORES,
+    *_SHARES,
     "trainable_parameters",
     "reference_parameters",
     "samples_per_period",
@@ -176,11 +185,13 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
     if row.get("status") not in FINISHED:
         return row
     try:
-        for name in (*LOSSES, *_BACKBONE_LOSSES):
-            diverged = row["status"] == "diverged" and name in LOSSES
+        for name, older in _OLDER.items():
+            row.setdefault(name, row[older])
+        for name in (*_ADAPTED, *_BACKBONE_LOSSES):
+            diverged = row["status"] == "diverged" and name in _ADAPTED
             row[name] = math.inf if diverged or row[name] is None else float(row[name])
         ceiling = row.get("config.trainer.loss_ceiling", math.inf)
-        for name in LOSSES:
+        for name in _ADAPTED:
             scaled = "test_loss" if name == "test_loss_raw" else name
             row[name] = math.inf if row[scaled] > ceiling else row[name]
         for name in _SCORES:
@@ -218,6 +229,29 @@ def read_runs(path: str | Path) -> pd.DataFrame:
         return pd.concat([runs, pd.DataFrame(lacking)], axis=1).copy()  # in one block
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} is not the runs.csv of a study ({error}).") from error
+
+
+def joined_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
+    """The table of a study whose parts were run apart, each with a `runs.csv` of its own.
+
+    Of a cell that several files name the first finished run counts.
+
+    Raises:
+        UsageError: a file is no `runs.csv`, or two have the same run with different losses, or
+            different runs of one cell.
+    """
+    whole = pd.concat([read_runs(path) for path in paths], ignore_index=True)
+    done = finished(whole)
+    for keys, column in ((list(_NAME), "run_id"), (["run_id"], "test_loss")):
+        values = done.groupby(keys)[column].nunique()
+        if (values > 1).any():
+            raise UsageError(
+                f"The files disagree in {column} of {values.idxmax()}: give those of one version."
+            )
+    ranked = whole.assign(gap=~whole["status"].isin(FINISHED)).sort_values("gap", kind="stable")
+    kept = ranked.drop_duplicates(list(_NAME)).drop(columns="gap")
+    order = sorted(kept.index, key=lambda i: _order(kept.loc[i]))
+    return kept.loc[order].reset_index(drop=True)
 
 
 def _settings_in(text: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from analysis.load import open_store, read_runs, require_complete
+from analysis.load import joined_runs, open_store, require_complete
 from analysis.table import read_table, with_columns
 from analysis.tuning import Tuning, tune
 from qlexp.errors import UsageError, unknown_name
@@ -72,7 +72,7 @@ class Study:
 
 def _read(name: str, options: Namespace) -> tuple[Store | None, pd.DataFrame]:
     if options.runs is not None:
-        return None, with_columns(read_runs(options.runs))
+        return None, with_columns(joined_runs(options.runs))
     store = open_store(options.store)
     try:
         return store, read_table(store, name)

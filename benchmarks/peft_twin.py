@@ -40,7 +40,9 @@ class Twin(nn.Module):
         self.layers = nn.ModuleList(
             TwinLayer(cast(Layer, layer), lane) for layer in backbone.layers
         )
-        self.norm = _norm(backbone.norm, lane)
+        self.norm = (
+            _norm(backbone.norm, lane) if isinstance(backbone.norm, LaneNorm) else nn.Identity()
+        )
         self.head = _linear(backbone.head, lane)
 
     def forward(self, x: Tensor) -> Tensor:

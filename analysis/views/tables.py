@@ -2,7 +2,9 @@
 
     table1.{md,csv,tex}      post-training loss
     table2.{md,csv,tex}      test loss
+    table2_clean.{md,csv,tex}  test loss without the variance of the noise: what claims go by
     table2_raw.{md,csv,tex}  test loss on each function's own scale
+    worst.{md,csv,tex}       how much of the error sits in a hundredth of the points
     backbones.{md,csv,tex}   the frozen networks that all methods share
     runs.csv                 the run summaries behind them, one row a cell
 
@@ -44,8 +46,20 @@ from analysis.view import Shown
 TABLES = (
     ("table1", "post_train_loss", "Post-training loss"),
     ("table2", "test_loss", "Test loss"),
+    ("table2_clean", "test_loss_clean", "Test loss without noise"),
     ("table2_raw", "test_loss_raw", "Test loss, raw scale"),
+    ("worst", "worst_share", "Share of the error in the worst hundredth of the points"),
 )
+_STANDARD = "Mean square error on the standardised scale: 1 is the variance of the clean source."
+_SCALES = {
+    "post_train_loss": f"{_STANDARD} Below the noise floor it is fitted noise, and no merit.",
+    "test_loss_clean": f"{_STANDARD} Against the target without its noise: the excess over the "
+    "noise floor.",
+    "test_loss_raw": "The test loss times the squared deviation of the function's clean source.",
+    "worst_share": "What the hundredth of the test points with the largest errors makes up of the "
+    "square error, noise left out. Near 1 the losses tell of a few points alone.",
+}
+_NOISY = ("post_train_loss", "test_loss")
 _PLACE = re.compile(r"config\.(store|study|tracking)\b")
 
 
@@ -76,7 +90,7 @@ _COLUMNS = [
     *("mean", "deviation", "seeds", "infinite", "missing", "failed"),
     *("finite_mean", "finite_deviation", "best_adapter"),
     *("trainable_parameters", "reference_parameters", "off_budget"),
-    *("not_learnable", "weak_backbone"),
+    *("not_learnable", "weak_backbone", "beyond_reach"),
 ]  # of a loss table's CSV
 
 
@@ -141,25 +155,19 @@ def loss_notes(frame: pd.DataFrame, cells: pd.DataFrame, loss: str) -> list[str]
         note += " One seed has no spread: differences between cells may be chance."
     if frame["condition"].nunique() > 1:
         note += " Bold within the rows of one setting of data, shift, function and backbone."
-    raw = loss == "test_loss_raw"
-    scale = (
-        "The test loss times the squared deviation of the function's clean source."
-        if raw
-        else "Mean square error on the standardised scale: 1 is the variance of the clean source."
-    )
     floors = sorted({noise**2 for noise in distinct(frame, "config.data.noise")})
     floor = (
-        f"Noise floor of the test loss: {'/'.join(map(number, floors))}, the variance of the noise."
+        f"Noise floor: {'/'.join(map(number, floors))}, the variance of the noise in the targets."
     )
     return [
         note,
-        scale,
+        _SCALES.get(loss, _STANDARD),
         *_infinite(frame, cells),
         *_off_budget(cells),
         *[STYLE_NOTE] * bool(cells["reading"].any()),
         *flags(frame),
         *shift_notes(frame),
-        *[floor] * (not raw),
+        *[floor] * (loss in _NOISY),
         *setting_notes(frame),
     ]
 

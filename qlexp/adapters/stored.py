@@ -15,7 +15,7 @@ from qlexp.config.schema import Config
 from qlexp.errors import UsageError
 from qlexp.model.backbone import Backbone
 from qlexp.model.initial import Draw
-from qlexp.model.precision import dtype_of
+from qlexp.model.precision import dtype_of, precision_of
 from qlexp.problem.seeding import seed_stream
 from qlexp.problem.targets import Problem, problem_of
 from qlexp.store.files import read_tensors
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 def build_adapter(configs: Sequence[Config], backbone: Backbone) -> Adapter:
     """The method of `configs` at its start, a lane each, around `backbone`."""
-    draw = Draw(lane_seeds(configs, "adapter"), dtype_of(configs[0].precision))
+    draw = Draw(lane_seeds(configs, "adapter"), backbone.head.weight.dtype)
     method = configs[0].method
     adapter: Adapter = method.kind(backbone, method.config, draw)
     if adapter.lane_fields:
@@ -45,7 +45,7 @@ def load_backbones(configs: Sequence[Config], store: Store, device: torch.device
     Raises:
         UsageError: a file is missing, cut short or holds another network.
     """
-    shape, dtype = configs[0].backbone, dtype_of(configs[0].precision)
+    shape, dtype = configs[0].backbone, dtype_of(precision_of(configs[0], "adapt"))
     backbone = Backbone(shape, Draw([0] * len(configs), dtype))
     backbone.recompute = configs[0].recompute
     parameters = dict(backbone.named_parameters())

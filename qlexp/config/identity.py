@@ -16,7 +16,7 @@ from typing import Any
 from qlexp.config.roles import OUTSIDE
 from qlexp.config.schema import Component, Config
 
-NUMERICS_VERSION = 1  # part of every id: raised when the same config gives other numbers
+NUMERICS_VERSION = 2  # part of every id: raised when the same config gives other numbers
 
 
 def plain(config: Config) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def run_id(config: Config) -> str:
 def backbone_id(config: Config) -> str:
     """Identity of the backbone of a run: what pretraining depends on, and no more."""
     values = _identifying(config)
-    for key in ("shift", "instruction", "method", "optimizer"):
+    for key in ("shift", "instruction", "method", "optimizer", "precision"):
         del values[key]
     for key in ("adapt", "test"):
         del values["data"][key]

@@ -130,6 +130,7 @@ class BackboneConfig(Checked):
     tokens: str = one_of("fourier", "linear", "fourier")
     frequencies: int = bounded(16, minimum=1)
     bandwidth: float = bounded(8.0, above=0.0)
+    final_norm: str = one_of("none", "none", "layer")
 
     def __post_init__(self) -> None:
         super().__post_init__()

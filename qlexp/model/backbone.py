@@ -134,7 +134,8 @@ class Backbone(nn.Module):
         self.recompute = False
         self.tokens = Tokens(config, draw)
         self.layers = nn.ModuleList(Layer(config, draw) for _ in range(config.depth))
-        self.norm = LaneNorm(config.width, draw)
+        bounded = config.final_norm == "layer"
+        self.norm = LaneNorm(config.width, draw) if bounded else nn.Identity()
         self.head = LaneLinear(1, config.width, draw)
 
     def run(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
@@ -150,6 +151,22 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
         """Predictions without an adapter; an instruction is not read."""
         return self.run(x, Context())[0]
+
+    def reach(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest prediction, (L,) each, whatever the layers' adapters do.
+
+        After a LayerNorm a token z has mean 0 and at most the norm sqrt(width), so that the head
+        says w . (gamma z + beta) + b within sqrt(width) |gamma w - mean(gamma w)| of
+        w . beta + b. Without the last norm nothing bounds it.
+        """
+        w, b = self.head.weight[:, 0], self.head.bias[:, 0]
+        if not isinstance(self.norm, LaneNorm):
+            unbounded = torch.full_like(b, math.inf)
+            return -unbounded, unbounded
+        scaled = w * self.norm.weight
+        radius = math.sqrt(w.shape[1]) * (scaled - scaled.mean(1, keepdim=True)).norm(dim=1)
+        middle = (w * self.norm.bias).sum(1) + b
+        return middle - radius, middle + radius
 
 
 def layer_of(parameter: str) -> str:

@@ -1,5 +1,6 @@
 """A model on samples: what it says, and its loss."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ class Samples:
         return [Samples(*part) for part in zip(*chunks, strict=True)]
 
 
+WORST = 0.01  # the share of the points whose part in the error is told
+
+
 @torch.no_grad()
 def predict(
     model: Callable[..., Tensor], x: Tensor, instruction: Tensor | None = None, chunk: int = 1024
@@ -34,5 +38,17 @@ def predict(
 
 def mean_square_error(model: nn.Module, samples: Samples) -> Tensor:
     """The loss of each lane over all its samples, (L,), summed in float64."""
+    return _square_errors(model, samples).mean(1).cpu()
+
+
+def worst_share(model: nn.Module, samples: Samples) -> Tensor:
+    """How much of each lane's square error its worst hundredth of the points makes up, (L,)."""
+    errors = _square_errors(model, samples)
+    worst = errors.topk(math.ceil(WORST * errors.shape[1]), dim=1).values
+    return (worst.sum(1) / errors.sum(1)).cpu()
+
+
+def _square_errors(model: nn.Module, samples: Samples) -> Tensor:
+    """(L, n), in float64."""
     prediction = predict(model, samples.x, samples.instruction)
-    return (prediction.double() - samples.y.double()).square().mean(1).cpu()
+    return (prediction.double() - samples.y.double()).square()

@@ -4,6 +4,22 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from qlexp.config.schema import Config
+
+
+def precision_of(config: Config, stage: str) -> str:
+    """The precision in which a stage computes: `config.precision`, or float64 where less would let
+    a run's numbers depend on the batch that it shares.
+
+    Backbones are pretrained in float64 and stored in float32: the order of a sum moves their
+    weights by some 1e-13, which rounding removes. So all runs of a cell start from the same bits,
+    whatever their precision, batch and number of threads. An optimiser may ask for it too
+    (`LaneOptimizer.needs_float64`).
+    """
+    if stage == "pretrain" or config.optimizer.kind.needs_float64:
+        return "float64"
+    return config.precision
+
 
 def dtype_of(precision: str) -> torch.dtype:
     """The type that parameters and losses are kept in."""

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ class LaneOptimizer(torch.optim.Optimizer):
     `lr` in the parameter group is a number or a tensor (L,) and may be set before every step. A
     lane whose rate is 0 stays where it is. A step reads nothing back to the host.
     """
+
+    needs_float64: ClassVar[bool] = False  # whether rounding in float32 would steer its steps
 
     def __init__(self, params: ParamsT, lr: float | Tensor, config: Checked) -> None:
         super().__init__(params, {"lr": lr})

@@ -59,6 +59,7 @@ class SOAP(LaneOptimizer):
         damping: float = bounded(1e-6, minimum=0.0)  # of the mean eigenvalue; the paper's form: 0
 
     config: Config
+    needs_float64 = True  # a direction without gradient holds rounding alone, scaled to full steps
 
     @staticmethod
     def state_numel(shape: tuple[int, ...], config: Any) -> int:

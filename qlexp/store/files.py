@@ -20,6 +20,7 @@ from qlexp.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
     from pyarrow import Table
 
 FINISHED = ("done", "diverged")  # the states that a rerun leaves alone
@@ -116,9 +117,15 @@ def read_curve_table(folder: Path, columns: Sequence[str] | None = None) -> Tabl
         return file.read(columns, use_threads=False)
 
 
-def lane_tensors(parameters: Mapping[str, Tensor], lane: int) -> dict[str, Tensor]:
-    """One lane of stacked tensors, without the lane axis, as a file takes them."""
-    return {name: p.detach()[lane].cpu().contiguous() for name, p in parameters.items()}
+def lane_tensors(
+    parameters: Mapping[str, Tensor], lane: int, dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """One lane of stacked tensors, without the lane axis, as a file takes them.
+
+    Args:
+        dtype: the type that they are stored in; None: their own.
+    """
+    return {name: p.detach()[lane].to("cpu", dtype).contiguous() for name, p in parameters.items()}
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

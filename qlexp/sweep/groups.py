@@ -157,7 +157,6 @@ def _stopped(store: Store, stage: str) -> Iterator[Group]:
 def _pretrain_key(config: Config) -> Hashable:
     return (
         config.device,
-        config.precision,
         config.compile,
         config.recompute,
         repr(config.backbone),

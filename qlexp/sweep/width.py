@@ -13,6 +13,7 @@ from qlexp.config.schema import Config
 from qlexp.environment import pick_device
 from qlexp.model.backbone import COORDINATES, Backbone
 from qlexp.model.initial import Shapes
+from qlexp.model.precision import precision_of
 from qlexp.train.loop import lane_losses
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def lane_bytes(config: Config, stage: str) -> int:
         texts = None if size is None else torch.empty(1, rows, size, device="meta")
         losses = lane_losses(model, points, values, texts)
     del losses
-    element = 2 if config.precision == "float64" else 1
+    element = 2 if precision_of(config, stage) == "float64" else 1
     optimizer = config.optimizer if stage == "adapt" else config.pretrain_optimizer
     weights = 0
     for p in model.parameters():

@@ -29,6 +29,7 @@ class History:
     Attributes:
         curves: of each task, as the fields of `Curves`.
         losses: test loss of every task after 0, 1, ... tasks, (L, T) each.
+        held_out: validation loss of each task when it had just been learnt, (L,) each.
         learnt: routes of each task's test inputs when it had just been learnt, (L, n, N_b, K), or
             one per token.
         drift: how far the routes of every task learnt have moved since, after 1, 2, ... tasks,
@@ -38,6 +39,7 @@ class History:
 
     curves: list[dict[str, Any]] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
+    held_out: list[Tensor] = field(default_factory=list)
     learnt: list[Tensor] = field(default_factory=list)
     drift: list[Tensor] = field(default_factory=list)
     usage: Tensor | None = None
@@ -50,6 +52,11 @@ class History:
     @property
     def updates(self) -> int:
         return sum(curves["steps"][-1] + 1 for curves in self.curves if curves["steps"])
+
+    @property
+    def learnt_loss(self) -> Tensor:
+        """Mean over tasks of `held_out`, (L,)."""
+        return torch.stack(self.held_out).mean(0)
 
     def note(self, curves: Curves) -> None:
         """Adds the curves of the task that has just been learnt."""
@@ -105,12 +112,14 @@ def total_variation(one: Tensor, other: Tensor) -> Tensor:
 def adapt_in_sequence(
     adapter: Adapter,
     tasks: Sequence[Samples],
+    validations: Sequence[Samples],
     tests: Sequence[Samples],
     train_task: TrainTask,
     checkpoint: Checkpoint,
     advance: Callable[[int], object],
 ) -> History:
-    """Trains `adapter` on `tasks` one after the other, and measures it on all `tests` in between.
+    """Trains `adapter` on `tasks` one after the other, and measures it on all `tests` in between,
+    and on the validation samples of the task just learnt.
 
     Args:
         train_task: trains on samples, from and to a checkpoint, the lanes that are alive.
@@ -127,5 +136,6 @@ def adapt_in_sequence(
     for number in range(len(history.curves), len(tasks)):
         part = Part(checkpoint, number, vars(history))
         history.note(train_task(tasks[number], part, history.alive))
+        history.held_out.append(mean_square_error(adapter, validations[number]))
         history.measure(adapter, tests)
     return history

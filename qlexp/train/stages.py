@@ -18,9 +18,9 @@ from qlexp.config.identity import backbone_id, group_id, plain, run_id
 from qlexp.config.schedule import updates
 from qlexp.config.schema import Config, StageConfig
 from qlexp.model.backbone import Backbone
-from qlexp.model.evaluate import Samples, mean_square_error
+from qlexp.model.evaluate import Samples, mean_square_error, worst_share
 from qlexp.model.initial import Draw
-from qlexp.model.precision import arithmetic, dtype_of
+from qlexp.model.precision import arithmetic, dtype_of, precision_of
 from qlexp.problem.functions import FUNCTIONS, samples_per_period
 from qlexp.problem.instructions import encode
 from qlexp.problem.targets import Problem, problem_of
@@ -50,14 +50,17 @@ def pretrain(
     device = environment.pick_device(first.device)
     environment.start_peak_memory(device)
     problems = [problem_of(config) for config in configs]
-    draw = Draw(lane_seeds(configs, "backbone"), dtype_of(first.precision))
+    precision = precision_of(first, "pretrain")
+    draw = Draw(lane_seeds(configs, "backbone"), dtype_of(precision))
     model = Backbone(first.backbone, draw).to(device)
     model.recompute = first.recompute
     parameters = dict(model.named_parameters())
-    samples = _stack(configs, problems, "pretrain", device)
+    samples = _stack(configs, problems, "pretrain", device, precision)
     curves = _train(model, configs, parameters, samples, "pretrain", checkpoint, advance)
-    validation = _stack(configs, problems, "source_validation", device)
-    with arithmetic(first.precision, device):
+    for parameter in parameters.values():
+        parameter.data.copy_(parameter.float())  # as they are stored
+    validation = _stack(configs, problems, "source_validation", device, precision)
+    with arithmetic(precision, device):
         fit = mean_square_error(model, samples).tolist()
         held_out = mean_square_error(model, validation)
     r2 = _r2(held_out, validation).tolist()
@@ -76,7 +79,7 @@ def pretrain(
             "config": plain(config),
         }
         folder = store.backbone_folder(backbone_id(config))
-        tensors = {"backbone": lane_tensors(parameters, lane)}
+        tensors = {"backbone": lane_tensors(parameters, lane, torch.float32)}
         write_folder(folder, summary, _curve_table(curves, lane), tensors)
 
 
@@ -92,20 +95,27 @@ def adapt(
     device = environment.pick_device(first.device)
     environment.start_peak_memory(device)
     problems = [problem_of(config) for config in configs]
+    precision = precision_of(first, "adapt")
     backbone = load_backbones(configs, store, device)
-    splits = {name: _stack(configs, problems, name, device) for name in _evaluated(configs)}
-    with arithmetic(first.precision, device):
-        frozen = mean_square_error(backbone, splits["test"])
+    splits = {
+        name: _stack(configs, problems, name, device, precision) for name in _evaluated(configs)
+    }
+    with arithmetic(precision, device):
+        frozen = {
+            name: mean_square_error(backbone, splits[name]) for name in ("validation", "test")
+        }
+    beyond = _beyond(backbone, splits["test_clean"])
     adapter = build_adapter(configs, backbone)
     parameters = adapter.trainable()
     tasks, history = first.shift.tasks, None
     if tasks == 1:
         curves = _train(adapter, configs, parameters, splits["adapt"], "adapt", checkpoint, advance)
     else:
-        with arithmetic(first.precision, device):
+        with arithmetic(precision, device):
             history = adapt_in_sequence(
                 adapter,
                 splits["adapt"].chunk(tasks),
+                splits["validation"].chunk(tasks),
                 splits["test"].chunk(tasks),
                 lambda samples, part, alive: _train(
                     adapter, configs, parameters, samples, "adapt", part, advance, alive
@@ -114,9 +124,12 @@ def adapt(
                 lambda done: advance(done * len(configs)),
             )
         curves = history.joined_curves()
-    with arithmetic(first.precision, device):
+    with arithmetic(precision, device):
         losses = {name: mean_square_error(adapter, split) for name, split in splits.items()}
+        worst = worst_share(adapter, splits["test_clean"])
     r2 = _r2(losses["test"], splits["test"])
+    learnt = losses["validation"] if history is None else history.learnt_loss
+    learnt_r2 = _r2(learnt, splits["validation"])
     provenance = _provenance(checkpoint.seconds, len(configs), device)
     for lane, config in enumerate(configs):
         final = {name: values[lane].item() for name, values in losses.items()}
@@ -127,11 +140,16 @@ def adapt(
             **identity(config),
             "status": "done" if fine else "diverged",
             **_source(config, store),
-            "frozen_loss": frozen[lane].item(),
+            "frozen_loss": frozen["test"][lane].item(),
+            "frozen_validation_loss": frozen["validation"][lane].item(),
             "post_train_loss": final["adapt"],
             "validation_loss": final["validation"],
+            "learnt_loss": learnt[lane].item(),
+            "learnt_r2": learnt_r2[lane].item(),
             "test_loss": final["test"],
             "test_loss_clean": final["test_clean"],
+            "worst_share": worst[lane].item(),
+            "beyond_head": beyond[lane].item(),
             "unseen_loss": final["unseen"] if config.shift.targets > 1 else None,
             "paraphrased_loss": final.get("paraphrased"),
             "test_r2": r2[lane].item(),
@@ -154,7 +172,12 @@ def adapt(
         }
         folder = store.run_folder(run_id(config))
         table = _curve_table(curves, lane)
-        if write_folder(folder, summary, table, {"adapter": lane_tensors(parameters, lane)}):
+        if write_folder(
+            folder,
+            summary,
+            table,
+            {"adapter": lane_tensors(parameters, lane, dtype_of(first.precision))},
+        ):
             tracking.mirror(
                 config.tracking, run_id(config), config.study, summary["config"], summary, table
             )
@@ -171,7 +194,8 @@ def replay(config: Config, store: Store, observe: Callable[[Adapter, int], objec
     """
     device = environment.pick_device(config.device)
     adapter = build_adapter([config], load_backbones([config], store, device))
-    samples = _stack([config], [problem_of(config)], "adapt", device)
+    precision = precision_of(config, "adapt")
+    samples = _stack([config], [problem_of(config)], "adapt", device, precision)
     updates_done, history = count(1), History()
     observe(adapter, 0)
     for task in samples.chunk(config.shift.tasks):
@@ -231,7 +255,7 @@ def _train(
         rates = rates * alive.to(device)
     component = first.optimizer if stage == "adapt" else first.pretrain_optimizer
     optimizer = component.kind(list(parameters.values()), lr=rates, config=component.config)
-    with arithmetic(first.precision, device):
+    with arithmetic(precision_of(first, stage), device):
         return train(
             model,
             parameters,
@@ -248,7 +272,11 @@ def _train(
 
 
 def _stack(
-    configs: Sequence[Config], problems: Sequence[Problem], name: str, device: torch.device
+    configs: Sequence[Config],
+    problems: Sequence[Problem],
+    name: str,
+    device: torch.device,
+    precision: str,
 ) -> Samples:
     """One split of every lane, with the instructions that its method reads.
 
@@ -262,8 +290,7 @@ def _stack(
     ]
 
     def tensor(arrays: Sequence[np.ndarray]) -> Tensor:
-        dtype = dtype_of(configs[0].precision)
-        return torch.as_tensor(np.stack(arrays), dtype=dtype, device=device)
+        return torch.as_tensor(np.stack(arrays), dtype=dtype_of(precision), device=device)
 
     given = [text for text in texts if text is not None]
     return Samples(
@@ -271,6 +298,12 @@ def _stack(
         tensor([split.clean if name == "test_clean" else split.y for split in splits]),
         tensor(given) if given else None,
     )
+
+
+def _beyond(backbone: Backbone, samples: Samples) -> Tensor:
+    """The share of the values that the frozen head cannot say, (L,)."""
+    low, high = (end.unsqueeze(1) for end in backbone.reach())
+    return ((samples.y < low) | (samples.y > high)).double().mean(1).cpu()
 
 
 def _r2(loss: Tensor, samples: Samples) -> Tensor:

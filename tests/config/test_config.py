@@ -31,7 +31,7 @@ FILES = sorted(CONF.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
-GOLDEN_ID = "9703130b75888fbb"
+GOLDEN_ID = "35a81efc2611785b"
 GOLDEN = yaml.safe_load("""
 function:
   name: drop_wave
@@ -43,7 +43,8 @@ shift:
 instruction: {encoder: none, folder: null, dim: 16, control: matched}
 data: {pretrain: 3000, adapt: 1200, validation: 1000, test: 2000, noise: 0.05}
 backbone:
-  {depth: 8, width: 32, heads: 4, mlp_ratio: 4, tokens: fourier, frequencies: 16, bandwidth: 8.0}
+  {depth: 8, width: 32, heads: 4, mlp_ratio: 4, tokens: fourier, frequencies: 16, bandwidth: 8.0,
+   final_norm: none}
 method:
   _target_: qlexp.adapters.lora.LoRA
   name: lora
@@ -285,7 +286,7 @@ def test_run_id_holds_what_changes_the_numbers() -> None:
         ("pretrain_optimizer.beta1=0.8", False),
         ("trainer.pretrain.epochs=7", False),
         ("data.pretrain=7", False),
-        ("precision=float64", False),
+        ("precision=float64", True),
     ],
 )
 def test_methods_and_targets_share_a_backbone(override: str, shared: bool) -> None:

@@ -1,7 +1,10 @@
 """The network against torch's own modules, its tokens, and the independence of lanes."""
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from qlexp.config.schema import BackboneConfig
 from qlexp.model.backbone import Backbone, Tokens, attention, linear_shapes
 from qlexp.model.context import Context
+from qlexp.model.evaluate import Samples, worst_share
 from qlexp.model.initial import Draw, Shapes
 from qlexp.model.linear import LaneLinear, lane_linear, lane_linear_add
 
@@ -89,19 +93,59 @@ def test_a_layer_is_torchs(masked: bool) -> None:
         close(y[lane][kept], expected[kept])
 
 
-def test_the_network_is_torchs_layers_and_a_head_on_the_mean_token() -> None:
-    backbone, x = network(SEEDS), points(SEEDS)
+def normed(seeds: Sequence[int] = SEEDS) -> Backbone:
+    """A network with a LayerNorm before its head, none of whose weights is trivial."""
+    backbone = Backbone(replace(TINY, final_norm="layer"), Draw(seeds, F64))
+    for i, parameter in enumerate((*backbone.norm.parameters(), backbone.head.bias)):
+        parameter.data += normal(*parameter.shape, seed=i)
+    return backbone
+
+
+@pytest.mark.parametrize("make", [network, normed])
+def test_the_network_is_torchs_layers_and_a_head_on_the_mean_token(
+    make: Callable[[Sequence[int]], Backbone],
+) -> None:
+    backbone, x = make(SEEDS), points(SEEDS)
     y, tokens = backbone(x), backbone.tokens(x)
     assert y.shape == (len(SEEDS), 6)
     for lane in range(len(SEEDS)):
         h = tokens[lane]
         for layer in backbone.layers:
             h = torch_layer(layer, TINY, lane)(h)
-        norm = F.layer_norm(
-            h.mean(1), (TINY.width,), backbone.norm.weight[lane], backbone.norm.bias[lane]
-        )
-        head = F.linear(norm, backbone.head.weight[lane], backbone.head.bias[lane])
+        mean = h.mean(1)
+        if make is normed:
+            own = (backbone.norm.weight[lane], backbone.norm.bias[lane])
+            mean = F.layer_norm(mean, (TINY.width,), *own)
+        head = F.linear(mean, backbone.head.weight[lane], backbone.head.bias[lane])
         close(y[lane], head.squeeze(1))
+
+
+def test_nothing_before_a_normed_head_moves_it_out_of_its_reach() -> None:
+    backbone = normed()
+    low, high = backbone.reach()
+    h = 100 * normal(len(SEEDS), 2000, TINY.width)
+    said = backbone.head.project(backbone.norm(h)).squeeze(-1)
+    assert (said > low[:, None]).all()
+    assert (said < high[:, None]).all()
+    furthest = 1e6 * (backbone.head.weight[:, 0] * backbone.norm.weight).unsqueeze(1)
+    for h, end in ((furthest, high), (-furthest, low)):
+        close(backbone.head.project(backbone.norm(h)).flatten(), end)
+
+
+def test_without_a_norm_nothing_bounds_the_head() -> None:
+    low, high = network(SEEDS).reach()
+    assert (low == -math.inf).all()
+    assert (high == math.inf).all()
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=300))
+def test_the_worst_share_is_that_of_the_largest_errors(errors: list[float]) -> None:
+    y = torch.tensor([errors], dtype=F64)
+    found = worst_share(lambda x: torch.zeros_like(y), Samples(torch.zeros(*y.shape, 2), y))
+    squares = sorted(np.square(errors))
+    worst = squares[-math.ceil(len(squares) / 100) :]
+    if sum(squares) > 0:
+        assert found.item() == pytest.approx(sum(worst) / sum(squares))
 
 
 def test_padding_changes_nothing() -> None:

@@ -211,7 +211,9 @@ def test_tasks_come_in_their_order_and_are_all_measured_in_between(tmp_path: Pat
         return Curves([0], one * len(order), one, {"head": one}, alive=one[0] > 0)
 
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", interval=1e9)
-    history = adapt_in_sequence(adapter, tasks, tests, train_task, checkpoint, lambda done: None)
+    history = adapt_in_sequence(
+        adapter, tasks, tests, tests, train_task, checkpoint, lambda done: None
+    )
     for own, rows in zip(order, (slice(0, 4), slice(4, 8), slice(8, 12)), strict=True):
         assert torch.equal(own.y, data.y[:, rows])
         assert torch.equal(own.x, data.x[:, rows])
@@ -244,7 +246,9 @@ def test_drift_and_usage_are_those_of_copies_kept_on_the_way(tmp_path: Path, met
         return Curves([0], one, one, {"head": one}, alive=one[0] > 0)
 
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", interval=1e9)
-    history = adapt_in_sequence(adapter, tasks, tests, train_task, checkpoint, lambda done: None)
+    history = adapt_in_sequence(
+        adapter, tasks, tests, tests, train_task, checkpoint, lambda done: None
+    )
     for lane in range(len(seeds)):
         routes = [
             [copy.routes(test.x, test.instruction)[lane].numpy() for test in tests]

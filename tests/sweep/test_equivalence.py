@@ -111,8 +111,9 @@ def test_in_float32_a_run_does_not_depend_on_its_batch_or_its_threads(
 ) -> None:
     settings = (
         f"method={method}",
-        "trainer.pretrain.epochs=20",
-        "trainer.adapt.epochs=60",
+        "backbone.depth=2",
+        "trainer.pretrain.epochs=10",
+        "trainer.adapt.epochs=30",
         "trainer.adapt.learning_rate=5e-3",
         "data.test=64",
     )
@@ -130,7 +131,7 @@ def test_in_float32_a_run_does_not_depend_on_its_batch_or_its_threads(
         return loss, read_tensors(folder / "backbone.safetensors")
 
     loss, backbone = alone_and_with(0, threads=1)
-    for neighbours, threads in ((1, 1), (8, 1), (8, 2), (0, 2)):
+    for neighbours, threads in ((1, 1), (8, 2)):
         other, same = alone_and_with(neighbours, threads)
         assert other == pytest.approx(loss, rel=1e-3)
         assert all(torch.equal(value, same[name]) for name, value in backbone.items())

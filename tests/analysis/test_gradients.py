@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ import scipy.stats
 from conftest import compute_study
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import render
 from matplotlib.colors import LogNorm
 
-from analysis.__main__ import main
 from analysis.cells import RowName, cells_of, rows_of
 from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.flow.load import layer_parameters, load_runs, with_measures
@@ -33,6 +34,7 @@ from qlexp.store.files import read_curves, read_tensors
 from qlexp.store.store import Store
 
 NORMS = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=12).map(np.array)
+command = partial(render, "gradients", study="tiny")
 
 
 @dataclass
@@ -421,10 +423,6 @@ def test_parameters_are_counted_by_layer(studied: Store) -> None:
         for layer in range(4):
             own = (t.numel() for name, t in stored.items() if name.startswith(f"layers.{layer}."))
             assert counts[f"layer_{layer}"] == sum(own)
-
-
-def command(store: Store, out: Path, study: str = "tiny") -> int:
-    return main(["gradients", study, f"--store={store.root}", f"--out={out}"])
 
 
 def test_the_command_writes_its_files_the_same_again(studied: Store, tmp_path: Path) -> None:

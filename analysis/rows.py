@@ -7,13 +7,7 @@ import pandas as pd
 
 from analysis.cells import ROW
 from analysis.legend import OFF_BUDGET, STYLE, column_marks
-from analysis.names import (
-    ALL,
-    function_order,
-    function_title,
-    row_label,
-    row_order,
-)
+from analysis.names import ALL, function_order, function_title, row_label, row_order
 
 
 def by_row(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:

@@ -12,31 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import NINE, STUDY, cell_of, render, summary_of, write_run
-from random_tables import (
-    FUNCTIONS,
-    SEEDS,
-    TABLES,
-    long_table,
-    named,
-    pairs_of,
-    row,
-    same,
-)
+from random_tables import FUNCTIONS, SEEDS, TABLES, long_table, named, pairs_of, row, same
 
 from analysis.figures.stats import iqm_figure, ranks_figure
 from analysis.render import NO_CELL
-from analysis.stats.aggregates import (
-    by_function,
-    improvement,
-    iqm,
-    profiles,
-)
+from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.pairs import paired
-from analysis.stats.ranks import (
-    against_baseline,
-    average_ranks,
-    function_ranks,
-)
+from analysis.stats.ranks import against_baseline, average_ranks, function_ranks
 from analysis.table import with_columns
 from analysis.tuning import LEARNING_RATE, tune
 from analysis.views import stats

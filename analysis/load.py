@@ -19,52 +19,20 @@ from qlexp.store.manifest import Cell
 from qlexp.store.migrate import setting_in
 from qlexp.store.store import Store
 
-LOSSES = (
-    "post_train_loss",
-    "validation_loss",
-    "test_loss",
-    "test_loss_clean",
-    "test_loss_raw",
-)  # of the adapted model: infinite where the run diverged
+# Of the adapted model: infinite where the run diverged.
+LOSSES = ("post_train_loss", "validation_loss", "test_loss", "test_loss_clean", "test_loss_raw")
 _BACKBONE_LOSSES = ("pretrain_loss", "source_loss", "frozen_loss")
 _SCORES = ("pretrain_r2", "test_r2")
+_COUNTS = ("trainable_parameters", "reference_parameters")
 _COLUMNS = (
-    "budget",
-    "function",
-    "method",
-    "overrides",
-    "settings",
-    "seed",
-    "run_id",
-    "status",
-    "error",
-    "backbone_id",
-    *_BACKBONE_LOSSES,
-    "pretrain_r2",
-    *LOSSES,
-    "test_r2",
-    "reading",
-    "trainable_parameters",
-    "reference_parameters",
-    "total_parameters",
-    "rank",
-    "steps",
-    "samples_per_period",
-    "lanes",
-    "seconds",
-    "peak_memory_bytes",
-    "device",
-    "commit",
+    *("budget", "function", "method", "overrides", "settings", "seed", "run_id", "status", "error"),
+    *("backbone_id", *_BACKBONE_LOSSES, "pretrain_r2", *LOSSES, "test_r2", "reading"),
+    *(*_COUNTS, "total_parameters", "rank", "steps", "samples_per_period"),
+    *("lanes", "seconds", "peak_memory_bytes", "device", "commit"),
 )
 _NUMBERS = (
-    *_BACKBONE_LOSSES,
-    *LOSSES,
-    *_SCORES,
-    "trainable_parameters",
-    "reference_parameters",
-    "samples_per_period",
-    "steps",
-    "seconds",
+    *(*_BACKBONE_LOSSES, *LOSSES, *_SCORES, *_COUNTS),
+    *("samples_per_period", "steps", "seconds"),
 )
 _NAME = ("budget", "function", "method", "overrides", "seed")  # what a row and a seed are called
 _LISTED = 20  # the most cells that an error names

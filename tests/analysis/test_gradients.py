@@ -583,10 +583,10 @@ def test_what_has_no_gradients_over_depth_is_refused(
 ) -> None:
     copy = Store(shutil.copytree(studied.root, tmp_path / "store"))
     copy.write_study("still", [c for c in copy.study("tiny") if c.method == "frozen"])
-    assert command(copy, tmp_path, "still") == 2
+    assert command(copy, tmp_path, study="still") == 2
     assert "Study 'still' has no run with gradients in a layer" in capsys.readouterr().err
     shallow = compute_study(tmp_path / "other", "flat", [["method=lora", "backbone.depth=1"]])
-    assert command(shallow, tmp_path, "flat") == 2
+    assert command(shallow, tmp_path, study="flat") == 2
     message = capsys.readouterr().err
     assert "backbone.depth of at least 2" in message
     assert message.count("\n") == 1

@@ -52,9 +52,7 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
 
 def _with_baseline(part: pd.DataFrame) -> pd.DataFrame:
     """The cells of one budget with their baseline and normalised loss."""
-    own = part[part["method"] == BASELINE]
-    known = own["variant"].unique()
-    partner = part["variant"].map(lambda variant: partner_of(variant, known))
+    own, partner = part[part["method"] == BASELINE], partners(part)
     if partner.isna().any():
         return part.assign(
             baseline=FROZEN, log_ratio=log_ratio(part["loss"], part["frozen_loss"].astype(float))
@@ -63,6 +61,14 @@ def _with_baseline(part: pd.DataFrame) -> pd.DataFrame:
     wanted = pd.MultiIndex.from_arrays([partner, part["function"], part["seed"]])
     base = losses.reindex(wanted).to_numpy(float)
     return part.assign(baseline=BASELINE, log_ratio=log_ratio(part["loss"], base))
+
+
+def partners(cells: pd.DataFrame) -> pd.Series:
+    """Of each cell the variant of LoRA's row that it stands beside in its budget, None for none."""
+    known = cells[cells["method"] == BASELINE].groupby("budget")["variant"].unique()
+    rows = zip(cells["budget"], cells["variant"], strict=True)
+    found = [partner_of(variant, known.get(budget, ())) for budget, variant in rows]
+    return pd.Series(found, cells.index, dtype=object)
 
 
 def partner_of(variant: str, known: Collection[str]) -> str | None:

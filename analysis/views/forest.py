@@ -18,7 +18,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cells import by_budget, cells_of, rows_of, with_references
+from analysis.cells import by_budget, cells_of, with_references
 from analysis.doubts import doubts
 from analysis.figures.layout import wrapped
 from analysis.figures.rows import labels_of
@@ -28,8 +28,9 @@ from analysis.load import finished
 from analysis.names import ALL, FROZEN, budget_title
 from analysis.render.output import Picture
 from analysis.render.style import method_colour
+from analysis.rows import by_row
 from analysis.settings import require_one
-from analysis.stats.intervals import contrast
+from analysis.stats.intervals import welch_of_mean
 from analysis.stats.pairs import BASELINE, CELL, groups, log_ratio, paired
 from analysis.study import Study
 from analysis.text import interval_text
@@ -70,36 +71,25 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
     cells = paired(frame, LOSS)
     cells = pd.concat([cells.assign(is_reference=False), _references(frame, cells)])
     cells = cells[(cells["method"] != BASELINE) | (cells["baseline"] != BASELINE)]
-    found = []
-    for budget, block in by_budget(cells.dropna(subset="log_ratio")):
-        for row in rows_of(block):
-            own = cells_of(block, row)
-            whole = [(ALL, own), *own.groupby("function", sort=False)]
-            found += [
-                {
-                    "budget": budget,
-                    "method": row[0],
-                    "variant": row[1],
-                    "reading": bool(own["reading"].any()),
-                    "off_budget": bool(own["off_budget"].any()),
-                    "is_reference": bool(own["is_reference"].any()),
-                    "baseline": own["baseline"].iloc[0],
-                    "function": function,
-                    **_interval(part),
-                }
-                for function, part in whole
-            ]
-    return pd.DataFrame(found)
+    flags = ("reading", "off_budget", "is_reference")
+    return pd.DataFrame(
+        {
+            **row,
+            **{name: bool(own[name].any()) for name in flags},
+            "baseline": own["baseline"].iloc[0],
+            "function": function,
+            **_interval(part),
+        }
+        for row, own in by_row(cells.dropna(subset="log_ratio"))
+        for function, part in [(ALL, own), *own.groupby("function", sort=False)]
+    )
 
 
 def _interval(cells: pd.DataFrame) -> dict[str, float]:
     logs = groups(cells, "log_ratio")
-    interval = contrast(logs, [1 / len(logs)] * len(logs))
-    with np.errstate(over="ignore"):
-        ratio, low, high = np.exp([interval.value, interval.low, interval.high]).tolist()
     diverged = int((cells["status"] == "diverged").sum())
     counts = {"functions": len(logs), "runs": len(cells), "diverged": diverged}
-    return {**counts, "ratio": ratio, "low": low, "high": high}
+    return {**counts, **welch_of_mean(logs).exp().named("ratio")}
 
 
 def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:

@@ -29,7 +29,7 @@ from analysis.names import UNRESTRICTED, budget_title, function_title
 from analysis.render import NO_CELL, Grid, Text
 from analysis.render.output import Picture
 from analysis.rows import beside, in_order, row_title
-from analysis.sections import marked
+from analysis.sections import sections
 from analysis.settings import require_one
 from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.intervals import RESAMPLES
@@ -116,13 +116,13 @@ def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[
     """Methods by statistics, a section a budget; p (Holm) stands where it can decide something."""
     decided = [budget for budget, part in by_budget(table) if decidable(part)]
 
-    def texts(own: pd.DataFrame) -> list[str | Text]:
+    def texts(title: str, own: pd.DataFrame) -> list[str | Text]:
         (row,) = own.to_dict("records")
         more = f", {row['infinite']} inf" if row["infinite"] > row["diverged"] else ""
         functions = "/".join(f"{row[name]:.0f}" for name in ("better", "worse", "tied"))
         p_holm = row["p_holm"] if row["budget"] in decided else math.nan
         return [
-            row_title(row),
+            title,
             f"{row['diverged']}/{row['cells']}{more}",
             _ratio(row, "iqm"),
             interval_text(*(row.get(end, math.nan) for end in IMPROVEMENT)),
@@ -132,7 +132,7 @@ def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[
             NO_CELL if math.isnan(row["rank"]) else f"{row['rank']:.2f}",
         ]
 
-    return Grid(label, caption, _HEADERS, marked(table, texts), notes)
+    return Grid(label, caption, _HEADERS, sections(table, texts), notes)
 
 
 def _ratio(row: Mapping[str, Any], value: str) -> str:
@@ -150,18 +150,17 @@ def function_grid(table: pd.DataFrame, functions: pd.DataFrame, caption: str, la
     )
     names = in_order(cells["function"].dropna())
 
-    def texts(row: pd.DataFrame) -> list[str]:
+    def texts(title: str, row: pd.DataFrame) -> list[str]:
         found = beside(row, names)
-        return [row_title(row.iloc[0]), *(_ratio(own, "mean") if own else NO_CELL for own in found)]
+        return [title, *(_ratio(own, "mean") if own else NO_CELL for own in found)]
 
     note = (
         "Geometric mean over seeds of the loss over the baseline's (LoRA's; the frozen backbone's "
         "in a block without LoRA) on the same function and seed, with Student's 95 % interval of "
         "its logarithm; no correction for the number of cells. Below 1 is better."
     )
-    return Grid(
-        label, caption, ["method", *map(function_title, names)], marked(cells, texts), [note]
-    )
+    headers = ["method", *map(function_title, names)]
+    return Grid(label, caption, headers, sections(cells, texts), [note])
 
 
 _CAPTIONS = {

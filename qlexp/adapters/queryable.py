@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from qlexp import routing
 from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Look, LowRankConfig
 from qlexp.adapters.routed import RoutedAdapter, RoutedLinear
-from qlexp.config.checks import bounded, one_of
+from qlexp.config.checks import bounded, one_of, require_at_most
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
 from qlexp.model.backbone import Backbone
@@ -57,16 +57,9 @@ class QueryableConfig(LowRankConfig):
 
     def check(self, backbone: BackboneConfig) -> None:
         super().check(backbone)
-        if self.block_size > backbone.depth:
-            raise UsageError(
-                f"method.block_size={self.block_size} exceeds the depth: it must be at most "
-                f"backbone.depth={backbone.depth}."
-            )
-        if self.top_k > self.atoms:
-            raise UsageError(
-                f"method.top_k={self.top_k} exceeds the bank: it must be at most "
-                f"method.atoms={self.atoms}."
-            )
+        size, depth = self.block_size, backbone.depth
+        require_at_most("method.block_size", size, "the depth", "backbone.depth", depth)
+        require_at_most("method.top_k", self.top_k, "the bank", "method.atoms", self.atoms)
         if self.top_k == 1 and not self.straight_through:
             raise UsageError(
                 "method.top_k=1 gives the router no gradient: use top_k of at least 2, or name "

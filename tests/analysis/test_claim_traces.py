@@ -6,23 +6,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from planted import (
-    answers,
-    diverged,
-    jitter,
-    nothing,
-    only,
-    sequence,
-    study,
-    used,
-)
+from planted import answers, diverged, jitter, nothing, only, sequence, study, used
 from random_tables import named
 
-from analysis.claims.rules import (
-    NOT_SUPPORTED,
-    SUPPORTED,
-    UNDECIDED,
-)
+from analysis.claims.rules import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from analysis.claims.traces import larger, larger_later, more_even
 from analysis.paper.claims import QUERYABLE
 from analysis.stats.intervals import Interval

@@ -21,6 +21,7 @@ from qlexp.store.store import Store
 
 # Of the adapted model: infinite where the run diverged.
 LOSSES = ("post_train_loss", "validation_loss", "test_loss", "test_loss_clean", "test_loss_raw")
+DECIDING = "test_loss_clean"  # by what effects are decided: the noise hides help and harm alike
 _ADAPTED = (*LOSSES, "learnt_loss")
 _BACKBONE_LOSSES = ("pretrain_loss", "source_loss", "frozen_loss", "frozen_validation_loss")
 _ADAPTED_SCORES = ("test_r2", "learnt_r2")

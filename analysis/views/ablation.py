@@ -37,7 +37,7 @@ from analysis.legend import (
     setting_notes,
     unchecked,
 )
-from analysis.load import LOSSES, finished
+from analysis.load import DECIDING, LOSSES, finished
 from analysis.names import ALL
 from analysis.render import NO_CELL, Grid
 from analysis.render.output import Picture
@@ -54,7 +54,7 @@ from analysis.view import Shown
 from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError, unknown_name
 
-DEFAULT = "test_loss"
+DEFAULT = DECIDING
 EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
 
 

@@ -1,4 +1,4 @@
-"""Each method's test loss over LoRA's on the same function and seed, with 95 % intervals.
+"""Each method's test loss, noise left out, over LoRA's on the same function and seed, with 95 % intervals.
 
     forest_<budget>.svg    a row a method, over all functions: below 1 is better than LoRA; small
                            points: the functions one by one
@@ -24,7 +24,7 @@ from analysis.figures.layout import wrapped
 from analysis.figures.rows import labels_of
 from analysis.figures.ticks import log_ticks
 from analysis.legend import OFF_BUDGET, STYLE
-from analysis.load import finished
+from analysis.load import DECIDING, finished
 from analysis.names import ALL, FROZEN, budget_title
 from analysis.render.output import Picture
 from analysis.render.style import method_colour
@@ -37,7 +37,6 @@ from analysis.text import interval_text
 from analysis.view import Shown
 from qlexp.errors import UsageError
 
-LOSS = "test_loss"
 _WIDTH = 7.2  # inches
 _ROW_HEIGHT = 0.25
 _FARTHEST = 2.5  # the ratio up to which an axis goes for an interval
@@ -68,7 +67,7 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
     functions, runs, diverged, ratio, low, high (NaN where seeds do not suffice). The row of LoRA,
     which is 1, is left out where the block is divided by it.
     """
-    cells = paired(frame, LOSS)
+    cells = paired(frame, DECIDING)
     cells = pd.concat([cells.assign(is_reference=False), _references(frame, cells)])
     cells = cells[(cells["method"] != BASELINE) | (cells["baseline"] != BASELINE)]
     flags = ("reading", "off_budget", "is_reference")
@@ -102,7 +101,7 @@ def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     done = done.merge(baselines, on="budget").merge(lora, on=["budget", *CELL], how="left")
     base = done["base"].where(done["baseline"] == BASELINE, done["frozen_loss"])
     return done.assign(
-        reading=False, loss=done[LOSS], log_ratio=log_ratio(done[LOSS].astype(float), base)
+        reading=False, loss=done[DECIDING], log_ratio=log_ratio(done[DECIDING].astype(float), base)
     )[[*cells, "is_reference"]]
 
 
@@ -113,7 +112,7 @@ def _pictures(table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Picture]:
         known = frame["function"].isin(block["function"]) & frame["method"].isin(methods)
         remarks = doubts(finished(frame[known & (frame["budget"] == budget)]))
         caption = (
-            f"Test loss over {_over(block)} with 95 % intervals, mean over functions; small "
+            f"Test loss without noise over {_over(block)} with 95 % intervals, mean over functions; small "
             f"points: each function. {budget_title(budget)}."
         )
         yield Picture(f"forest_{budget}", caption, forest_figure(block, budget, remarks))
@@ -143,7 +142,7 @@ def forest_figure(block: pd.DataFrame, budget: str, remarks: list[str]) -> Figur
     _note(axis, -0.95, "ratio [95 % interval]")
     count = int(means["functions"].max())
     axis.set_title(f"{budget_title(budget)}; {count} function{'s' * (count > 1)}", loc="left")
-    axis.set_xlabel(f"test loss over {_over(block)}: below 1 is better")
+    axis.set_xlabel(f"test loss without noise over {_over(block)}: below 1 is better")
     if lines:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=_SMALL)
     return figure

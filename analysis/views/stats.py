@@ -8,7 +8,7 @@
     stats_<figure>_<budget>.svg   iqm, improvement, profiles, ranks
 
 Of a tuned study the trials are compared that `tables` shows, by the same `--tune`. Files of another
-`--loss` than the test loss begin with `stats_<loss>`. Blocks of equal rank and of equal count are
+`--loss` than the test loss without noise begin with `stats_<loss>`. Blocks of equal rank and of equal count are
 never mixed, and the frozen backbone and full fine-tuning are not ranked. A study with several
 conditions is refused: see `ablation`. Intervals: `analysis.stats.intervals`; tests:
 `analysis.stats.ranks`; runs that diverged: `analysis.stats.pairs`.
@@ -24,7 +24,7 @@ import pandas as pd
 from analysis.cells import ROW, by_budget
 from analysis.figures.stats import improvement_figure, iqm_figure, profile_figure, ranks_figure
 from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
-from analysis.load import LOSSES
+from analysis.load import DECIDING, LOSSES
 from analysis.names import UNRESTRICTED, budget_title, function_title
 from analysis.render import NO_CELL, Grid, Text
 from analysis.render.output import Picture
@@ -40,13 +40,14 @@ from analysis.text import interval_text, number, ratio_text
 from analysis.view import Shown
 from qlexp.errors import UsageError
 
-DEFAULT = "test_loss"
+DEFAULT = DECIDING
 CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
 _HEADERS = (
     *("method", "diverged", "loss ratio (IQM)", "P(lower than LoRA)"),
-    *("functions better/worse/tied", "p", "p (Holm)", "average rank"),
+    *("functions better/worse/tied", "mean ratio", "p", "p (Holm)", "average rank"),
 )
 IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+MEAN = ("mean", "mean_low", "mean_high")
 FEW = 4  # functions, below which a bootstrap interval is too narrow
 
 
@@ -127,6 +128,7 @@ def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[
             _ratio(row, "iqm"),
             interval_text(*(row.get(end, math.nan) for end in IMPROVEMENT)),
             NO_CELL if math.isnan(row["p"]) else functions,
+            ratio_text(*(row.get(end, math.nan) for end in MEAN)),
             NO_CELL if math.isnan(row["p"]) else number(row["p"], 2),
             Text(NO_CELL if math.isnan(p_holm) else number(p_holm, 2), bold=p_holm < ALPHA),
             NO_CELL if math.isnan(row["rank"]) else f"{row['rank']:.2f}",
@@ -230,8 +232,9 @@ def _test_note(table: pd.DataFrame) -> str:
         if not decidable(part)
     )
     tests = (
-        "p: Wilcoxon's signed-rank test over functions, two-sided and exact, on each function's "
-        "mean log ratio; Holm's correction within the block; bold below 0.05."
+        "Mean ratio: the geometric mean over seeds, then functions, with Welch's 95 % interval for "
+        "new seeds. p: Wilcoxon's signed-rank test of it over functions, two-sided and exact, on "
+        "each function's mean log ratio; Holm's correction within the block; bold below 0.05."
     )
     apart = f"Rows with{STYLE} are not among the tests that are corrected; their p stands alone."
     return " ".join([*few, tests, *[apart] * bool(table["reading"].any())])

@@ -163,6 +163,8 @@ def test_a_stopped_sweep_goes_on_to_the_same_numbers(
     assert not list((Store(stopped[0].store).root / "groups").iterdir())
     for one, other in zip(found, expected[1:], strict=True):
         assert one["test_loss"] == other["test_loss"]
+        assert one["path"] == other["path"]
+        assert one["path"]["updates"] == [1, 3, 7, 15]  # of 30
     for one, other in zip(undisturbed, stopped, strict=True):
         curves = [
             read_curves(Store(config.store).run_folder(run_id(config))) for config in (one, other)

@@ -34,8 +34,8 @@ def against_baseline(cells: pd.DataFrame) -> pd.DataFrame:
     largest.
 
     Columns: budget, method, variant, test_functions, better, worse, tied (functions), mean (of the
-    functions' means, a log: the effect that is tested; mean_low, mean_high: Welch's limits), p, p_holm (NaN for a reading), smallest_p (2 / 2^F). Blocks without
-    LoRA have no rows.
+    functions' means, a log: the effect that is tested), mean_low, mean_high (Welch's limits), p,
+    p_holm (NaN for a reading), smallest_p (2 / 2^F). Blocks without LoRA have no rows.
     """
     rivals = cells[(cells["baseline"] == BASELINE) & (cells["method"] != BASELINE)]
     table = measured(rivals.dropna(subset="log_ratio"), _tested)

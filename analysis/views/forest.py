@@ -1,12 +1,12 @@
-"""Each method's test loss, noise left out, over LoRA's on the same function and seed, with 95 % intervals.
+"""Each method's test loss without noise over LoRA's on the same function and seed.
 
     forest_<budget>.svg    a row a method, over all functions: below 1 is better than LoRA; small
                            points: the functions one by one
     forest.csv             the same ratios and intervals, over all functions and on each
 
-Geometric means over seeds, then over functions, with the interval of Welch for new seeds on the
-same functions; functions that full fine-tuning could not learn are left out. In a block without
-LoRA the loss stands over the frozen backbone's. What is in doubt stands under the plot.
+Geometric means over seeds, then over functions, with Welch's 95 % interval for new seeds on the same
+functions; functions that full fine-tuning could not learn are left out. In a block without LoRA the
+loss stands over the frozen backbone's. What is in doubt stands under the plot.
 """
 
 from argparse import Namespace
@@ -112,8 +112,8 @@ def _pictures(table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Picture]:
         known = frame["function"].isin(block["function"]) & frame["method"].isin(methods)
         remarks = doubts(finished(frame[known & (frame["budget"] == budget)]))
         caption = (
-            f"Test loss without noise over {_over(block)} with 95 % intervals, mean over functions; small "
-            f"points: each function. {budget_title(budget)}."
+            f"Test loss without noise over {_over(block)} with 95 % intervals, mean over "
+            f"functions; small points: each function. {budget_title(budget)}."
         )
         yield Picture(f"forest_{budget}", caption, forest_figure(block, budget, remarks))
 

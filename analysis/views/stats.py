@@ -7,11 +7,11 @@
     stats_profiles.csv            performance profiles
     stats_<figure>_<budget>.svg   iqm, improvement, profiles, ranks
 
-Of a tuned study the trials are compared that `tables` shows, by the same `--tune`. Files of another
-`--loss` than the test loss without noise begin with `stats_<loss>`. Blocks of equal rank and of equal count are
-never mixed, and the frozen backbone and full fine-tuning are not ranked. A study with several
-conditions is refused: see `ablation`. Intervals: `analysis.stats.intervals`; tests:
-`analysis.stats.ranks`; runs that diverged: `analysis.stats.pairs`.
+The test loss without its noise is compared; files of another `--loss` begin with `stats_<loss>`. Of
+a tuned study the trials are compared that `tables` shows, by the same `--tune`. Blocks of equal
+rank and of equal count are never mixed, and the frozen backbone and full fine-tuning are not
+ranked. A study with several conditions is refused: see `ablation`. Intervals:
+`analysis.stats.intervals`; tests: `analysis.stats.ranks`; runs that diverged: `analysis.stats.pairs`.
 """
 
 import math

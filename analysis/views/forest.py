@@ -4,9 +4,9 @@
                            points: the functions one by one
     forest.csv             the same ratios and intervals, over all functions and on each
 
-Geometric means over seeds, then over functions, with Welch's 95 % interval for new seeds on the same
-functions; functions that full fine-tuning could not learn are left out. In a block without LoRA the
-loss stands over the frozen backbone's. What is in doubt stands under the plot.
+Geometric means over seeds, then over functions, with Welch's 95 % interval for new seeds on the
+same functions; functions that full fine-tuning could not learn are left out. In a block without
+LoRA the loss stands over the frozen backbone's. What is in doubt stands under the plot.
 """
 
 from argparse import Namespace

@@ -11,7 +11,7 @@ The test loss without its noise is compared; files of another `--loss` begin wit
 a tuned study the trials are compared that `tables` shows, by the same `--tune`. Blocks of equal
 rank and of equal count are never mixed, and the frozen backbone and full fine-tuning are not
 ranked. A study with several conditions is refused: see `ablation`. Intervals:
-`analysis.stats.intervals`; tests: `analysis.stats.ranks`; runs that diverged: `analysis.stats.pairs`.
+`analysis.stats.intervals`; tests: `analysis.stats.ranks`; diverged runs: `analysis.stats.pairs`.
 """
 
 import math

@@ -23,7 +23,10 @@ from qlexp.store.store import Store
 LOSSES = ("post_train_loss", "validation_loss", "test_loss", "test_loss_clean", "test_loss_raw")
 DECIDING = "test_loss_clean"  # by what effects are decided: the noise hides help and harm alike
 _ADAPTED = (*LOSSES, "learnt_loss")
-_BACKBONE_LOSSES = ("pretrain_loss", "source_loss", "frozen_loss", "frozen_validation_loss")
+_BACKBONE_LOSSES = (
+    *("pretrain_loss", "source_loss"),
+    *("frozen_loss", "frozen_loss_clean", "frozen_validation_loss"),
+)
 _ADAPTED_SCORES = ("test_r2", "learnt_r2")
 _SCORES = ("pretrain_r2", *_ADAPTED_SCORES)
 _SHARES = ("worst_share", "beyond_head")
@@ -32,6 +35,7 @@ _OLDER = {
     "learnt_loss": "validation_loss",
     "learnt_r2": "test_r2",
     "frozen_validation_loss": "frozen_loss",
+    "frozen_loss_clean": "frozen_loss",
 }  # what stands in for it in runs of numerics version 1
 _COLUMNS = (
     *("budget", "function", "method", "overrides", "settings", "seed", "run_id", "status", "error"),

@@ -31,7 +31,7 @@ from analysis.render.style import method_colour
 from analysis.rows import by_row
 from analysis.settings import require_one
 from analysis.stats.intervals import welch_of_mean
-from analysis.stats.pairs import BASELINE, CELL, groups, log_ratio, paired
+from analysis.stats.pairs import BASELINE, CELL, frozen_of, groups, log_ratio, paired
 from analysis.study import Study
 from analysis.text import interval_text
 from analysis.view import Shown
@@ -99,7 +99,7 @@ def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     lora = lora[["budget", *CELL, "loss"]].rename(columns={"loss": "base"})
     baselines = cells[["budget", "baseline"]].drop_duplicates()
     done = done.merge(baselines, on="budget").merge(lora, on=["budget", *CELL], how="left")
-    base = done["base"].where(done["baseline"] == BASELINE, done["frozen_loss"])
+    base = done["base"].where(done["baseline"] == BASELINE, done[frozen_of(DECIDING)])
     return done.assign(
         reading=False, loss=done[DECIDING], log_ratio=log_ratio(done[DECIDING].astype(float), base)
     )[[*cells, "is_reference"]]

@@ -29,6 +29,7 @@ from qlexp.store.store import Store
 from qlexp.train.checkpoint import Checkpoint
 from qlexp.train.compilation import loss_function
 from qlexp.train.loop import Curves, train
+from qlexp.train.memory import lane_bytes
 from qlexp.train.sequence import History, adapt_in_sequence
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def adapt(
         losses = {name: mean_square_error(adapter, split) for name, split in splits.items()}
         worst = worst_share(adapter, splits["test_clean"])
     r2 = _r2(losses["test"], splits["test"])
+    held = _lane_bytes(first)
     learnt = losses["validation"] if history is None else history.learnt_loss
     learnt_r2 = _r2(learnt, splits["validation"])
     provenance = _provenance(checkpoint.seconds, len(configs), device)
@@ -188,6 +190,7 @@ def adapt(
                 config.function.domain,
                 config.data.adapt,
             ),
+            "lane_bytes": held,
             **provenance,
             "config": plain(config),
         }
@@ -361,6 +364,14 @@ def _path(curves: Curves, lane: int) -> dict[str, list[float]] | None:
         for split, name in PATH.items()
     }
     return {"updates": [updates for updates, _ in curves.path], **losses}
+
+
+def _lane_bytes(config: Config) -> int | None:
+    """What a lane holds; None for a method that cannot be counted."""
+    try:
+        return lane_bytes(config, "adapt")
+    except Exception:  # a method may fail on the meta device, or anywhere
+        return None
 
 
 def _source(config: Config, store: Store) -> dict[str, Any]:

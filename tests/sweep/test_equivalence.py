@@ -22,8 +22,8 @@ from qlexp.store.store import Store
 from qlexp.sweep import execute as executing
 from qlexp.sweep.execute import execute
 from qlexp.sweep.groups import Group, plan_groups
-from qlexp.sweep.width import lane_bytes
 from qlexp.train import stages
+from qlexp.train.memory import lane_bytes
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 TINY = (

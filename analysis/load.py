@@ -41,11 +41,11 @@ _COLUMNS = (
     *("budget", "function", "method", "overrides", "settings", "seed", "run_id", "status", "error"),
     *("backbone_id", *_BACKBONE_LOSSES, "pretrain_r2", *_ADAPTED, *_ADAPTED_SCORES, *_SHARES),
     *("reading", *_COUNTS, "total_parameters", "rank", "steps", "samples_per_period"),
-    *("lanes", "seconds", "peak_memory_bytes", "device", "commit"),
+    *("lanes", "seconds", "lane_bytes", "peak_memory_bytes", "device", "commit"),
 )
 _NUMBERS = (
     *(*_BACKBONE_LOSSES, *_ADAPTED, *_SCORES, *_SHARES, *_COUNTS),
-    *("samples_per_period", "steps", "seconds"),
+    *("samples_per_period", "steps", "seconds", "lane_bytes"),
 )
 _NAME = ("budget", "function", "method", "overrides", "seed")  # what a row and a seed are called
 _LISTED = 20  # the most cells that an error names

@@ -51,9 +51,11 @@ class Part:
 
 FIRST = Part("Findings", "forest", grids=())
 PARTS = (
-    Part("Losses", "tables", grids=("table2", "table2_raw", "table1")),
+    Part("Losses", "tables", grids=("table2_clean", "table2", "table1", "worst")),
     Part("Claims", "claims"),
     Part("Statistics", "stats"),
+    Part("Cost", "pareto"),
+    Part("Equal training loss", "matched"),
     Part("Ablation", "ablation"),
     Part("Continual", "continual"),
     Part("Learning curves", "figures", pictures=("curves_*",)),

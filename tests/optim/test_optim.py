@@ -348,3 +348,19 @@ def test_yaml_holds_the_defaults_and_comments_on_every_key(cls: type[LaneOptimiz
 def test_values_out_of_range_are_refused(make: Make, bad: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(bad))):
         make(start(), 0.1, **bad)
+
+
+@pytest.mark.parametrize(("shape", "full_rank"), [((4, 4), True), ((4, 7), False)])
+def test_damping_departs_from_the_published_form_where_gradients_lack_rank(
+    shape: tuple[int, int], full_rank: bool
+) -> None:
+    params, damped = start(1, (shape,)), start(1, (shape,))
+    forms = [
+        SOAP(own, 0.01, SOAP.Config(damping=damping))
+        for own, damping in ((params, 0.0), (damped, SOAP.Config().damping))
+    ]
+    for step in range(30):
+        for own, form in zip((params, damped), forms, strict=True):
+            give_gradients(own, step)
+            form.step()
+    assert (worst(params, damped) < 1e-6) == full_rank

@@ -49,9 +49,10 @@ test: .venv/installed-test
 
 # Pins of the constraints do not hold here: the newest Hydra is what is tried.
 test-hydra: .venv/installed-test
+	rm -rf .venv/hydra
 	$(bin)/python -m pip download -q --no-deps --pre -d .venv/hydra hydra-core omegaconf
 	$(bin)/python -m pip install -q --no-deps --target .venv/hydra/site .venv/hydra/*.whl
-	PYTHONPATH=.venv/hydra/site $(bin)/pytest tests/test_cli.py tests/sweep
+	PYTHONPATH=$(CURDIR)/.venv/hydra/site $(bin)/pytest tests/test_cli.py tests/sweep
 
 docs: .venv/installed-test
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build -q -f docs/mkdocs.yml

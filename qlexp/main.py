@@ -19,7 +19,7 @@ CONF = next(f for f in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if f.is_dir
 
 _COMMANDS = {
     "show": "analysis.__main__",
-    "check": "qlexp.adapters.check",
+    "check": "qlexp.check",
     "migrate": "qlexp.store.migrate",
 }
 _HELP = """\

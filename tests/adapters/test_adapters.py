@@ -9,8 +9,8 @@ from build import METHODS, TINY, adapted, inputs, jolt, network, of_method, samp
 from safetensors.torch import load_file, save_file
 
 from qlexp.adapters.base import AdaptedLinear, LowRankConfig
-from qlexp.adapters.check import PROMISES, SEEDS, a_broken_lane_stays_alone, merges, trained
 from qlexp.adapters.lora import LoRA
+from qlexp.check import PROMISES, SEEDS, a_broken_lane_stays_alone, merges, trained
 from qlexp.config.schema import Config
 from qlexp.errors import UsageError
 

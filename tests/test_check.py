@@ -11,7 +11,7 @@ from build import of_method
 from conftest import Command
 from torch import Tensor
 
-from qlexp.adapters import check
+from qlexp import check
 from qlexp.adapters.base import AdaptedLinear
 from qlexp.adapters.lora import LoRA, LoRALinear
 from qlexp.config.schema import Component, Config

@@ -7,13 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.names import (
-    REFERENCES,
-    budget_order,
-    function_order,
-    method_order,
-    row_order,
-)
+from analysis.names import REFERENCES, budget_order, function_order, method_order, row_order
 from qlexp.store.files import FINISHED
 
 RowName = tuple[str, str]  # method, variant

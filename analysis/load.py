@@ -19,61 +19,33 @@ from qlexp.store.manifest import Cell
 from qlexp.store.migrate import setting_in
 from qlexp.store.store import Store
 
-LOSSES = (
-    "post_train_loss",
-    "validation_loss",
-    "test_loss",
-    "test_loss_clean",
-    "test_loss_raw",
-)  # of the adapted model: infinite where the run diverged
+# Of the adapted model: infinite where the run diverged.
+LOSSES = ("post_train_loss", "validation_loss", "test_loss", "test_loss_clean", "test_loss_raw")
+DECIDING = "test_loss_clean"  # by what effects are decided: the noise hides help and harm alike
 _ADAPTED = (*LOSSES, "learnt_loss")
-_BACKBONE_LOSSES = ("pretrain_loss", "source_loss", "frozen_loss", "frozen_validation_loss")
-_SCORES = ("pretrain_r2", "test_r2", "learnt_r2")
+_BACKBONE_LOSSES = (
+    *("pretrain_loss", "source_loss"),
+    *("frozen_loss", "frozen_loss_clean", "frozen_validation_loss"),
+)
+_ADAPTED_SCORES = ("test_r2", "learnt_r2")
+_SCORES = ("pretrain_r2", *_ADAPTED_SCORES)
 _SHARES = ("worst_share", "beyond_head")
+_COUNTS = ("trainable_parameters", "reference_parameters")
 _OLDER = {
     "learnt_loss": "validation_loss",
     "learnt_r2": "test_r2",
     "frozen_validation_loss": "frozen_loss",
+    "frozen_loss_clean": "frozen_loss",
 }  # what stands in for it in runs of numerics version 1
 _COLUMNS = (
-    "budget",
-    "function",
-    "method",
-    "overrides",
-    "settings",
-    "seed",
-    "run_id",
-    "status",
-    "error",
-    "backbone_id",
-    *_BACKBONE_LOSSES,
-    "pretrain_r2",
-    *_ADAPTED,
-    *_SCORES[1:],
-    *_SHARES,
-    "reading",
-    "trainable_parameters",
-    "reference_parameters",
-    "total_parameters",
-    "rank",
-    "steps",
-    "samples_per_period",
-    "lanes",
-    "seconds",
-    "peak_memory_bytes",
-    "device",
-    "commit",
+    *("budget", "function", "method", "overrides", "settings", "seed", "run_id", "status", "error"),
+    *("backbone_id", *_BACKBONE_LOSSES, "pretrain_r2", *_ADAPTED, *_ADAPTED_SCORES, *_SHARES),
+    *("reading", *_COUNTS, "total_parameters", "rank", "steps", "samples_per_period"),
+    *("lanes", "seconds", "peak_memory_bytes", "device", "commit"),
 )
 _NUMBERS = (
-    *_BACKBONE_LOSSES,
-    *_ADAPTED,
-    *_SCORES,
-    *_SHARES,
-    "trainable_parameters",
-    "reference_parameters",
-    "samples_per_period",
-    "steps",
-    "seconds",
+    *(*_BACKBONE_LOSSES, *_ADAPTED, *_SCORES, *_SHARES, *_COUNTS),
+    *("samples_per_period", "steps", "seconds"),
 )
 _NAME = ("budget", "function", "method", "overrides", "seed")  # what a row and a seed are called
 _LISTED = 20  # the most cells that an error names

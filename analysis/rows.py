@@ -7,13 +7,7 @@ import pandas as pd
 
 from analysis.cells import ROW
 from analysis.legend import OFF_BUDGET, STYLE, column_marks
-from analysis.names import (
-    ALL,
-    function_order,
-    function_title,
-    row_label,
-    row_order,
-)
+from analysis.names import ALL, function_order, function_title, row_label, row_order
 
 
 def by_row(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
@@ -42,9 +36,11 @@ def measured(
 
 
 def row_title(row: Mapping[str, Any]) -> str:
-    """A row's label with its marks; `row` has the flag `reading` and may have `off_budget`."""
-    label = row_label(row["method"], row["variant"])
-    return label + STYLE * bool(row["reading"]) + OFF_BUDGET * bool(row.get("off_budget", False))
+    """A row's label with its marks, by the flags `reading` and `off_budget` where it has them."""
+    marks = {STYLE: "reading", OFF_BUDGET: "off_budget"}
+    return row_label(row["method"], row["variant"]) + "".join(
+        mark for mark, flag in marks.items() if row.get(flag, False)
+    )
 
 
 def in_order(functions: Iterable[str]) -> list[str]:

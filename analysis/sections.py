@@ -6,51 +6,48 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.names import budget_title, row_label
+from analysis.names import budget_title
 from analysis.render import NO_CELL, Section, Text
+from analysis.rows import row_title
 from analysis.text import number
 
-Texts = Callable[..., Iterable[str]]  # of a row's label, the values of further keys, and its group
+Texts = Callable[..., Iterable[str | Text]]  # of a row's title, its cells, its values of `by`
 
 
-def sections(frame: pd.DataFrame, texts: Texts, by: Sequence[str] = ()) -> list[Section]:
-    """A section a budget with its `rows`."""
-    return [
-        Section(budget_title(budget), rows(part, texts, by))
-        for budget, part in frame.groupby("budget", sort=False)
-    ]
-
-
-def rows(frame: pd.DataFrame, texts: Texts, by: Sequence[str] = ()) -> list[list[Text]]:
-    """A row for each method, variant and value of the columns `by`, in the order of `frame`."""
-    groups = frame.groupby(["method", "variant", *by], sort=False, dropna=False)
-    return [
-        list(map(Text, texts(row_label(method, variant), *values, group)))
-        for (method, variant, *values), group in groups
-    ]
-
-
-def marked(
-    frame: pd.DataFrame,
-    texts: Callable[[pd.DataFrame], Iterable[str | Text]],
-    by: Sequence[str] = (),
-    lone_title: bool = True,
+def sections(
+    frame: pd.DataFrame, texts: Texts, by: Sequence[str] = (), lone_title: bool = True
 ) -> list[Section]:
-    """As `sections`, of rows that title themselves.
+    """A section a budget with its `rows`.
 
     Args:
         lone_title: whether the section has a title where it is the only one.
     """
     parts = list(frame.groupby("budget", sort=False))
+    titled = lone_title or len(parts) > 1
     return [
-        Section(
-            budget_title(budget) if lone_title or len(parts) > 1 else "",
-            [
-                [text if isinstance(text, Text) else Text(text) for text in texts(own)]
-                for _, own in part.groupby(["method", "variant", *by], sort=False)
-            ],
-        )
+        Section(budget_title(budget) if titled else "", rows(part, texts, by))
         for budget, part in parts
+    ]
+
+
+def rows(frame: pd.DataFrame, texts: Texts, by: Sequence[str] = ()) -> list[list[Text]]:
+    """A row for each method, variant and value of the columns `by`, in the order of `frame`.
+
+    Its title bears the marks that any of its cells has a flag for.
+    """
+    marks = [name for name in ("reading", "off_budget") if name in frame]
+    return [
+        [
+            text if isinstance(text, Text) else Text(text)
+            for text in texts(
+                row_title(cells.iloc[0].to_dict() | cells[marks].eq(True).any().to_dict()),
+                cells,
+                *values,
+            )
+        ]
+        for (_, _, *values), cells in frame.groupby(
+            ["method", "variant", *by], sort=False, dropna=False
+        )
     ]
 
 

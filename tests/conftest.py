@@ -13,33 +13,20 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from build import planned
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from made_up import (
-    BUDGETS,
-    METHODS,
-    NINE,
-    SEEDS,
-    STUDY,
-    cell_of,
-    config_of,
-    summary_of,
-    write_run,
-)
+from made_up import SEEDS, config_of, write_study
 from random_tables import TABLES, long_table
 
-from analysis.load import LOSSES
 from qlexp import extensions
 from qlexp.config.identity import run_id
-from qlexp.config.schema import register_schema
-from qlexp.main import CONF, main
+from qlexp.main import main
 from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.files import write_folder
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 from qlexp.sweep.execute import execute
-from qlexp.sweep.plan import plan
 
 TINY = (
     "trainer=smoke",
@@ -131,12 +118,10 @@ def compute_study(
     root: Path, name: str, cells: Sequence[Sequence[str]], seeds: Sequence[int] = (0,)
 ) -> Store:
     """A store with a study of tiny runs: those of the given overrides, under every seed."""
-    register_schema()
     shape = [word for word in TINY if not word.startswith(("method.", "backbone.depth"))]
     places = [f"store={root}", "tracking=none", "budget.enforce=false", "backbone.depth=4"]
-    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        planned = [plan(compose("config", [*shape, *places, *overrides])) for overrides in cells]
-    configs = [replace(config, seed=seed) for config in planned for seed in seeds]
+    own = [planned(*shape, *places, *overrides) for overrides in cells]
+    configs = [replace(config, seed=seed) for config in own for seed in seeds]
     execute(configs)
     store = Store(root)
     named = [Cell(run_id(c), c.function.name, c.method.name, c.seed, "equal_rank") for c in configs]
@@ -164,28 +149,7 @@ def made_up(tmp_path: Path) -> Store:
     griewank with seed 0 is weak.
     """
     store = Store(tmp_path / "store")
-    cells = []
-    for function in NINE:
-        for method in METHODS:
-            for seed in SEEDS:
-                changes: dict[str, object] = {}
-                if (function, method, seed) == ("ackley", "lora", 1):
-                    changes = {"status": "diverged", "post_train_loss": 12.0}
-                if (function, method) == ("matyas", "queryable"):
-                    changes = {"status": "diverged", **dict.fromkeys(LOSSES), "test_r2": None}
-                if (function, method, seed) == ("levy", "full", 2):
-                    changes = {"test_r2": -0.25}
-                if (function, seed) == ("griewank", 0):
-                    changes = {"pretrain_r2": 0.5}
-                summary = summary_of(function, method, seed, **changes)
-                write_run(store, summary)
-                cells += [
-                    cell_of(
-                        summary, budget, "experiment=made_up", "trainer=quick", "store=/somewhere"
-                    )
-                    for budget in BUDGETS
-                ]
-    store.write_study(STUDY, cells)
+    write_study(store)
     return store
 
 

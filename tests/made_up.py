@@ -4,6 +4,7 @@ The losses of a run are drawn from its function, method and seed; any other valu
 be given. The study `made_up` of such runs is a fixture of `conftest.py`.
 """
 
+import itertools
 import json
 import math
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.__main__ import main
+from analysis.load import LOSSES
 from qlexp.config.settings import flat
 from qlexp.problem import functions
 from qlexp.store.files import write_folder
@@ -131,6 +134,26 @@ def cell_of(summary: dict, budget: str, *overrides: str) -> Cell:
     return Cell(*(summary[name] for name in names), budget, settings, asked)
 
 
+def write_study(store: Store) -> None:
+    """The study `made_up`, as the fixture of that name describes it."""
+    cells = []
+    for function, method, seed in itertools.product(NINE, METHODS, SEEDS):
+        changes: dict[str, object] = {}
+        if (function, method, seed) == ("ackley", "lora", 1):
+            changes = {"status": "diverged", "post_train_loss": 12.0}
+        if (function, method) == ("matyas", "queryable"):
+            changes = {"status": "diverged", **dict.fromkeys(LOSSES), "test_r2": None}
+        if (function, method, seed) == ("levy", "full", 2):
+            changes = {"test_r2": -0.25}
+        if (function, seed) == ("griewank", 0):
+            changes = {"pretrain_r2": 0.5}
+        summary = summary_of(function, method, seed, **changes)
+        write_run(store, summary)
+        asked = ("experiment=made_up", "trainer=quick", "store=/somewhere")
+        cells += [cell_of(summary, budget, *asked) for budget in BUDGETS]
+    store.write_study(STUDY, cells)
+
+
 def plain_losses(store: Store, function: str, method: str, key: str) -> list[float]:
     """Losses by seed straight from the files."""
     losses = []
@@ -169,6 +192,6 @@ def check_svg(path: Path) -> None:
     assert b"dc:date" not in path.read_bytes()
 
 
-def arguments(store: Store, out: Path, *more: str) -> list[str]:
-    """What a command of the analysis is called with for the made-up study."""
-    return ["--study", STUDY, "--store", str(store.root), "--out", str(out), *more]
+def render(view: str, store: Store, out: Path, *more: str, study: str = STUDY) -> int:
+    """`python -m analysis VIEW STUDY`, whose exit code is returned; it writes to `out / study`."""
+    return main([view, study, f"--store={store.root}", f"--out={out}", *more])

@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from build import METHODS
+from build import METHODS, Broken
 from conftest import TINY, Command, Outcome, runs, written
-from torch import Tensor
 
 import qlexp as package
 from qlexp.adapters.lora import LoRA
@@ -40,13 +39,6 @@ SUMMARY_KEYS = {
     "commit",
     "config",
 }
-
-
-class Broken(LoRA):
-    """A method whose forward pass raises."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        raise ArithmeticError("no forward pass today")
 
 
 BAD_INPUT = {
@@ -203,13 +195,13 @@ def test_python_raises_what_the_command_prints(store: Path) -> None:
         package.run([*common, "method.rank=9"])
     assert not store.exists()
     with pytest.raises(RunError, match="no forward pass today"):
-        package.run([*common, f"method._target_={__name__}.Broken"])
+        package.run([*common, "method._target_=build.Broken"])
 
 
 def test_a_failed_run_is_named_and_tried_again(
     qlexp: Command, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = (*TINY, f"method._target_={__name__}.Broken", "method.name=broken")
+    broken = (*TINY, "method._target_=build.Broken", "method.name=broken")
     outcome = qlexp(*broken)
     assert outcome.code == 1
     assert "Traceback" not in outcome.err

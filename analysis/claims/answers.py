@@ -7,26 +7,36 @@ from dataclasses import replace
 import pandas as pd
 
 from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out
-from analysis.claims.rules import LITTLE, UNDECIDED, Answer, Claim, LackingError, verdict
+from analysis.claims.rules import (
+    ABOVE,
+    BELOW,
+    LITTLE,
+    UNDECIDED,
+    Answer,
+    Claim,
+    LackingError,
+    verdict,
+)
 from analysis.load import incomplete
 from analysis.names import budget_order, budget_title
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.stats.intervals import Interval
+from analysis.stats.power import CHANCE
 from analysis.text import ratio_text
 from analysis.tuning import Tuning
 
 _HEADERS = (
-    *("claim", "answer", "effect", "95 % interval", "half-width"),
+    *("claim", "answer", "ratio", "95 % interval", "could show", "seeds"),
     *("wanted", "measured as", "runs", "remark"),
 )
 _NOTES = (
-    "Effects are ratios, above 1 in the claim's favour: geometric means over seeds, then over "
-    "functions. Intervals: Welch's t on the logarithms, for new seeds on the same functions "
-    "and, where a remark says so, over functions; no correction for the number of claims.",
-    "Half-width: the ratio that an effect must reach for an interval as wide to exclude 1; "
-    "these seeds cannot tell a smaller one from none.",
-    "Supported: the interval excludes 1 and the effect is at least what is wanted; not "
-    "supported: the interval ends below it; undecided: else. Where little is claimed: the "
+    "Ratios are method over other: geometric means over seeds, then over functions. Intervals: "
+    "Welch's t on the logarithms, for new seeds on the same functions and, where a remark says so, "
+    "over functions; no correction for the number of claims.",
+    f"Could show: the ratio nearest to 1 that these seeds tell from 1 with {CHANCE:.0%} chance. "
+    "Seeds: how many a function would tell what is wanted as surely.",
+    "Supported: the interval excludes 1 and the ratio is as far from it as is wanted; not "
+    "supported: the interval ends before that; undecided: else. Where little is claimed: the "
     "interval lies within what is wanted, outside of it, or else. More help in one part is "
     "supported only where help in that part is, too. Runs in doubt, as a remark says, decide "
     "nothing.",
@@ -66,11 +76,15 @@ def _answer(claim: Claim, evidence: Evidence) -> Answer:
     doubts = evidence.doubts([*finding.runs, *finding.beside])
     found = UNDECIDED if doubts else verdict(claim, effect, part)
     runs = tuple(dict.fromkeys(finding.runs))
-    return Answer(claim, found, effect, runs, "; ".join(remarks), tuple(doubts))
+    return Answer(claim, found, effect, runs, "; ".join(remarks), tuple(doubts), finding.precision)
 
 
 def table(answers: Sequence[Answer]) -> pd.DataFrame:
-    """One row an answer; effect, low and high are log ratios, runs are run_ids."""
+    """One row an answer, runs being run_ids.
+
+    `effect`, `low`, `high`, `half_width` and `detectable` are logarithms of ratios; `seeds` are
+    those of a function, `seeds_wanted` those that would tell `smallest`.
+    """
     return pd.DataFrame(
         {
             "budget": " / ".join(answer.budgets),
@@ -82,6 +96,9 @@ def table(answers: Sequence[Answer]) -> pd.DataFrame:
             "low": answer.effect.low,
             "high": answer.effect.high,
             "half_width": half_width(answer.effect),
+            "detectable": detectable(answer),
+            "seeds": answer.precision.seeds if answer.precision else None,
+            "seeds_wanted": seeds_wanted(answer),
             "measure": answer.claim.measure,
             "rule": answer.claim.rule,
             "smallest": answer.claim.smallest,
@@ -96,6 +113,18 @@ def table(answers: Sequence[Answer]) -> pd.DataFrame:
 def half_width(effect: Interval) -> float:
     """Half the interval's width: how far from 0 an effect must lie to be told from it."""
     return (effect.high - effect.low) / 2 if math.isfinite(effect.high - effect.low) else math.nan
+
+
+def detectable(answer: Answer) -> float:
+    """The smallest effect that the runs would have found, as a log ratio; NaN: not known."""
+    return answer.precision.detectable() if answer.precision else math.nan
+
+
+def seeds_wanted(answer: Answer) -> int | None:
+    """How many seeds a function would find the claim's smallest effect; None: not known, or more
+    than are worth saying."""
+    wanted = math.log(answer.claim.smallest)
+    return answer.precision.seeds_for(wanted) if answer.precision else None
 
 
 def grid(
@@ -129,14 +158,20 @@ def _texts(answer: Answer) -> list[Text]:
     claim, effect = answer.claim, answer.effect
     place = claim.source.partition(", ")[2] or claim.source
     low, high = (ratio_text(end) for end in (effect.low, effect.high))
-    little = f"{1 / claim.smallest:.2f} to {claim.smallest:.2f}"
+    wanted = {
+        BELOW: f"at most {1 / claim.smallest:.2f}",
+        ABOVE: f"at least {claim.smallest:.2f}",
+        LITTLE: f"{1 / claim.smallest:.2f} to {claim.smallest:.2f}",
+    }[claim.rule]
+    sign, seeds = (1 if claim.rule == ABOVE else -1), seeds_wanted(answer)
     texts = [
         f"{claim.text} ({place})",
         answer.verdict,
         ratio_text(effect.value),
         NO_CELL if math.isnan(effect.low) else f"{low} to {high}",
-        ratio_text(half_width(effect)),
-        little if claim.rule == LITTLE else f"at least {claim.smallest:.2f}",
+        ratio_text(sign * detectable(answer)),
+        NO_CELL if seeds is None else str(seeds),
+        wanted,
         claim.measure,
         str(len(answer.runs)),
         "; ".join(filter(None, [*answer.doubts, answer.remark])) or NO_CELL,

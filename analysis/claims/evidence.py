@@ -11,13 +11,13 @@ from analysis.claims.rules import LackingError
 from analysis.curves import layer_columns, load_curves
 from analysis.doubts import doubts
 from analysis.flags import MATCHED
-from analysis.load import LOSSES, finished
+from analysis.load import DECIDING, LOSSES, finished
 from analysis.stats.pairs import log_ratio
 from analysis.study import Study
 
 NETWORK = ["depth", "width"]
-_CELL = ["function", *NETWORK, "seed"]
-LOSS = "test_loss"
+CELL = ["function", *NETWORK, "seed"]
+LOSS, NOISY_LOSS, FITTED_LOSS = DECIDING, "test_loss", "post_train_loss"
 TEXT_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
 _FLAGS = ["weak_backbone", "beyond_reach", "learnability_checked", "little_learnt"]
 _COUNTS = ["samples_per_period", "trainable_parameters", "reference_parameters"]
@@ -52,11 +52,11 @@ class Evidence:
         """The runs of two methods on the same function, network and seed, side by side.
 
         Columns: function, depth, width, seed; `<column>_own` and `<column>_other` for the others of
-        `cells`; `gain` is log(other's loss / own).
+        `cells`; `log_ratio` is that of the own loss over the other's.
 
         Args:
             finite: leaves out pairs of which a run diverged; `diverged` counts them.
-            loss: what the gain is of.
+            loss: what the ratio is of.
             control: of the other's instruction.
 
         Raises:
@@ -64,16 +64,16 @@ class Evidence:
                 the loss.
         """
         own, others = self.runs(method), self.runs(other, control)
-        pairs = own.merge(others, on=_CELL, suffixes=("_own", "_other"))
+        pairs = own.merge(others, on=CELL, suffixes=("_own", "_other"))
         if finite:
             pairs = pairs[(pairs["status_own"] == "done") & (pairs["status_other"] == "done")]
         if pairs.empty:
             raise LackingError(f"no finished pair of {method} and {other} on the same cell")
-        losses = pairs[[f"{loss}_other", f"{loss}_own"]].astype(float)
+        losses = pairs[[f"{loss}_own", f"{loss}_other"]].astype(float)
         if losses.isna().any(axis=None):
             raise LackingError(f"runs of {method} or {other} have no {loss}")
-        gain = log_ratio(losses.iloc[:, 0], losses.iloc[:, 1])
-        return pairs.assign(gain=gain).sort_values(_CELL, ignore_index=True)
+        ratio = log_ratio(losses.iloc[:, 0], losses.iloc[:, 1])
+        return pairs.assign(log_ratio=ratio).sort_values(CELL, ignore_index=True)
 
     def runs(self, method: str, control: str = MATCHED) -> pd.DataFrame:
         """The runs of one method under one control of its instruction, one a function, network and
@@ -86,7 +86,7 @@ class Evidence:
         if own.empty:
             text = "" if control == MATCHED else f" with instruction.control={control}"
             raise LackingError(f"the study has no usable run of {method}{text}")
-        if own.duplicated(_CELL).any():
+        if own.duplicated(CELL).any():
             raise LackingError(
                 f"the study has several rows of {method} on one network, and a claim wants one"
             )

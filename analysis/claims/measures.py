@@ -1,9 +1,9 @@
 """What claims on losses are answered from: each measure goes from `Evidence` to a `Finding`.
 
 A measure takes the method and what it is held against by their names, and knows none of them.
-Effects are log ratios, above 0 in the claim's favour. A mean over functions says in its remark how
-far the functions agree. What one measure compares is one network: pooled networks share samples and
-noise, and are not independent.
+Effects are logarithms of ratios, the method's loss over the other's: below 0 is better. A mean over
+functions says in its remark how far the functions agree. What one measure compares is one network:
+pooled networks share samples and noise, and are not independent.
 """
 
 import math
@@ -13,16 +13,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.claims.evidence import LOSS, NETWORK, Evidence
+from analysis.claims.evidence import CELL, LOSS, NETWORK, NOISY_LOSS, Evidence
 from analysis.claims.rules import Finding, LackingError
 from analysis.flags import off_budget
 from analysis.names import function_title
-from analysis.stats.intervals import Interval, contrast
+from analysis.stats.intervals import contrast
 from analysis.stats.pairs import extended_mean, log_ratio
+from analysis.stats.power import precision
 from analysis.text import ratio_text
 
 
-def gain(
+def loss_ratio(
     method: str,
     against: str,
     evidence: Evidence,
@@ -31,7 +32,7 @@ def gain(
     loss: str = LOSS,
     comparable: bool = False,
 ) -> Finding:
-    """The mean gain over functions.
+    """The mean ratio over functions.
 
     Args:
         functions: none: all on which both have runs.
@@ -41,43 +42,70 @@ def gain(
     counts = (pairs[f"trainable_parameters_{side}"] for side in ("own", "other"))
     if comparable and off_budget(*counts).any():
         raise LackingError(f"the parameter count is not comparable to that of {against}")
-    return average(_on(pairs, functions) if functions else pairs, "gain")
+    if functions:
+        pairs = _on(pairs, functions)
+    remark = ""
+    if loss == LOSS:
+        noisy = evidence.pairs(method, against, loss=NOISY_LOSS).merge(pairs[CELL])
+        remark = (
+            f"with the noise {ratio_text(mean_over_functions(noisy, 'log_ratio').effect.value)}"
+        )
+    return average(pairs, "log_ratio", remark)
 
 
-def gain_above_all(method: str, against: str, evidence: Evidence, *, function: str) -> Finding:
-    """The gain on one function over that on the other that leaves it the least certain lead."""
+def kept_ratio(method: str, against: str, evidence: Evidence, *, loss: str, fitted: str) -> Finding:
+    """The ratio of the losses over that of the losses that were `fitted`: above 0 the method fits
+    better than it does on data that it has not seen, by the other's measure."""
+    pairs = of_one_network(evidence.pairs(method, against, loss=loss))
+    fit = evidence.pairs(method, against, loss=fitted)["log_ratio"]
+    return average(pairs.assign(kept=minus(pairs["log_ratio"], fit)), "kept")
+
+
+def lowest_ratio(method: str, against: str, evidence: Evidence, *, function: str) -> Finding:
+    """The ratio on one function over that on the other that leaves it the least certain lead."""
     pairs = of_one_network(evidence.pairs(method, against))
-    own, gains = _on(pairs, [function]), _by_function(pairs, "gain")
+    own, ratios = _on(pairs, [function]), _by_function(pairs, "log_ratio")
     leads = {
-        name: _difference([gains[function]], [other])
-        for name, other in gains.items()
+        name: _difference([ratios[function]], [other])
+        for name, other in ratios.items()
         if name != function
     }
     if not leads:
         raise LackingError("the study has no other function to compare with")
-    rival = min(
-        leads, key=lambda name: (np.nan_to_num(leads[name].low, nan=-math.inf), leads[name].value)
+
+    def certainty(name: str) -> tuple[float, float]:
+        lead = leads[name].effect
+        return np.nan_to_num(lead.high, nan=math.inf), lead.value
+
+    rival = max(leads, key=certainty)
+    return replace(
+        leads[rival],
+        runs=[*runs_of(own), *runs_of(_on(pairs, [rival]))],
+        remark=f"the closest of {len(leads)} others: {function_title(rival)}",
+        part=average(own, "log_ratio").effect,
+        beside=runs_of(pairs),
     )
-    runs = [*runs_of(own), *runs_of(_on(pairs, [rival]))]
-    remark = f"the closest of {len(leads)} others: {function_title(rival)}"
-    return Finding(leads[rival], runs, remark, average(own, "gain").effect, runs_of(pairs))
 
 
-def gain_on_ripples(
+def ratio_on_ripples(
     method: str, against: str, evidence: Evidence, *, without: Collection[str] = ()
 ) -> Finding:
-    """The mean gain on targets with ripples, but for `without`, over that on all other targets."""
+    """The mean ratio on targets with ripples, but for `without`, over that on all other targets."""
     pairs = of_one_network(evidence.pairs(method, against))
     rippled = pairs["samples_per_period_own"].notna() & ~pairs["function"].isin(list(without))
-    inside, outside = (_by_function(pairs[own], "gain").values() for own in (rippled, ~rippled))
+    inside, outside = (
+        _by_function(pairs[own], "log_ratio").values() for own in (rippled, ~rippled)
+    )
     if not inside or not outside:
         raise LackingError("the study has functions of one kind only, and none to compare with")
-    part = average(pairs[rippled], "gain")
-    return Finding(_difference(inside, outside), runs_of(pairs), part.remark, part.effect)
+    part = average(pairs[rippled], "log_ratio")
+    return replace(
+        _difference(inside, outside), runs=runs_of(pairs), remark=part.remark, part=part.effect
+    )
 
 
-def gain_with_depth(method: str, against: str, evidence: Evidence) -> Finding:
-    """The gain in the deepest network over that in the shallowest, by function and seed."""
+def ratio_with_depth(method: str, against: str, evidence: Evidence) -> Finding:
+    """The ratio in the deepest network over that in the shallowest, by function and seed."""
     pairs = evidence.pairs(method, against)
     networks = _networks(pairs)
     if len({depth for depth, _ in networks}) < 2:
@@ -88,18 +116,18 @@ def gain_with_depth(method: str, against: str, evidence: Evidence) -> Finding:
     both = last.merge(first, on=["function", "seed"], suffixes=("", "_shallow"))
     if both.empty:
         raise LackingError("the two networks share no function and seed")
-    both = both.assign(difference=minus(both["gain"], both["gain_shallow"]))
+    both = both.assign(difference=minus(both["log_ratio"], both["log_ratio_shallow"]))
     runs = [*runs_of(both), *both["run_id_own_shallow"], *both["run_id_other_shallow"]]
-    return replace(average(both, "difference"), runs=runs, part=average(both, "gain").effect)
+    return replace(average(both, "difference"), runs=runs, part=average(both, "log_ratio").effect)
 
 
-def steadiness(method: str, against: str, evidence: Evidence) -> Finding:
-    """The other's spread over seeds over one's own; functions are the unit of the interval."""
+def spread_ratio(method: str, against: str, evidence: Evidence) -> Finding:
+    """The spread over seeds over the other's; functions are the unit of the interval."""
     pairs = of_one_network(evidence.pairs(method, against))
     if pairs["function"].value_counts().min() < 2:
         raise LackingError("a spread over seeds wants two seeds of every function")
     spreads = pairs.groupby("function")[[f"{LOSS}_own", f"{LOSS}_other"]].agg(_spread)
-    ratios = log_ratio(spreads[f"{LOSS}_other"], spreads[f"{LOSS}_own"])
+    ratios = log_ratio(spreads[f"{LOSS}_own"], spreads[f"{LOSS}_other"])
     remark = f"{diverged(evidence, method, against)}; the interval is over functions"
     return Finding(contrast([ratios], [1.0]), runs_of(pairs), remark)
 
@@ -137,10 +165,11 @@ def _on(pairs: pd.DataFrame, functions: Collection[str]) -> pd.DataFrame:
 def average(pairs: pd.DataFrame, column: str, remark: str = "") -> Finding:
     """The mean over functions of the mean over seeds, and how far the functions agree."""
     remarks = filter(None, [remark, _agreement(pairs, column)])
-    return Finding(mean_over_functions(pairs, column), runs_of(pairs), "; ".join(remarks))
+    mean = mean_over_functions(pairs, column)
+    return replace(mean, runs=runs_of(pairs), remark="; ".join(remarks))
 
 
-def mean_over_functions(cells: pd.DataFrame, column: str) -> Interval:
+def mean_over_functions(cells: pd.DataFrame, column: str) -> Finding:
     """Of the means over seeds, with Welch's interval."""
     return _difference(_by_function(cells, column).values())
 
@@ -149,14 +178,15 @@ def _by_function(cells: pd.DataFrame, column: str) -> dict[str, np.ndarray]:
     return {name: own.to_numpy(float) for name, own in cells.groupby("function")[column]}
 
 
-def _difference(inside: Collection[np.ndarray], outside: Collection[np.ndarray] = ()) -> Interval:
+def _difference(inside: Collection[np.ndarray], outside: Collection[np.ndarray] = ()) -> Finding:
     """The mean over functions of the means over seeds, less that of other functions."""
+    groups = [*inside, *outside]
     weights = [1 / len(inside)] * len(inside) + [-1 / len(outside) for _ in outside]
-    return contrast([*inside, *outside], weights)
+    return Finding(contrast(groups, weights), [], precision=precision(groups, weights))
 
 
 def _agreement(cells: pd.DataFrame, column: str) -> str:
-    """`above 1 on 5 of 9 functions, 0.85 (Matyas) to 2.48 (Ackley)`; "" for one function."""
+    """`below 1 on 5 of 9 functions, 0.85 (Matyas) to 2.48 (Ackley)`; "" for one function."""
     means = {name: float(extended_mean(own)) for name, own in _by_function(cells, column).items()}
     if len(means) < 2:
         return ""
@@ -164,8 +194,8 @@ def _agreement(cells: pd.DataFrame, column: str) -> str:
     ends = (
         f"{ratio_text(means[name])} ({function_title(name)})" for name in (ranked[0], ranked[-1])
     )
-    above = sum(mean > 0 for mean in means.values())
-    return f"above 1 on {above} of {len(means)} functions, {' to '.join(ends)}"
+    below = sum(mean < 0 for mean in means.values())
+    return f"below 1 on {below} of {len(means)} functions, {' to '.join(ends)}"
 
 
 def diverged(evidence: Evidence, *methods: str) -> str:

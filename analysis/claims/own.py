@@ -3,6 +3,7 @@
 An entry has the fields of `Entry`; `examples/extending/claim/` is one to copy.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,8 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from analysis.claims.evidence import LOSS, TEXT_LOSSES
-from analysis.claims.measures import gain
-from analysis.claims.rules import AT_LEAST, LITTLE, Claim
+from analysis.claims.measures import loss_ratio
+from analysis.claims.rules import BELOW, LITTLE, Claim
 from analysis.load import LOSSES
 from analysis.names import function_title
 from analysis.stats.pairs import BASELINE
@@ -27,8 +28,8 @@ class Entry:
 
     Attributes:
         functions: over which the mean is taken; none: all of the study.
-        at_least: the smallest gain of interest, a ratio above 1; or
-        little: the ratio, above 1, by which it is neither better nor worse.
+        at_most: the largest ratio of interest, method over other, below 1; or
+        little: the factor, above 1, by which it is neither better nor worse.
     """
 
     name: str = MISSING
@@ -37,7 +38,7 @@ class Entry:
     against: str = BASELINE
     functions: list[str] = field(default_factory=list)
     loss: str = LOSS
-    at_least: float | None = None
+    at_most: float | None = None
     little: float | None = None
 
 
@@ -70,16 +71,20 @@ def _claim(values: object, place: str) -> Claim:
     assert isinstance(entry, Entry)
     if entry.loss not in (losses := (*LOSSES, *TEXT_LOSSES)):
         raise unknown_name("loss", entry.loss, losses)
-    ratios = {AT_LEAST: entry.at_least, LITTLE: entry.little}
-    asked = {rule: ratio for rule, ratio in ratios.items() if ratio is not None}
-    if len(asked) != 1 or min(asked.values()) <= 1:
-        raise UsageError(f"{place}: give either at_least or little, a ratio above 1.")
-    ((rule, smallest),) = asked.items()
+    if (entry.at_most is None) == (entry.little is None):
+        raise UsageError(f"{place}: give either at_most, a ratio below 1, or little, one above 1.")
+    rule, smallest = LITTLE, entry.little or math.nan
+    if entry.at_most is not None:
+        rule, smallest = BELOW, 1 / entry.at_most if entry.at_most > 0 else math.nan
+    if not 1 < smallest < math.inf:
+        raise UsageError(f"{place}: at_most is a ratio between 0 and 1, little one above 1.")
     for function in entry.functions:
         if function not in FUNCTIONS:
             raise unknown_name("function", function, FUNCTIONS)
     on = ", ".join(map(function_title, entry.functions)) or "all functions"
-    measure = f"{entry.loss.replace('_', ' ')} of {entry.against} over that of {entry.method}: {on}"
-    compute = partial(gain, entry.method, entry.against, functions=entry.functions, loss=entry.loss)
+    measure = f"{entry.loss.replace('_', ' ')} of {entry.method} over that of {entry.against}: {on}"
+    compute = partial(
+        loss_ratio, entry.method, entry.against, functions=entry.functions, loss=entry.loss
+    )
     source = place.partition(", ")[0]
     return Claim(entry.name, entry.text, source, measure, compute, "", rule, smallest)

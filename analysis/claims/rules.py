@@ -1,10 +1,11 @@
 """A claim, what is found about it, and the rule that answers it, fixed before any number is seen.
 
-Every effect is the logarithm of a ratio, above 0 in the claim's favour, with a 95 % interval over
-new seeds (`analysis.stats.intervals.contrast`). `smallest` is the smallest ratio of interest.
+Every effect is the logarithm of a ratio of one method over another, with a 95 % interval over new
+seeds (`analysis.stats.intervals.contrast`). `smallest` is the smallest factor of interest, above 1.
 
-    AT_LEAST  supported      the interval lies above 1 and the effect is at least `smallest`
-              not supported  the interval lies below `smallest`: a gain of interest is ruled out
+    BELOW     supported      the interval lies below 1 and the ratio is at most 1 / `smallest`
+              not supported  the interval lies above 1 / `smallest`: a gain of interest is ruled out
+    ABOVE     the same with all sides turned: of what is claimed to be larger
     LITTLE    supported      the interval lies between 1 / `smallest` and `smallest`
               not supported  the interval lies outside of them
     else      undecided      also where the study lacks what the claim needs, or where the runs are
@@ -23,9 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.stats.intervals import NO_INTERVAL, Interval
+from analysis.stats.power import Precision
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-AT_LEAST, LITTLE = "at least", "little"
+BELOW, ABOVE, LITTLE = "below", "above", "little"
 
 
 class LackingError(Exception):
@@ -37,11 +39,12 @@ class Finding:
     """What a study says about a claim.
 
     Attributes:
-        effect: a log ratio, above 0 in the claim's favour.
+        effect: the logarithm of a ratio, method over other.
         runs: the run_ids behind it.
         remark: what a reader should know beside it.
         part: of a claim of more help in one part, the log ratio of the help there.
         beside: the run_ids that had a part in the choice of `runs`.
+        precision: of the effect, where its interval is one over seeds.
     """
 
     effect: Interval
@@ -49,6 +52,7 @@ class Finding:
     remark: str = ""
     part: Interval | None = None
     beside: Sequence[str] = ()
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,8 @@ class Claim:
         measure: what the effect is the ratio of.
         compute: the finding; takes an `Evidence`, raises `LackingError`.
         answered_by: what to run where the study lacks the data, or "".
-        rule: `AT_LEAST` or `LITTLE`.
-        smallest: the smallest ratio of interest, above 1.
+        rule: `BELOW`, `ABOVE` or `LITTLE`.
+        smallest: the smallest factor of interest, above 1.
     """
 
     name: str
@@ -72,7 +76,7 @@ class Claim:
     measure: str
     compute: Callable[[Any], Finding]
     answered_by: str = ""
-    rule: str = AT_LEAST
+    rule: str = BELOW
     smallest: float = 1.02
 
 
@@ -80,7 +84,8 @@ class Claim:
 class Answer:
     """A claim with its answer, and the budgets of the blocks that give it from the same runs.
 
-    `doubts` are why the runs decide nothing, whatever their interval says.
+    `doubts` are why the runs decide nothing, whatever their interval says; `precision` is that of
+    the effect.
     """
 
     claim: Claim
@@ -89,6 +94,7 @@ class Answer:
     runs: tuple[str, ...] = ()
     remark: str = ""
     doubts: tuple[str, ...] = ()
+    precision: Precision | None = None
     budgets: tuple[str, ...] = ()
 
 
@@ -105,7 +111,9 @@ def verdict(claim: Claim, effect: Interval, part: Interval | None = None) -> str
         if -limit < effect.low and effect.high < limit:
             return SUPPORTED
         return NOT_SUPPORTED if effect.low > limit or effect.high < -limit else UNDECIDED
+    if claim.rule == BELOW:
+        effect, part = -effect, None if part is None else -part
     if effect.low > 0 and effect.value >= limit:
-        helped = part is None or verdict(claim, part) == SUPPORTED
+        helped = part is None or (part.low > 0 and part.value >= limit and part.low < part.high)
         return SUPPORTED if helped else UNDECIDED
     return NOT_SUPPORTED if effect.high < limit else UNDECIDED

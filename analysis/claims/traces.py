@@ -1,6 +1,6 @@
 """What claims on more than losses are answered from: gradient norms, texts, tasks, atoms.
 
-As in `analysis.claims.measures`: effects are log ratios, above 0 in the claim's favour.
+As in `analysis.claims.measures`: effects are logarithms of ratios, method over other.
 """
 
 import json
@@ -53,9 +53,9 @@ def larger(own: np.ndarray, other: np.ndarray) -> float:
     return float(np.log(own.mean() / other.mean()))
 
 
-def more_even(own: np.ndarray, other: np.ndarray) -> float:
-    """Log of the other's coefficient of variation over layers over one's own."""
-    return float(log_ratio(other.std() / other.mean(), own.std() / own.mean()))
+def evenness(own: np.ndarray, other: np.ndarray) -> float:
+    """Log ratio of the coefficients of variation over layers."""
+    return float(log_ratio(own.std() / own.mean(), other.std() / other.mean()))
 
 
 def larger_later(own: np.ndarray, other: np.ndarray) -> float:
@@ -70,14 +70,14 @@ def larger_there(own: np.ndarray, other: np.ndarray) -> float:
     return larger(own[first:], other[first:])
 
 
-def text_gain(method: str, evidence: Evidence, *, loss: str, control: str) -> Finding:
-    """The gain of a target's own text over what `control` puts in its place."""
+def text_ratio(method: str, evidence: Evidence, *, loss: str, control: str) -> Finding:
+    """The loss with a target's own text over that with what `control` puts in its place."""
     pairs = evidence.pairs(method, method, loss=loss, control=control)
-    return average(of_one_network(pairs), "gain")
+    return average(of_one_network(pairs), "log_ratio")
 
 
-def retention(method: str, against: str, evidence: Evidence) -> Finding:
-    """How much more the other's loss on old tasks has grown since they were learnt.
+def forgetting(method: str, against: str, evidence: Evidence) -> Finding:
+    """How much more the loss on old tasks has grown since they were learnt than the other's.
 
     The growth is inf where the run diverged, and two such are tied.
     """
@@ -90,7 +90,7 @@ def retention(method: str, against: str, evidence: Evidence) -> Finding:
         )
         for side in ("own", "other")
     )
-    effects = pairs.assign(effect=minus(other, own))
+    effects = pairs.assign(effect=minus(own, other))
     return average(effects, "effect", diverged(evidence, method, against))
 
 
@@ -112,7 +112,7 @@ def sparsity(method: str, evidence: Evidence) -> Finding:
     effects = [_shortfall(np.array(weights, float)) for weights in usage]
     found = mean_over_functions(runs.assign(effect=effects), "effect")
     remark = f"without diverged runs ({evidence.diverged(method)}){_alike(runs, usage)}"
-    return Finding(found, list(runs["run_id"]), remark)
+    return replace(found, runs=list(runs["run_id"]), remark=remark)
 
 
 def _shortfall(usage: np.ndarray) -> float:

@@ -5,7 +5,7 @@ them.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import matplotlib
 import numpy as np
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.cells import cells_of, rows_of
+from analysis.figures.layout import add_remarks, not_done
 from analysis.inputs import Array
 from analysis.load import finished
 from analysis.names import function_order, function_title, row_label
@@ -27,6 +28,7 @@ from analysis.stats.intervals import contrast
 
 COLUMNS = 5
 NO_VALUE = "#d0d0d0"
+_PANEL_WIDTH = 1.4  # inches
 
 
 def loss_matrices(frame: pd.DataFrame) -> Figure:
@@ -35,8 +37,9 @@ def loss_matrices(frame: pd.DataFrame) -> Figure:
     A cell is grey where the mean is not finite.
     """
     rows = list(_rows(frame))
-    means = {label: _mean(finished(cells)["matrix"].tolist()) for label, _, cells in rows}
-    finite = np.concatenate([m[np.isfinite(m) & (m > 0)] for m in means.values() if m is not None])
+    done = {label: finished(cells)["matrix"] for label, _, cells in rows}
+    means = {label: np.mean(own.tolist(), axis=0) for label, own in done.items() if len(own)}
+    finite = np.concatenate([m[np.isfinite(m) & (m > 0)] for m in means.values()])
     norm = LogNorm(finite.min(), finite.max()) if len(finite) else Normalize(0, 1)
     columns = min(COLUMNS, len(rows))
     lines = math.ceil(len(rows) / columns)
@@ -45,11 +48,11 @@ def loss_matrices(frame: pd.DataFrame) -> Figure:
     axes = figure.subplots(lines, columns, squeeze=False).flatten()
     for axis, (label, _, cells) in zip(axes, rows, strict=False):
         axis.set_title(label, fontsize=7)
-        _remark(axis, cells)
-        matrix = means[label]
-        if matrix is None:
+        add_remarks(axis, not_done(cells), _PANEL_WIDTH)
+        if label not in means:
             axis.set_axis_off()
             continue
+        matrix = means[label]
         _heat(axis, matrix, norm)
         axis.set_xticks(range(matrix.shape[1]), _numbers(matrix.shape[1]))
         axis.set_yticks(range(len(matrix)))
@@ -166,7 +169,7 @@ def _panels(
             for axis, function in zip(line, functions, strict=True):
                 own = cells[cells["function"] == function]
                 axis.set_title(f"{function_title(function)}: {label}", fontsize=7)
-                _remark(axis, own)
+                add_remarks(axis, not_done(own), _PANEL_WIDTH)
                 yield axis, own
 
     return figure, filled()
@@ -186,10 +189,6 @@ def _numbers(count: int) -> list[str]:
     return [str(number) for number in range(1, count + 1)]
 
 
-def _mean(matrices: Sequence[Array]) -> Array | None:
-    return np.mean(matrices, axis=0) if matrices else None
-
-
 def _heat(axis: Axes, values: Array, norm: Normalize) -> None:
     shown = np.ma.masked_invalid(values)
     colours = matplotlib.colormaps[SEQUENTIAL].with_extremes(bad=NO_VALUE)
@@ -200,16 +199,3 @@ def _label(axis: Axes, x: str, y: str) -> None:
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.label_outer()
-
-
-def _remark(axis: Axes, cells: pd.DataFrame) -> None:
-    """Names the runs that are not done in the panel's corner."""
-    counts = cells["status"].value_counts()
-    lines = [
-        f"{counts[status]}/{len(cells)} {status}"
-        for status in ("diverged", "failed", "missing")
-        if status in counts
-    ]
-    axis.text(
-        0.98, 0.97, "\n".join(lines), transform=axis.transAxes, ha="right", va="top", fontsize=6
-    )

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis.cells import RowName, cells_of, rows_of
 from analysis.curves import load_curves
-from analysis.figures.layout import add_legend, add_remarks, grid_of, panels
+from analysis.figures.layout import add_legend, add_remarks, grid_of, not_done, panels
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
 from analysis.load import finished
@@ -73,12 +73,7 @@ def _draw_panel(axis: Axes, store: Store, cells: pd.DataFrame, rows: Sequence[Ro
         untrained = own.loc[(own["status"] == "done") & (own["steps"] == 0), "post_train_loss"]
         if len(untrained):
             axis.axhline(untrained.mean(), **look)
-        counts = own["status"].value_counts()
-        remarks += [
-            f"{labels[row]}: {counts[status]}/{len(own)} {status}"
-            for status in ("diverged", "failed", "missing")
-            if status in counts
-        ]
+        remarks += [f"{labels[row]}: {count}" for count in not_done(own)]
     shown = axis.get_ylim()
     for variance in _noise_variances(cells):
         axis.axhline(variance, **_NOISE_LINE)

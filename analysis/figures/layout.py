@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -75,6 +76,16 @@ def add_legend(figure: Figure, handles: Sequence[Line2D]) -> None:
         legend.remove()
     height = figure.get_figheight() + max(0.0, extent.height / figure.dpi - 0.3)
     figure.set_size_inches(figure.get_figwidth(), height)
+
+
+def not_done(cells: pd.DataFrame) -> list[str]:
+    """How many runs are not done, by their status: `1/3 diverged`."""
+    counts = cells["status"].value_counts()
+    return [
+        f"{counts[status]}/{len(cells)} {status}"
+        for status in ("diverged", "failed", "missing")
+        if status in counts
+    ]
 
 
 def add_remarks(axis: Axes, remarks: Sequence[str], inches: float) -> None:

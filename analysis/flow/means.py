@@ -10,7 +10,7 @@ from analysis.flow.load import PLACE
 from analysis.flow.measures import SCALES, Array
 from analysis.names import ALL
 from analysis.stats.intervals import NO_INTERVAL, Interval, welch_of_mean
-from analysis.stats.pairs import BASELINE, log_ratio, partner_of
+from analysis.stats.pairs import BASELINE, log_ratio, partners
 
 CELL = [*ROW, "function"]
 Groups = Sequence[pd.DataFrame]  # the runs of one row, a frame a function
@@ -47,13 +47,7 @@ def beside_lora(runs: pd.DataFrame) -> pd.DataFrame:
     `evenness_<scale>_minus_lora`. NaN without a partner.
     """
     lora, place = runs[runs["method"] == BASELINE], ["budget", "variant", *PLACE]
-    known = lora.groupby("budget")["variant"].agg(set)
-    partners = {
-        (budget, method, variant): partner_of(variant, known.get(budget, ()))
-        for budget, method, variant in runs[ROW].drop_duplicates().itertuples(index=False)
-        if method != BASELINE
-    }
-    variants = [partners.get(row) for row in runs[ROW].itertuples(index=False, name=None)]
+    variants = partners(runs).mask(runs["method"] == BASELINE)
     wanted = pd.MultiIndex.from_frame(runs.assign(variant=variants)[place])
     partner = lora.set_index(place).reindex(wanted).set_axis(runs.index)
     columns = {"paired": partner["method"].notna()}

@@ -31,7 +31,8 @@ from analysis.paper import transfer
 from analysis.paper.limits import Limits, limits_of, problem_key
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.render.output import Picture
-from analysis.rows import beside, function_titles, in_order, row_title
+from analysis.rows import beside, function_titles, in_order
+from analysis.sections import rows
 from analysis.study import Study
 from analysis.view import Shown
 from analysis.views.tables import cell_text, loss_notes
@@ -219,14 +220,15 @@ def continual_grid(frame: pd.DataFrame, cells: pd.DataFrame, study: str) -> Grid
     """Methods by functions, a section a measure and budget; `cells` are the `measure_cells`."""
     functions = in_order(frame["function"])
     measures = {measure.name: measure for measure in MEASURES}
+
+    def texts(title: str, row: pd.DataFrame) -> Iterator[str | Text]:
+        yield title
+        ranked = measures[row["measure"].iloc[0]].ranked
+        for cell in beside(row, functions):
+            yield Text(cell_text(cell), ranked and cell["best_adapter"]) if cell else NO_CELL
+
     sections = [
-        Section(
-            f"{measures[name].title}; {budget_title(budget)}",
-            [
-                _row(own, functions, measures[name].ranked)
-                for _, own in part.groupby(["method", "variant"], sort=False)
-            ],
-        )
+        Section(f"{measures[name].title}; {budget_title(budget)}", rows(part, texts))
         for (name, budget), part in cells.groupby(["measure", "budget"], sort=False)
     ]
     notes = [
@@ -239,14 +241,6 @@ def continual_grid(frame: pd.DataFrame, cells: pd.DataFrame, study: str) -> Grid
     ]
     headers = ["method", *function_titles(frame, functions)]
     return Grid("continual", f"Targets in sequence, study {study}", headers, sections, notes)
-
-
-def _row(cells: pd.DataFrame, functions: list[str], ranked: bool) -> list[Text]:
-    texts = [
-        Text(NO_CELL) if cell is None else Text(cell_text(cell), ranked and cell["best_adapter"])
-        for cell in beside(cells, functions)
-    ]
-    return [Text(row_title(cells.iloc[0])), *texts]
 
 
 def _told_apart(frame: pd.DataFrame) -> str:

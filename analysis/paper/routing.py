@@ -31,20 +31,7 @@ from analysis.figures.contours import grid
 from analysis.figures.routing import SIDE, Map, routing_figure
 from analysis.inputs import Array
 from analysis.names import function_title, row_label
-from analysis.paper.routes import (
-    agreement,
-    block_agreement,
-    cka,
-    effective_atoms,
-    entropy,
-    input_dependence,
-    largest_usage,
-    selection,
-    token_rows,
-    usage,
-    usage_agreement,
-    used_atoms,
-)
+from analysis.paper import routes
 from analysis.paper.trained import (
     POINTS,
     Trained,
@@ -66,11 +53,11 @@ from qlexp.store.store import Store
 COMPARED = 25  # points a side of the grid on which runs are compared
 TRAINED, UNTRAINED = "trained", "untrained"
 BLOCK_NUMBERS = {
-    "entropy": ("entropy", entropy),
-    "effective_atoms": ("effective atoms", effective_atoms),
-    "input_dependence": ("input dependence", input_dependence),
-    "used_atoms": ("atoms used", used_atoms),
-    "largest_usage": ("largest usage", largest_usage),
+    "entropy": ("entropy", routes.entropy),
+    "effective_atoms": ("effective atoms", routes.effective_atoms),
+    "input_dependence": ("input dependence", routes.input_dependence),
+    "used_atoms": ("atoms used", routes.used_atoms),
+    "largest_usage": ("largest usage", routes.largest_usage),
 }
 
 
@@ -93,9 +80,9 @@ class Routed:
     @classmethod
     def of(cls, run: Trained, start: "Routed | None" = None) -> "Routed":
         square = grid(COMPARED)
-        squares = [token_rows(run.weights(square, target)) for target in range(run.targets)]
+        squares = [routes.token_rows(run.weights(square, target)) for target in range(run.targets)]
         latest = min(run.latest, run.targets - 1)  # the same for all where no text is read
-        return cls(token_rows(run.routes(*run.points())), squares, squares[latest], start)
+        return cls(routes.token_rows(run.routes(*run.points())), squares, squares[latest], start)
 
 
 Runs = Mapping[str, Routed]  # by run_id
@@ -169,7 +156,7 @@ def _by_block(weights: Array) -> list[dict[str, Any]]:
 
 def _by_atom(weights: Array) -> list[dict[str, Any]]:
     """Usage and selection of every block (from 1) and atom (from 0)."""
-    used, chosen = usage(weights), selection(weights)
+    used, chosen = routes.usage(weights), routes.selection(weights)
     return [
         {"block": b + 1, "atom": m, "usage": used[b, m], "selection": chosen[b, m]}
         for b, m in np.ndindex(*used.shape)
@@ -205,11 +192,11 @@ def _within_runs(cells: pd.DataFrame, runs: Runs) -> Iterator[dict[str, Any]]:
     for cell in cells.itertuples():
         run = runs[cell.run_id]
         where = {"function": cell.function, "seed": cell.seed}
-        alike = block_agreement(run.tests)
+        alike = routes.block_agreement(run.tests)
         for a, b in combinations(range(len(alike)), 2):
             yield _pair("blocks", a + 1, b + 1, **where, agreement=alike[a, b])
         for a, b in combinations(range(len(run.squares)), 2):
-            value = agreement(run.squares[a], run.squares[b]).mean()
+            value = routes.agreement(run.squares[a], run.squares[b]).mean()
             yield _pair("targets", a + 1, b + 1, **where, agreement=value)
 
 
@@ -225,10 +212,10 @@ def _between_runs(cells: pd.DataFrame, runs: Runs) -> Iterator[dict[str, Any]]:
 
 
 def _alike(first: Array, second: Array) -> dict[str, Any]:
-    aligned = cka(first, second)
+    aligned = routes.cka(first, second)
     known = aligned[~np.isnan(aligned)]
     return {
-        "usage_agreement": usage_agreement(first, second).mean(),
+        "usage_agreement": routes.usage_agreement(first, second).mean(),
         "cka": known.mean() if len(known) else np.nan,
         "blocks": len(aligned),
         "cka_blocks": len(known),
@@ -249,7 +236,7 @@ def block_grid(blocks: pd.DataFrame, notes: Sequence[str], study: str) -> Grid:
         "those that any example chose. Largest usage: the largest mean weight of an atom."
     )
 
-    def texts(label: str, block: int, own: pd.DataFrame) -> list[str]:
+    def texts(label: str, own: pd.DataFrame, block: int) -> list[str]:
         return [label, str(block), *(spread(own[name].tolist()) for name in BLOCK_NUMBERS)]
 
     headers = ["method", "block", *(title for title, _ in BLOCK_NUMBERS.values())]
@@ -264,7 +251,7 @@ def block_similarity_grid(similar: pd.DataFrame, study: str) -> Grid:
     similar = similar[(similar["between"] == "blocks") & (similar["adapter"] == TRAINED)]
     later = range(2, max(similar["second"], default=1) + 1)
 
-    def texts(label: str, block: int, own: pd.DataFrame) -> list[str]:
+    def texts(label: str, own: pd.DataFrame, block: int) -> list[str]:
         means = own.groupby("second")["agreement"].mean()
         return [label, str(block), *numbers(means.reindex(later))]
 
@@ -303,7 +290,7 @@ def run_similarity_grid(similar: pd.DataFrame, study: str) -> Grid:
         "Of targets in sequence, runs are compared under the last one's text.",
     ]
 
-    def texts(label: str, adapter: str, own: pd.DataFrame) -> list[str]:
+    def texts(label: str, own: pd.DataFrame, adapter: str) -> list[str]:
         label += f", {UNTRAINED}" * (adapter == UNTRAINED)
         return [label, *(_similarity(own, *comparison) for comparison in _COMPARISONS)]
 

@@ -153,7 +153,7 @@ def bound_grid(bounds: pd.DataFrame, study: str) -> Grid:
         f"Linears of all runs whose norm exceeds the bound: {beyond} of {len(bounds)}.",
     ]
 
-    def texts(label: str, linear: str, own: pd.DataFrame) -> list[str]:
+    def texts(label: str, own: pd.DataFrame, linear: str) -> list[str]:
         means = own[[*NORMS, "median_ratio"]].mean()
         return [label, linear, *numbers([*means, own["largest_ratio"].max()])]
 
@@ -172,7 +172,7 @@ def route_grid(routes: pd.DataFrame, notes: Sequence[str], study: str) -> Grid:
     """Convexity of the trained routing, and what another lambda makes of it."""
     prior = [name for name in _PRIOR if name in routes]
 
-    def texts(label: str, strength: float, own: pd.DataFrame) -> list[str]:
+    def texts(label: str, own: pd.DataFrame, strength: float) -> list[str]:
         trained = " (trained)" if own["trained"].all() else ""
         return [
             label,
@@ -203,7 +203,7 @@ def route_grid(routes: pd.DataFrame, notes: Sequence[str], study: str) -> Grid:
 def training_grid(training: pd.DataFrame, notes: Sequence[str], study: str) -> Grid:
     """Bound and norm over the updates, means over layers and linears."""
 
-    def texts(label: str, update: int, own: pd.DataFrame) -> list[str]:
+    def texts(label: str, own: pd.DataFrame, update: int) -> list[str]:
         return [label, str(update), *numbers([*own[[*NORMS]].mean(), own["largest_ratio"].max()])]
 
     headers = ["method", "update", *NORMS.values(), "largest norm / bound"]

@@ -1,6 +1,6 @@
 """A table of texts, whatever it is rendered to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 NO_CELL = "–"  # a cell that the study did not ask for
@@ -13,6 +13,10 @@ class Text:
     text: str
     bold: bool = False
     value: float | None = None
+
+    def written(self, escaped: Callable[[str], str], bold: str) -> str:
+        """Its escaped text; inside of `bold`, a format with one place, where it is so."""
+        return bold.format(escaped(self.text)) if self.bold else escaped(self.text)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from analysis.render.grid import Grid, Text
+from analysis.render.grid import Grid
 
+_BOLD = "\\textbf{{{}}}"
 _SPELT = str.maketrans(
     {
         "\\": "\\textbackslash{}",
@@ -52,7 +53,7 @@ def latex(grid: Grid) -> str:
         if section.title:
             title = f"\\multicolumn{{{columns}}}{{l}}{{\\emph{{{_escaped(section.title)}}}}}"
             lines += [_row([title]), "\\addlinespace"]
-        lines += [_row(map(_cell, row)) for row in section.rows]
+        lines += [_row(cell.written(_escaped, _BOLD) for cell in row) for row in section.rows]
     lines += ["\\bottomrule", "\\end{tabular}", "\\par\\medskip"]
     lines += ["\\begin{minipage}{\\textwidth}", "\\raggedright"]
     lines += [f"{_escaped(note)}\\par" for note in grid.notes]
@@ -62,10 +63,6 @@ def latex(grid: Grid) -> str:
 
 def _row(texts: Iterable[str]) -> str:
     return f"{' & '.join(texts)} \\\\"
-
-
-def _cell(cell: Text) -> str:
-    return f"\\textbf{{{_escaped(cell.text)}}}" if cell.bold else _escaped(cell.text)
 
 
 def _escaped(text: str) -> str:

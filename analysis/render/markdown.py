@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from analysis.render.grid import Grid, Text
+from analysis.render.grid import Grid
 
 
 def markdown(grid: Grid) -> str:
@@ -12,17 +12,14 @@ def markdown(grid: Grid) -> str:
     lines = [f"# {_escaped(grid.caption)}", ""]
     for section in grid.sections:
         lines += [f"## {_escaped(section.title)}", ""] if section.title else []
-        lines += [*header, *(_row(map(_cell, row)) for row in section.rows), ""]
+        rows = ((cell.written(_escaped, "**{}**") for cell in row) for row in section.rows)
+        lines += [*header, *map(_row, rows), ""]
     lines += [f"- {_escaped(note)}" for note in grid.notes]
     return "\n".join(lines) + "\n"
 
 
 def _row(texts: Iterable[str]) -> str:
     return f"| {' | '.join(texts)} |"
-
-
-def _cell(cell: Text) -> str:
-    return f"**{_escaped(cell.text)}**" if cell.bold else _escaped(cell.text)
 
 
 def _escaped(text: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.intervals import NO_INTERVAL, Interval, welch_of_mean
-from analysis.stats.pairs import BASELINE, partner_of
+from analysis.stats.pairs import BASELINE, partners
 from qlexp.config.settings import is_shared
 
 Logs = np.ndarray | None  # a log ratio a seed, (seeds,); None where a run is lacking
@@ -19,7 +19,7 @@ def with_lora(runs: pd.DataFrame, axes: Collection[str]) -> pd.DataFrame:
     It has the same budget, function and seed, and the same value of each swept setting that all
     methods share (`analysis.settings`) or of which LoRA has several values. Its other overrides
     are the same, or it is LoRA's only row under the same condition
-    (`analysis.stats.pairs.partner_of`). Where there is no such run the loss is NaN and the
+    (`analysis.stats.pairs.partners`). Where there is no such run the loss is NaN and the
     status `UNASKED`.
 
     Args:
@@ -32,14 +32,12 @@ def with_lora(runs: pd.DataFrame, axes: Collection[str]) -> pd.DataFrame:
 
 def _beside(part: pd.DataFrame, axes: Collection[str]) -> pd.DataFrame:
     lora = part[part["method"] == BASELINE]
-    known = lora["variant"].unique()
     told = [axis for axis in axes if is_shared(axis) or lora[axis].nunique() > 1]
     keys = ["function", "seed", *told, "partner"]
     theirs = lora.rename(
         columns={"variant": "partner", "loss": "base_loss", "status": "base_status"}
     )
-    partners = [partner_of(variant, known) for variant in part["variant"]]
-    both = part.assign(partner=partners).merge(
+    both = part.assign(partner=partners(part)).merge(
         theirs[[*keys, "base_loss", "base_status"]], how="left", on=keys
     )
     return both.drop(columns="partner").fillna({"base_status": UNASKED})

@@ -59,6 +59,10 @@ class Interval(NamedTuple):
         """The three numbers as columns of a table."""
         return dict(zip((value, low, high), map(float, self), strict=True))
 
+    def __neg__(self) -> "Interval":
+        """Of the other sign: the limits change places."""
+        return Interval(-self.value, -self.high, -self.low)
+
     def exp(self) -> "Interval":
         """Of a ratio, from the interval of its logarithm."""
         with np.errstate(over="ignore"):
@@ -200,13 +204,19 @@ def _welch(weighted: Sequence[tuple[float, Array]]) -> Interval:
         value = np.sum([w * g.mean(0) for w, g in weighted], axis=0)
         if min(len(g) for _, g in weighted) < 2:
             return _without_limits(value)
-        parts = np.array([w**2 * g.var(0, ddof=1) / len(g) for w, g in weighted])
-        freedoms = np.array([[len(g) - 1] for _, g in weighted])
-        variance = parts.sum(0)
-        freedom = variance**2 / (parts**2 / freedoms).sum(0)
+        variance, freedom = welch(weighted)
         half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
         half = np.where(variance == 0, 0.0, half)
         return Interval(value, value - half, value + half)
+
+
+def welch(weighted: Sequence[tuple[float, Array]]) -> tuple[Array, Array]:
+    """The variance of sum_f w_f mean_f and its degrees of freedom (Welch, Satterthwaite), of pairs
+    (w_f, values (n_f, places)) with at least two values each."""
+    parts = np.array([w**2 * g.var(0, ddof=1) / len(g) for w, g in weighted])
+    freedoms = np.array([[len(g) - 1] for _, g in weighted])
+    variance = parts.sum(0)
+    return variance, variance**2 / (parts**2 / freedoms).sum(0)
 
 
 def _extended_sum(weighted: Sequence[tuple[float, Array]]) -> Array:

@@ -18,6 +18,7 @@ from scipy import stats
 
 from analysis.cells import ROW, by_budget
 from analysis.rows import measured
+from analysis.stats.intervals import welch_of_mean
 from analysis.stats.pairs import BASELINE, common, extended_mean, groups
 
 ALPHA = 0.05
@@ -33,8 +34,8 @@ def against_baseline(cells: pd.DataFrame) -> pd.DataFrame:
     largest.
 
     Columns: budget, method, variant, test_functions, better, worse, tied (functions), mean (of the
-    functions' means, a log), p, p_holm (NaN for a reading), smallest_p (2 / 2^F). Blocks without
-    LoRA have no rows.
+    functions' means, a log: the effect that is tested), mean_low, mean_high (Welch's limits), p,
+    p_holm (NaN for a reading), smallest_p (2 / 2^F). Blocks without LoRA have no rows.
     """
     rivals = cells[(cells["baseline"] == BASELINE) & (cells["method"] != BASELINE)]
     table = measured(rivals.dropna(subset="log_ratio"), _tested)
@@ -45,13 +46,14 @@ def against_baseline(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tested(cells: pd.DataFrame) -> dict[str, Any]:
-    means = np.array([extended_mean(seeds) for seeds in groups(cells, "log_ratio")])
+    logs = groups(cells, "log_ratio")
+    means = np.array([extended_mean(seeds) for seeds in logs])
     return {
         "test_functions": len(means),
         "better": int((means < 0).sum()),
         "worse": int((means > 0).sum()),
         "tied": int((means == 0).sum()),
-        "mean": float(extended_mean(means)),
+        **welch_of_mean(logs).named("mean", "mean_low", "mean_high"),
         "p": signed_rank_p(means),
         "p_holm": math.nan,
         "smallest_p": min(1.0, 2.0 ** (1 - len(means))),

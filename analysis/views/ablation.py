@@ -37,12 +37,12 @@ from analysis.legend import (
     setting_notes,
     unchecked,
 )
-from analysis.load import LOSSES, finished
+from analysis.load import DECIDING, LOSSES, finished
 from analysis.names import ALL
 from analysis.render import NO_CELL, Grid
 from analysis.render.output import Picture
-from analysis.rows import beside, function_titles, in_order, row_title
-from analysis.sections import marked
+from analysis.rows import beside, function_titles, in_order
+from analysis.sections import sections
 from analysis.settings import swept
 from analysis.stats.effects import CHANGE, GAPS, LOSS, RATIO, effects
 from analysis.stats.estimates import Sweep, estimates, ratio_label
@@ -54,7 +54,7 @@ from analysis.view import Shown
 from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError, unknown_name
 
-DEFAULT = "test_loss"
+DEFAULT = DECIDING
 EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
 
 
@@ -155,11 +155,10 @@ def estimates_grid(study: Study, points: pd.DataFrame, axes: Sweep, loss: str, l
     ]
     headers += ["all functions: ratio"] * several
 
-    def texts(row: pd.DataFrame) -> Iterator[str]:
-        first, counts = row.iloc[0], set("/".join(row["trainable_parameters"]).split("/")) - {""}
-        marks = {name: row[name].any() for name in ("reading", "off_budget")}
-        yield row_title({**first, **marks})
-        yield from (first[axis] or NO_CELL for axis in axes)
+    def texts(title: str, row: pd.DataFrame, *values: str) -> Iterator[str]:
+        counts = set("/".join(row["trainable_parameters"]).split("/")) - {""}
+        yield title
+        yield from (value or NO_CELL for value in values)
         yield "/".join(sorted(counts, key=int)) or NO_CELL
         for point in beside(row, functions):
             yield from (_loss_text(point), _ratio_text(point)) if point else (NO_CELL, NO_CELL)
@@ -178,8 +177,8 @@ def estimates_grid(study: Study, points: pd.DataFrame, axes: Sweep, loss: str, l
         OFF_BUDGET_NOTE: points["off_budget"].any(),
     }
     caption = f"{loss.replace('_', ' ').capitalize()} by {', '.join(axes)}, study {study.name}"
-    sections = marked(points, texts, list(axes), lone_title=False)
-    return Grid(label, caption, headers, sections, _notes(study, points, loss, told))
+    found = sections(points, texts, list(axes), lone_title=False)
+    return Grid(label, caption, headers, found, _notes(study, points, loss, told))
 
 
 def _notes(study: Study, cells: pd.DataFrame, loss: str, told: dict[str, Any]) -> list[str]:
@@ -220,18 +219,17 @@ def effects_grid(study: Study, table: pd.DataFrame, axes: Sweep, loss: str, labe
     headers = ["method", *("over" if name == "first" else name for name in change)]
     headers += [*function_titles(study.frame, functions), *["all functions"] * len(overall)]
 
-    def texts(row: pd.DataFrame) -> Iterator[str]:
-        first = row.iloc[0]
-        yield row_title(first)
-        yield from first[change]
+    def texts(title: str, row: pd.DataFrame, *_: str) -> Iterator[str]:
+        yield title
+        yield from row.iloc[0][change]
         yield from map(_effect_text, beside(row, [*functions, *overall]))
 
     settings = list(dict.fromkeys(table["setting"]))
     what = loss.replace("_", " ") + f" over {BASELINE}'s" * (kinds == {RATIO})
     caption = f"Effects on the {what} of {', '.join(settings)}, study {study.name}"
     notes = _notes(study, table, loss, _effect_notes(table, axes, loss))
-    sections = marked(table, texts, CHANGE, lone_title=False)
-    return Grid(label, caption, headers, sections, notes)
+    found = sections(table, texts, CHANGE, lone_title=False)
+    return Grid(label, caption, headers, found, notes)
 
 
 def _effect_text(effect: dict[str, Any] | None) -> str:

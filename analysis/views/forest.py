@@ -1,10 +1,10 @@
-"""Each method's test loss over LoRA's on the same function and seed, with 95 % intervals.
+"""Each method's test loss without noise over LoRA's on the same function and seed.
 
     forest_<budget>.svg    a row a method, over all functions: below 1 is better than LoRA; small
                            points: the functions one by one
     forest.csv             the same ratios and intervals, over all functions and on each
 
-Geometric means over seeds, then over functions, with the interval of Welch for new seeds on the
+Geometric means over seeds, then over functions, with Welch's 95 % interval for new seeds on the
 same functions; functions that full fine-tuning could not learn are left out. In a block without
 LoRA the loss stands over the frozen backbone's. What is in doubt stands under the plot.
 """
@@ -18,25 +18,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cells import by_budget, cells_of, rows_of, with_references
+from analysis.cells import by_budget, cells_of, with_references
 from analysis.doubts import doubts
 from analysis.figures.layout import wrapped
 from analysis.figures.rows import labels_of
 from analysis.figures.ticks import log_ticks
 from analysis.legend import OFF_BUDGET, STYLE
-from analysis.load import finished
+from analysis.load import DECIDING, finished
 from analysis.names import ALL, FROZEN, budget_title
 from analysis.render.output import Picture
 from analysis.render.style import method_colour
+from analysis.rows import by_row
 from analysis.settings import require_one
-from analysis.stats.intervals import contrast
-from analysis.stats.pairs import BASELINE, CELL, groups, log_ratio, paired
+from analysis.stats.intervals import welch_of_mean
+from analysis.stats.pairs import BASELINE, CELL, frozen_of, groups, log_ratio, paired
 from analysis.study import Study
 from analysis.text import interval_text
 from analysis.view import Shown
 from qlexp.errors import UsageError
 
-LOSS = "test_loss"
 _WIDTH = 7.2  # inches
 _ROW_HEIGHT = 0.25
 _FARTHEST = 2.5  # the ratio up to which an axis goes for an interval
@@ -67,39 +67,28 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
     functions, runs, diverged, ratio, low, high (NaN where seeds do not suffice). The row of LoRA,
     which is 1, is left out where the block is divided by it.
     """
-    cells = paired(frame, LOSS)
+    cells = paired(frame, DECIDING)
     cells = pd.concat([cells.assign(is_reference=False), _references(frame, cells)])
     cells = cells[(cells["method"] != BASELINE) | (cells["baseline"] != BASELINE)]
-    found = []
-    for budget, block in by_budget(cells.dropna(subset="log_ratio")):
-        for row in rows_of(block):
-            own = cells_of(block, row)
-            whole = [(ALL, own), *own.groupby("function", sort=False)]
-            found += [
-                {
-                    "budget": budget,
-                    "method": row[0],
-                    "variant": row[1],
-                    "reading": bool(own["reading"].any()),
-                    "off_budget": bool(own["off_budget"].any()),
-                    "is_reference": bool(own["is_reference"].any()),
-                    "baseline": own["baseline"].iloc[0],
-                    "function": function,
-                    **_interval(part),
-                }
-                for function, part in whole
-            ]
-    return pd.DataFrame(found)
+    flags = ("reading", "off_budget", "is_reference")
+    return pd.DataFrame(
+        {
+            **row,
+            **{name: bool(own[name].any()) for name in flags},
+            "baseline": own["baseline"].iloc[0],
+            "function": function,
+            **_interval(part),
+        }
+        for row, own in by_row(cells.dropna(subset="log_ratio"))
+        for function, part in [(ALL, own), *own.groupby("function", sort=False)]
+    )
 
 
 def _interval(cells: pd.DataFrame) -> dict[str, float]:
     logs = groups(cells, "log_ratio")
-    interval = contrast(logs, [1 / len(logs)] * len(logs))
-    with np.errstate(over="ignore"):
-        ratio, low, high = np.exp([interval.value, interval.low, interval.high]).tolist()
     diverged = int((cells["status"] == "diverged").sum())
     counts = {"functions": len(logs), "runs": len(cells), "diverged": diverged}
-    return {**counts, "ratio": ratio, "low": low, "high": high}
+    return {**counts, **welch_of_mean(logs).exp().named("ratio")}
 
 
 def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -110,9 +99,9 @@ def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     lora = lora[["budget", *CELL, "loss"]].rename(columns={"loss": "base"})
     baselines = cells[["budget", "baseline"]].drop_duplicates()
     done = done.merge(baselines, on="budget").merge(lora, on=["budget", *CELL], how="left")
-    base = done["base"].where(done["baseline"] == BASELINE, done["frozen_loss"])
+    base = done["base"].where(done["baseline"] == BASELINE, done[frozen_of(DECIDING)])
     return done.assign(
-        reading=False, loss=done[LOSS], log_ratio=log_ratio(done[LOSS].astype(float), base)
+        reading=False, loss=done[DECIDING], log_ratio=log_ratio(done[DECIDING].astype(float), base)
     )[[*cells, "is_reference"]]
 
 
@@ -123,8 +112,8 @@ def _pictures(table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Picture]:
         known = frame["function"].isin(block["function"]) & frame["method"].isin(methods)
         remarks = doubts(finished(frame[known & (frame["budget"] == budget)]))
         caption = (
-            f"Test loss over {_over(block)} with 95 % intervals, mean over functions; small "
-            f"points: each function. {budget_title(budget)}."
+            f"Test loss without noise over {_over(block)} with 95 % intervals, mean over "
+            f"functions; small points: each function. {budget_title(budget)}."
         )
         yield Picture(f"forest_{budget}", caption, forest_figure(block, budget, remarks))
 
@@ -153,7 +142,7 @@ def forest_figure(block: pd.DataFrame, budget: str, remarks: list[str]) -> Figur
     _note(axis, -0.95, "ratio [95 % interval]")
     count = int(means["functions"].max())
     axis.set_title(f"{budget_title(budget)}; {count} function{'s' * (count > 1)}", loc="left")
-    axis.set_xlabel(f"test loss over {_over(block)}: below 1 is better")
+    axis.set_xlabel(f"test loss without noise over {_over(block)}: below 1 is better")
     if lines:
         figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=_SMALL)
     return figure

@@ -7,11 +7,11 @@
     stats_profiles.csv            performance profiles
     stats_<figure>_<budget>.svg   iqm, improvement, profiles, ranks
 
-Of a tuned study the trials are compared that `tables` shows, by the same `--tune`. Files of another
-`--loss` than the test loss begin with `stats_<loss>`. Blocks of equal rank and of equal count are
-never mixed, and the frozen backbone and full fine-tuning are not ranked. A study with several
-conditions is refused: see `ablation`. Intervals: `analysis.stats.intervals`; tests:
-`analysis.stats.ranks`; runs that diverged: `analysis.stats.pairs`.
+The test loss without its noise is compared; files of another `--loss` begin with `stats_<loss>`. Of
+a tuned study the trials are compared that `tables` shows, by the same `--tune`. Blocks of equal
+rank and of equal count are never mixed, and the frozen backbone and full fine-tuning are not
+ranked. A study with several conditions is refused: see `ablation`. Intervals:
+`analysis.stats.intervals`; tests: `analysis.stats.ranks`; diverged runs: `analysis.stats.pairs`.
 """
 
 import math
@@ -24,12 +24,12 @@ import pandas as pd
 from analysis.cells import ROW, by_budget
 from analysis.figures.stats import improvement_figure, iqm_figure, profile_figure, ranks_figure
 from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
-from analysis.load import LOSSES
+from analysis.load import DECIDING, LOSSES
 from analysis.names import UNRESTRICTED, budget_title, function_title
 from analysis.render import NO_CELL, Grid, Text
 from analysis.render.output import Picture
 from analysis.rows import beside, in_order, row_title
-from analysis.sections import marked
+from analysis.sections import sections
 from analysis.settings import require_one
 from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.intervals import RESAMPLES
@@ -40,13 +40,14 @@ from analysis.text import interval_text, number, ratio_text
 from analysis.view import Shown
 from qlexp.errors import UsageError
 
-DEFAULT = "test_loss"
+DEFAULT = DECIDING
 CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
 _HEADERS = (
     *("method", "diverged", "loss ratio (IQM)", "P(lower than LoRA)"),
-    *("functions better/worse/tied", "p", "p (Holm)", "average rank"),
+    *("functions better/worse/tied", "mean ratio", "p", "p (Holm)", "average rank"),
 )
 IMPROVEMENT = ("improvement", "improvement_low", "improvement_high")
+MEAN = ("mean", "mean_low", "mean_high")
 FEW = 4  # functions, below which a bootstrap interval is too narrow
 
 
@@ -116,23 +117,24 @@ def summary_grid(table: pd.DataFrame, caption: str, label: str, notes: Sequence[
     """Methods by statistics, a section a budget; p (Holm) stands where it can decide something."""
     decided = [budget for budget, part in by_budget(table) if decidable(part)]
 
-    def texts(own: pd.DataFrame) -> list[str | Text]:
+    def texts(title: str, own: pd.DataFrame) -> list[str | Text]:
         (row,) = own.to_dict("records")
         more = f", {row['infinite']} inf" if row["infinite"] > row["diverged"] else ""
         functions = "/".join(f"{row[name]:.0f}" for name in ("better", "worse", "tied"))
         p_holm = row["p_holm"] if row["budget"] in decided else math.nan
         return [
-            row_title(row),
+            title,
             f"{row['diverged']}/{row['cells']}{more}",
             _ratio(row, "iqm"),
             interval_text(*(row.get(end, math.nan) for end in IMPROVEMENT)),
             NO_CELL if math.isnan(row["p"]) else functions,
+            ratio_text(*(row.get(end, math.nan) for end in MEAN)),
             NO_CELL if math.isnan(row["p"]) else number(row["p"], 2),
             Text(NO_CELL if math.isnan(p_holm) else number(p_holm, 2), bold=p_holm < ALPHA),
             NO_CELL if math.isnan(row["rank"]) else f"{row['rank']:.2f}",
         ]
 
-    return Grid(label, caption, _HEADERS, marked(table, texts), notes)
+    return Grid(label, caption, _HEADERS, sections(table, texts), notes)
 
 
 def _ratio(row: Mapping[str, Any], value: str) -> str:
@@ -150,18 +152,17 @@ def function_grid(table: pd.DataFrame, functions: pd.DataFrame, caption: str, la
     )
     names = in_order(cells["function"].dropna())
 
-    def texts(row: pd.DataFrame) -> list[str]:
+    def texts(title: str, row: pd.DataFrame) -> list[str]:
         found = beside(row, names)
-        return [row_title(row.iloc[0]), *(_ratio(own, "mean") if own else NO_CELL for own in found)]
+        return [title, *(_ratio(own, "mean") if own else NO_CELL for own in found)]
 
     note = (
         "Geometric mean over seeds of the loss over the baseline's (LoRA's; the frozen backbone's "
         "in a block without LoRA) on the same function and seed, with Student's 95 % interval of "
         "its logarithm; no correction for the number of cells. Below 1 is better."
     )
-    return Grid(
-        label, caption, ["method", *map(function_title, names)], marked(cells, texts), [note]
-    )
+    headers = ["method", *map(function_title, names)]
+    return Grid(label, caption, headers, sections(cells, texts), [note])
 
 
 _CAPTIONS = {
@@ -231,8 +232,9 @@ def _test_note(table: pd.DataFrame) -> str:
         if not decidable(part)
     )
     tests = (
-        "p: Wilcoxon's signed-rank test over functions, two-sided and exact, on each function's "
-        "mean log ratio; Holm's correction within the block; bold below 0.05."
+        "Mean ratio: the geometric mean over seeds, then functions, with Welch's 95 % interval for "
+        "new seeds. p: Wilcoxon's signed-rank test of it over functions, two-sided and exact, on "
+        "each function's mean log ratio; Holm's correction within the block; bold below 0.05."
     )
     apart = f"Rows with{STYLE} are not among the tests that are corrected; their p stands alone."
     return " ".join([*few, tests, *[apart] * bool(table["reading"].any())])

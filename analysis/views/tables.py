@@ -23,7 +23,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from analysis.cells import by_budget, loss_cells
+from analysis.cells import loss_cells
 from analysis.legend import (
     OFF_BUDGET_NOTE,
     STYLE_NOTE,
@@ -35,9 +35,10 @@ from analysis.legend import (
     shift_notes,
 )
 from analysis.load import finished
-from analysis.names import REFERENCES, budget_title, function_order, function_title, row_label
+from analysis.names import REFERENCES, function_order, function_title, row_label
 from analysis.render import NO_CELL, Grid, Section, Text
-from analysis.rows import beside, function_titles, in_order, row_title
+from analysis.rows import beside, function_titles, in_order
+from analysis.sections import sections
 from analysis.study import Study
 from analysis.text import number, seed_list, spread
 from analysis.tuning import EDGE, UNTUNED, Tuning
@@ -104,25 +105,20 @@ def loss_grid(
 ) -> Grid:
     """Methods by functions, a section a budget; `cells` are the `loss_cells` of `frame`."""
     functions = in_order(frame["function"])
-    titles = function_titles(frame, functions)
-    sections = [
-        Section(budget_title(budget), list(_rows(block, functions, tuning)))
-        for budget, block in by_budget(cells)
-    ]
-    notes = [*tuning.notes(), *loss_notes(frame, cells, loss)]
-    return Grid(label, caption, ["method", "trainable", *titles], sections, notes)
 
-
-def _rows(block: pd.DataFrame, functions: list[str], tuning: Tuning) -> Iterator[list[Text]]:
-    for (method, variant), part in block.groupby(["method", "variant"], sort=False):
-        first, label = part.iloc[0], row_label(method, variant)
-        row = [Text(row_title(first)), Text(_thousands(first["trainable_parameters"]) or NO_CELL)]
-        for function, cell in zip(functions, beside(part, functions), strict=True):
+    def texts(title: str, row: pd.DataFrame) -> Iterator[str | Text]:
+        first = row.iloc[0]
+        place = first["budget"], row_label(first["method"], first["variant"])
+        yield title
+        yield _thousands(first["trainable_parameters"]) or NO_CELL
+        for function, cell in zip(functions, beside(row, functions), strict=True):
             text = NO_CELL if cell is None else cell_text(cell)
-            text += EDGE * tuning.at_edge(first["budget"], label, function)
-            best, mean = (cell["best_adapter"], cell["mean"]) if cell else (False, None)
-            row.append(Text(text, best, mean))
-        yield row
+            text += EDGE * tuning.at_edge(*place, function)
+            yield Text(text, cell["best_adapter"], cell["mean"]) if cell else Text(text)
+
+    headers = ["method", "trainable", *function_titles(frame, functions)]
+    notes = [*tuning.notes(), *loss_notes(frame, cells, loss)]
+    return Grid(label, caption, headers, sections(cells, texts), notes)
 
 
 def _thousands(counts: str) -> str:

@@ -36,14 +36,7 @@ from benchmarks.inference.counts import check_memory
 from benchmarks.inference.figure import ratios_figure
 from benchmarks.inference.measured import Measured
 from benchmarks.inference.notes import setting_notes
-from benchmarks.inference.rounds import (
-    NAME,
-    Origin,
-    configs_of,
-    measure,
-    read_rounds,
-    write_origin,
-)
+from benchmarks.inference.rounds import NAME, Origin, configs_of, measure, read_rounds, write_origin
 from benchmarks.inference.tables import cost_grid, long_table
 from benchmarks.timing import fewest_rounds
 from qlexp.config.schema import Config

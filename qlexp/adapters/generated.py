@@ -4,10 +4,11 @@ The adapter generates the factors of all linears at once as a pass begins; they 
 through the context.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from qlexp.adapters.base import AdaptedLinear, Adapter
 from qlexp.model.backbone import Backbone, linear_shapes
@@ -73,3 +74,31 @@ class GeneratingAdapter(Adapter):
         if not isinstance(linear, GeneratedLinear):
             return super().merged(linear)
         return linear.merged_with(*self.generate()[linear.index])
+
+
+class HypernetworkAdapter(GeneratingAdapter):
+    """One network makes the factors of all linears.
+
+    Attributes:
+        Hypernetwork: its class, which takes the config, the depth, the `shapes` and a draw, and
+            whose pass has no input and gives what `generate` does.
+    """
+
+    Hypernetwork: ClassVar[type[nn.Module]]
+
+    def __init__(self, backbone: Backbone, config: Any, draw: Draw) -> None:
+        super().__init__(backbone, config, draw)
+        self.hypernetwork: Any = self.Hypernetwork(config, backbone.config.depth, self.shapes, draw)
+
+    def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> AdaptedLinear:
+        return GeneratedLinear(base, self.config.scale, self.index(layer, name))
+
+    def generate(self) -> tuple[Factors, ...]:
+        factors: tuple[Factors, ...] = self.hypernetwork()
+        return factors
+
+
+def layer_by_layer(of_types: Iterable[Factors]) -> tuple[Factors, ...]:
+    """The factors of every linear from those of each type, A (L, depth, rank, in), B likewise."""
+    by_type = (zip(A.unbind(1), B.unbind(1), strict=True) for A, B in of_types)
+    return tuple(factors for layer in zip(*by_type, strict=True) for factors in layer)

@@ -14,15 +14,14 @@ from torch import Tensor
 from qlexp.adapters.base import Adapter, Look, LowRankConfig
 from qlexp.adapters.lora import LoRALinear
 from qlexp.model.initial import Draw
-from qlexp.model.linear import LaneLinear, lane_linear_add
+from qlexp.model.linear import LaneLinear
 
 
 class HiRALinear(LoRALinear):
     """LoRA's factors, with LoRA's start."""
 
     def adapt(self, h: Tensor) -> Tensor:
-        bias = self.base.bias[:, None, None].expand(*h.shape[:-1], -1)
-        return lane_linear_add(bias, h, self.merged())
+        return self.base.project(h, self.merged())
 
     def merged(self) -> Tensor:
         W = self.base.weight

@@ -17,11 +17,10 @@ import torch
 from torch import nn
 
 from qlexp.adapters.base import Look, LowRankConfig
-from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
+from qlexp.adapters.generated import Factors, HypernetworkAdapter, layer_by_layer
 from qlexp.config.checks import bounded
-from qlexp.model.backbone import Backbone
 from qlexp.model.initial import Draw
-from qlexp.model.linear import LaneLinear, lane_linear
+from qlexp.model.linear import lane_linear
 
 
 @dataclass
@@ -57,27 +56,16 @@ class Hypernetwork(nn.Module):
     def forward(self) -> tuple[Factors, ...]:
         """The factors of every linear, layer by layer."""
         z = torch.tanh(lane_linear(self.embeddings, self.W_1))  # (L, types, depth, rank, hidden)
-        of_types = []
-        for own, name in zip(z.unbind(1), self.W_A, strict=True):
-            A = lane_linear(own, self.W_A[name])  # (L, depth, rank, in)
-            B = lane_linear(own, self.W_B[name]).mT
-            of_types.append(zip(A.unbind(1), B.unbind(1), strict=True))
-        return tuple(factors for layer in zip(*of_types, strict=True) for factors in layer)
+        return layer_by_layer(
+            (lane_linear(own, self.W_A[name]), lane_linear(own, self.W_B[name]).mT)
+            for own, name in zip(z.unbind(1), self.W_A, strict=True)
+        )
 
 
-class HyRA(GeneratingAdapter):
+class HyRA(HypernetworkAdapter):
     """HyRA on every targeted linear."""
 
     Config: ClassVar = HyRAConfig
+    Hypernetwork: ClassVar = Hypernetwork
     reading: ClassVar = True
     looks: ClassVar = {"hyra": Look("#169ce1", group=2, order=120)}
-
-    def __init__(self, backbone: Backbone, config: HyRAConfig, draw: Draw) -> None:
-        super().__init__(backbone, config, draw)
-        self.hypernetwork = Hypernetwork(config, backbone.config.depth, self.shapes, draw)
-
-    def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> GeneratedLinear:
-        return GeneratedLinear(base, self.config.scale, self.index(layer, name))
-
-    def generate(self) -> tuple[Factors, ...]:
-        return self.hypernetwork()

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from qlexp.adapters.base import AdaptedLinear, Adapter, Look, LowRankConfig
-from qlexp.config.checks import bounded
+from qlexp.config.checks import bounded, require_at_most
 from qlexp.config.schema import BackboneConfig
-from qlexp.errors import UsageError
 from qlexp.model.context import Context
 from qlexp.model.initial import Draw
 from qlexp.model.linear import LaneLinear, lane_down, lane_linear_add, lane_softmax
@@ -36,11 +35,7 @@ class MoELoRAConfig(LowRankConfig):
 
     def check(self, backbone: BackboneConfig) -> None:
         super().check(backbone)
-        if self.top_k > self.experts:
-            raise UsageError(
-                f"method.top_k={self.top_k} exceeds the mixture: it must be at most "
-                f"method.experts={self.experts}."
-            )
+        require_at_most("method.top_k", self.top_k, "the mixture", "method.experts", self.experts)
 
 
 class MoELoRALinear(AdaptedLinear):

@@ -53,7 +53,7 @@ class Hypernetwork(nn.Module):
 
 
 @dataclass(frozen=True)
-class Generated(Context):
+class Conditioned(Context):
     """The hypernetwork, and what it has made of these examples: C - I, (L, rank, rank, N)."""
 
     hypernetwork: Hypernetwork | None = None
@@ -71,7 +71,7 @@ class NaRALinear(AdaptedLinear):
         self.B = draw.constant(base.d_out, config.rank, value=0.0)
 
     def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:
-        assert isinstance(context, Generated)
+        assert isinstance(context, Conditioned)
         low = lane_down(h, self.A)  # (L, N, T, rank)
         if self.first:
             assert context.hypernetwork is not None
@@ -96,5 +96,5 @@ class NaRA(Adapter):
         first = next(target for target in ALL_LINEARS if target in self.config.targets)
         return NaRALinear(base, self.config, draw, layer == 0 and name == first)
 
-    def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Generated:
-        return Generated(mask, instruction, hypernetwork=self.hypernetwork)
+    def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Conditioned:
+        return Conditioned(mask, instruction, hypernetwork=self.hypernetwork)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from qlexp import routing
 from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Look, LowRankConfig
 from qlexp.adapters.routed import RoutedAdapter, RoutedLinear
-from qlexp.config.checks import bounded, one_of
+from qlexp.config.checks import bounded, one_of, require_at_most
 from qlexp.config.roles import added
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
@@ -65,22 +65,16 @@ class QueryableConfig(LowRankConfig):
 
     def check(self, backbone: BackboneConfig) -> None:
         super().check(backbone)
-        if self.block_size > backbone.depth:
-            raise UsageError(
-                f"method.block_size={self.block_size} exceeds the depth: it must be at most "
-                f"backbone.depth={backbone.depth}."
-            )
-        own, rest = divmod(self.atoms, self.banks(backbone.depth))
+        size, depth = self.block_size, backbone.depth
+        require_at_most("method.block_size", size, "the depth", "backbone.depth", depth)
+        own, rest = divmod(self.atoms, self.banks(depth))
         if rest:
             raise UsageError(
                 f"method.atoms={self.atoms} cannot be dealt out: under method.bank=block it must "
-                f"be a multiple of the {self.banks(backbone.depth)} blocks."
+                f"be a multiple of the {self.banks(depth)} blocks."
             )
-        if self.top_k > own:
-            raise UsageError(
-                f"method.top_k={self.top_k} exceeds the bank: it must be at most "
-                f"{f'method.atoms={own}' if own == self.atoms else f'the {own} atoms of a block'}."
-            )
+        limit = "method.atoms" if own == self.atoms else "method.atoms / blocks"
+        require_at_most("method.top_k", self.top_k, "the bank", limit, own)
         if self.top_k == 1 and not self.straight_through:
             raise UsageError(
                 "method.top_k=1 gives the router no gradient: use top_k of at least 2, or name "

@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qlexp.adapters.base import AdaptedLinear, Look, LowRankConfig
-from qlexp.adapters.generated import Factors, GeneratedLinear, GeneratingAdapter
+from qlexp.adapters.generated import Factors, HypernetworkAdapter, layer_by_layer
 from qlexp.config.checks import bounded
 from qlexp.errors import UsageError
-from qlexp.model.backbone import Backbone
 from qlexp.model.context import Context
 from qlexp.model.initial import Draw
 from qlexp.model.linear import LaneLinear, lane_linear, lane_linear_add
@@ -112,8 +111,8 @@ class Hypernetwork(nn.Module):
             own = codes[:, offset::types]  # (L, depth, hidden + 1)
             A = torch.bmm(own, self.H_A[name].flatten(2)).unflatten(2, self.H_A[name].shape[2:])
             B = torch.bmm(own, self.H_B[name].flatten(2)).unflatten(2, self.H_B[name].shape[2:])
-            of_types.append(zip(A.unbind(1), B.mT.unbind(1), strict=True))
-        return tuple(factors for layer in zip(*of_types, strict=True) for factors in layer)
+            of_types.append((A, B.mT))
+        return layer_by_layer(of_types)
 
 
 @dataclass(frozen=True)
@@ -146,25 +145,18 @@ class WrittenLinear(AdaptedLinear):
         return lane_linear_add(y, spread, H_B.flatten(1, 2).mT, self.scale), context
 
 
-class TextToLoRA(GeneratingAdapter):
+class TextToLoRA(HypernetworkAdapter):
     """Text-to-LoRA on every targeted linear."""
 
     Config: ClassVar = TextToLoRAConfig
+    Hypernetwork: ClassVar = Hypernetwork
     reading: ClassVar = True
     looks: ClassVar = {"text_to_lora": Look("#9018fc", group=2, order=130)}
 
-    def __init__(self, backbone: Backbone, config: TextToLoRAConfig, draw: Draw) -> None:
-        super().__init__(backbone, config, draw)
-        self.hypernetwork = Hypernetwork(config, backbone.config.depth, self.shapes, draw)
-
     def wrap(self, base: LaneLinear, layer: int, name: str, draw: Draw) -> AdaptedLinear:
-        index = self.index(layer, name)
         if self.config.text_dim is None:
-            return GeneratedLinear(base, self.config.scale, index)
-        return WrittenLinear(base, self.config.scale, index, name)
-
-    def generate(self) -> tuple[Factors, ...]:
-        return self.hypernetwork()
+            return super().wrap(base, layer, name, draw)
+        return WrittenLinear(base, self.config.scale, self.index(layer, name), name)
 
     def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Context:
         if self.config.text_dim is None:

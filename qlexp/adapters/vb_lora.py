@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from qlexp.adapters.base import AdaptedLinear, Adapter, Look, LowRankConfig
-from qlexp.config.checks import bounded
+from qlexp.config.checks import bounded, require_at_most
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
 from qlexp.model.backbone import Backbone, linear_shapes
@@ -46,11 +46,7 @@ class VBLoRAConfig(LowRankConfig):
 
     def check(self, backbone: BackboneConfig) -> None:
         super().check(backbone)
-        if self.top_k > self.vectors:
-            raise UsageError(
-                f"method.top_k={self.top_k} exceeds the bank: it must be at most "
-                f"method.vectors={self.vectors}."
-            )
+        require_at_most("method.top_k", self.top_k, "the bank", "method.vectors", self.vectors)
         shapes = linear_shapes(backbone)
         common = math.gcd(*(side for target in self.targets for side in shapes[target]))
         if common % self.vector_length:

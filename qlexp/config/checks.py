@@ -31,6 +31,12 @@ def one_of(default: str, *options: str) -> Any:
     return field(default=default, metadata={"options": options})
 
 
+def require_at_most(name: str, value: int, what: str, limit: str, most: int) -> None:
+    """Refuses a field `name` of `value` above `most`, which the field `limit` says of `what`."""
+    if value > most:
+        raise UsageError(f"{name}={value} exceeds {what}: it must be at most {limit}={most}.")
+
+
 @dataclass
 class Checked:
     """Base of all config dataclasses: a value outside its field's range raises `UsageError`."""

@@ -7,7 +7,7 @@ there: its gradient and its learning rate are zero from then on, and its neighbo
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -22,6 +22,7 @@ from qlexp.model.backbone import layer_of
 from qlexp.model.evaluate import Samples
 from qlexp.train.checkpoint import Checkpoint
 
+Measured = tuple[int, dict[str, Tensor]]
 LossFunction = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
 
 
@@ -35,6 +36,7 @@ class Curves:
         learning_rate: (R, L).
         gradient_norms: by layer of the network, before clipping, (R, L) each.
         alive: (L,) of bool, False for a lane that met a value that is not finite.
+        path: losses along the way, (L,) each by name, with the updates done by then.
     """
 
     steps: list[int]
@@ -42,6 +44,7 @@ class Curves:
     learning_rate: Tensor
     gradient_norms: dict[str, Tensor]
     alive: Tensor
+    path: list[Measured] = field(default_factory=list)
 
 
 def lane_losses(
@@ -67,6 +70,7 @@ def train(
     losses: LossFunction = lane_losses,
     checkpoint: Checkpoint | None = None,
     advance: Callable[[int], object] = lambda updates: None,
+    measure: Callable[[], dict[str, Tensor]] | None = None,
 ) -> Curves:
     """Trains `parameters` (L, ...) of `model` for `stage.epochs` and returns what was recorded.
 
@@ -78,9 +82,11 @@ def train(
         losses: each lane's loss from (model, x, y, instruction); a compiled one is welcome.
         checkpoint: where to go on from, and where to save to.
         advance: called with the number of updates just done.
+        measure: the losses of every lane by name, asked for after the `moments` of the way.
     """
     batches = batches_per_epoch(samples.x.shape[1], stage.batch_size)
     steps = stage.epochs * batches
+    measured_at = moments(steps) if measure is not None else ()
     tensors = list(parameters.values())
     state = _State(torch.ones_like(learning_rate, dtype=torch.bool))
     if checkpoint is not None and (saved := checkpoint.load(learning_rate.device)) is not None:
@@ -95,10 +101,17 @@ def train(
         if step % record_every == 0 or step == steps - 1:
             state.rows.append((step, loss.detach().clone(), lr, norms))
         state.step = step + 1
+        if measure is not None and state.step in measured_at:
+            state.path.append((state.step, measure()))
         if checkpoint is not None:
             checkpoint.save_if_due(lambda: _saved(state, tensors, optimizer))
         advance(1)
-    return _curves(state.rows, list(parameters), state.alive)
+    return replace(_curves(state.rows, list(parameters), state.alive), path=state.path)
+
+
+def moments(updates: int) -> list[int]:
+    """After how many of `updates` a training is looked at on its way: 1/64, 1/32, ..., 1/2."""
+    return sorted({updates >> power for power in range(1, 7)} - {0})
 
 
 def update_lanes(
@@ -137,11 +150,13 @@ def update_lanes(
 
 @dataclass
 class _State:
-    """How far a batch is: updates done, lanes alive, rows recorded (step, loss, rate, norms)."""
+    """How far a batch is: updates done, lanes alive, rows recorded (step, loss, rate, norms), and
+    what was measured on the way."""
 
     alive: Tensor
     step: int = 0
     rows: list[tuple[int, Tensor, Tensor, Tensor]] = field(default_factory=list)
+    path: list[Measured] = field(default_factory=list)
 
 
 def _saved(state: _State, tensors: Sequence[Tensor], optimizer: Optimizer) -> dict[str, Any]:
@@ -156,7 +171,7 @@ def _restore(saved: dict[str, Any], tensors: Sequence[Tensor], optimizer: Optimi
     for tensor, value in zip(tensors, saved["tensors"], strict=True):
         tensor.data.copy_(value)
     optimizer.load_state_dict(saved["optimizer"])
-    return _State(saved["alive"], saved["step"], saved["rows"])
+    return _State(saved["alive"], saved["step"], saved["rows"], saved["path"])
 
 
 def _minibatches(

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], object]
 _SPLITS = {"test_clean": "test", "paraphrased": "test"}
+PATH = {
+    "adapt": "post_train_loss",
+    "validation": "validation_loss",
+    "test_clean": "test_loss_clean",
+}  # what is measured on the way: the split, and the loss's name in a summary
 
 
 def pretrain(
@@ -102,14 +107,28 @@ def adapt(
     }
     with arithmetic(precision, device):
         frozen = {
-            name: mean_square_error(backbone, splits[name]) for name in ("validation", "test")
+            name: mean_square_error(backbone, splits[name])
+            for name in ("validation", "test", "test_clean")
         }
     beyond = _beyond(backbone, splits["test_clean"])
     adapter = build_adapter(configs, backbone)
     parameters = adapter.trainable()
+
+    def measure() -> dict[str, Tensor]:
+        return {name: mean_square_error(adapter, splits[name]) for name in PATH}
+
     tasks, history = first.shift.tasks, None
     if tasks == 1:
-        curves = _train(adapter, configs, parameters, splits["adapt"], "adapt", checkpoint, advance)
+        curves = _train(
+            adapter,
+            configs,
+            parameters,
+            splits["adapt"],
+            "adapt",
+            checkpoint,
+            advance,
+            measure=measure,
+        )
     else:
         with arithmetic(precision, device):
             history = adapt_in_sequence(
@@ -141,6 +160,7 @@ def adapt(
             "status": "done" if fine else "diverged",
             **_source(config, store),
             "frozen_loss": frozen["test"][lane].item(),
+            "frozen_loss_clean": frozen["test_clean"][lane].item(),
             "frozen_validation_loss": frozen["validation"][lane].item(),
             "post_train_loss": final["adapt"],
             "validation_loss": final["validation"],
@@ -155,6 +175,7 @@ def adapt(
             "test_r2": r2[lane].item(),
             "test_loss_raw": final["test"] * problems[lane].deviation ** 2,
             **(history or History()).summary(lane),
+            "path": _path(curves, lane),
             "trainable_parameters": _count(parameters.values()),
             "reference_parameters": reference_count(config),
             "total_parameters": _count(adapter.parameters()),
@@ -243,6 +264,7 @@ def _train(
     checkpoint: Checkpoint | None,
     advance: Advance,
     alive: Tensor | None = None,
+    measure: Callable[[], dict[str, Tensor]] | None = None,
 ) -> Curves:
     """One stage of a batch of lanes, or one task of it; a lane not `alive` (L,) does not move."""
     first, device, lanes = configs[0], samples.x.device, len(configs)
@@ -268,6 +290,7 @@ def _train(
             loss_function(first.compile, device, (stage, lanes, group_id(first))),
             checkpoint,
             lambda done: advance(done * lanes),
+            measure,
         )
 
 
@@ -327,6 +350,17 @@ def _curve_table(curves: Curves, lane: int) -> pd.DataFrame:
     for layer, norms in curves.gradient_norms.items():
         columns[f"gradient_norm.{layer}"] = norms[:, lane].numpy()
     return pd.DataFrame(columns)
+
+
+def _path(curves: Curves, lane: int) -> dict[str, list[float]] | None:
+    """The losses of one lane on its way, by the names that they have at its end."""
+    if not curves.path:
+        return None
+    losses = {
+        name: [losses[split][lane].item() for _, losses in curves.path]
+        for split, name in PATH.items()
+    }
+    return {"updates": [updates for updates, _ in curves.path], **losses}
 
 
 def _source(config: Config, store: Store) -> dict[str, Any]:

@@ -5,17 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from build import (
-    METHODS,
-    TINY,
-    adapted,
-    inputs,
-    jolt,
-    network,
-    of_method,
-    samples,
-    values,
-)
+from build import METHODS, TINY, adapted, inputs, jolt, network, of_method, samples, values
 from safetensors.torch import load_file, save_file
 
 from qlexp.adapters.base import AdaptedLinear, LowRankConfig

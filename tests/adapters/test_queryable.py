@@ -330,7 +330,7 @@ def test_what_cannot_learn_is_not_built_nor_counted(block_size: int, built: set[
         ({"block_size": 5}, "at most backbone.depth=4"),
         ({"top_k": 17}, "at most method.atoms=16"),
         ({"bank": "block", "atoms": 15}, "a multiple of the 2 blocks"),
-        ({"bank": "block", "top_k": 9}, "at most the 8 atoms of a block"),
+        ({"bank": "block", "top_k": 9}, "at most method.atoms / blocks=8"),
         ({"rank": 17}, "at most 16"),
         ({"top_k": 1}, "method.straight_through=true"),
         ({"atoms": 1, "top_k": 1}, "atoms=1 is out of range"),

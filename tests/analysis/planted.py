@@ -13,6 +13,7 @@ from made_up import NINE
 from analysis.claims import answers as claims_answers
 from analysis.claims.evidence import Norms
 from analysis.claims.rules import Answer, Claim
+from analysis.load import LOSSES
 from analysis.paper.claims import CLAIMS, QUERYABLE
 from analysis.table import with_columns
 
@@ -48,8 +49,11 @@ def study(
                 "error": None,
                 "frozen_loss": 100.0,
                 "pretrain_r2": 0.95,
-                "validation_loss": loss,
-                "test_loss": loss,
+                **dict.fromkeys(LOSSES, loss),
+                "learnt_loss": loss,
+                "learnt_r2": 0.9,
+                "frozen_validation_loss": 100.0,
+                "beyond_head": 0.0,
                 "test_r2": 0.9,
                 "samples_per_period": math.nan if function in SMOOTH else 4.0,
                 "trainable_parameters": 1000,
@@ -140,5 +144,5 @@ def diverged(frame: pd.DataFrame, place: pd.Series) -> pd.DataFrame:
     """`frame` with diverged runs; only the losses of `analysis.load.LOSSES` are inf in them."""
     return frame.assign(
         status=frame["status"].mask(place, "diverged"),
-        test_loss=frame["test_loss"].mask(place, math.inf),
+        **{loss: frame[loss].mask(place, math.inf) for loss in LOSSES},
     )

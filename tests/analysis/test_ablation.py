@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import cell_of, check_svg, markdown_rows, summary_of, write_run
+from made_up import cell_of, check_svg, markdown_rows, render, summary_of, write_run
 from random_tables import named
 from scipy import stats
 
-from analysis.__main__ import main
 from analysis.figures.ablation import ablation_figure, is_geometric
 from analysis.names import ALL
 from analysis.render.style import figure_style, method_colour
@@ -27,6 +27,7 @@ from qlexp.store.store import Store
 SEEDS = (0, 1, 2)
 SIZES = ("1", "2", "4")
 FUNCTIONS = ("drop_wave", "matyas")
+command = partial(render, "ablation", study="blocks")
 
 
 def loss_of(function: str, method: str, value: str, seed: int) -> float:
@@ -76,11 +77,6 @@ def points_of(store: Store, study: str) -> tuple[pd.DataFrame, dict[str, list[st
     axes = swept_axes(frame, study)
     points = estimates(with_loss(frame, "test_loss"), axes)
     return points[points["function"] != ALL], axes
-
-
-def command(store: Store, out: Path, *more: str, study: str = "blocks") -> int:
-    words = ["ablation", study, "--store", str(store.root), "--out", str(out)]
-    return main([*words, *more])
 
 
 def test_the_numbers_are_those_of_a_plain_loop(store: Store) -> None:

@@ -22,16 +22,8 @@ from random_tables import (
 )
 from scipy import stats as scipy_stats
 
-from analysis.stats.aggregates import (
-    by_function,
-    improvement,
-    interquartile_mean,
-    iqm,
-    profiles,
-)
-from analysis.stats.intervals import (
-    bootstrap_of_mean,
-)
+from analysis.stats.aggregates import by_function, improvement, interquartile_mean, iqm, profiles
+from analysis.stats.intervals import bootstrap_of_mean
 
 
 @given(st.lists(VALUES, min_size=1, max_size=12))

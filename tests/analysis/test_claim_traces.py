@@ -6,24 +6,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from planted import (
-    answers,
-    diverged,
-    jitter,
-    nothing,
-    only,
-    sequence,
-    study,
-    used,
-)
+from planted import answers, diverged, jitter, nothing, only, sequence, study, used
 from random_tables import named
 
-from analysis.claims.rules import (
-    NOT_SUPPORTED,
-    SUPPORTED,
-    UNDECIDED,
-)
-from analysis.claims.traces import larger, larger_later, more_even
+from analysis.claims.rules import NOT_SUPPORTED, SUPPORTED, UNDECIDED
+from analysis.claims.traces import evenness, larger, larger_later
 from analysis.paper.claims import QUERYABLE
 from analysis.stats.intervals import Interval
 
@@ -42,9 +29,9 @@ def test_measures_of_gradient_norms() -> None:
     one, other = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), np.full(6, 2.0)
     assert larger(one, other) == pytest.approx(math.log(3.5 / 2))
     assert larger_later(one, other) == pytest.approx(math.log(4.5 / 2) - math.log(1.5 / 2))
-    assert more_even(one, 2 * one) == 0.0
-    assert more_even(other, one) == math.inf
-    assert more_even(one + 1, one) > 0
+    assert evenness(one, 2 * one) == 0.0
+    assert evenness(other, one) == math.inf
+    assert evenness(one + 1, one) > 0
 
 
 def test_norms_that_shrink_less_later_are_not_larger_there() -> None:

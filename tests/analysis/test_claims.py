@@ -23,7 +23,7 @@ from scipy import stats as scipy_stats
 
 from analysis.claims.answers import table
 from analysis.claims.rules import (
-    AT_LEAST,
+    ABOVE,
     LITTLE,
     NOT_SUPPORTED,
     SUPPORTED,
@@ -38,16 +38,16 @@ from analysis.stats.intervals import Interval
 @pytest.mark.parametrize(
     ("rule", "value", "low", "high", "wanted"),
     [
-        (AT_LEAST, 0.2, 0.1, 0.3, SUPPORTED),
-        (AT_LEAST, 0.2, 0.01, 0.4, SUPPORTED),
-        (AT_LEAST, 0.2, -0.01, 0.4, UNDECIDED),
-        (AT_LEAST, 0.05, 0.01, 0.09, NOT_SUPPORTED),  # certain, and too small
-        (AT_LEAST, 0.08, 0.01, 0.15, UNDECIDED),
-        (AT_LEAST, -0.2, -0.3, -0.1, NOT_SUPPORTED),
-        (AT_LEAST, -0.2, -0.6, 0.2, UNDECIDED),
-        (AT_LEAST, math.inf, math.inf, math.inf, SUPPORTED),
-        (AT_LEAST, -math.inf, -math.inf, math.inf, UNDECIDED),
-        (AT_LEAST, 0.5, math.nan, math.nan, UNDECIDED),
+        (ABOVE, 0.2, 0.1, 0.3, SUPPORTED),
+        (ABOVE, 0.2, 0.01, 0.4, SUPPORTED),
+        (ABOVE, 0.2, -0.01, 0.4, UNDECIDED),
+        (ABOVE, 0.05, 0.01, 0.09, NOT_SUPPORTED),  # certain, and too small
+        (ABOVE, 0.08, 0.01, 0.15, UNDECIDED),
+        (ABOVE, -0.2, -0.3, -0.1, NOT_SUPPORTED),
+        (ABOVE, -0.2, -0.6, 0.2, UNDECIDED),
+        (ABOVE, math.inf, math.inf, math.inf, SUPPORTED),
+        (ABOVE, -math.inf, -math.inf, math.inf, UNDECIDED),
+        (ABOVE, 0.5, math.nan, math.nan, UNDECIDED),
         (LITTLE, 0.0, -0.05, 0.05, SUPPORTED),
         (LITTLE, 0.05, 0.01, 0.09, SUPPORTED),
         (LITTLE, 0.0, -0.2, 0.2, UNDECIDED),
@@ -55,8 +55,8 @@ from analysis.stats.intervals import Interval
         (LITTLE, -0.3, -0.4, -0.2, NOT_SUPPORTED),
         (LITTLE, 0.2, 0.05, 0.35, UNDECIDED),
         (LITTLE, 0.0, math.nan, math.nan, UNDECIDED),
-        (AT_LEAST, 0.2, 0.2, 0.2, UNDECIDED),  # seeds that agree are no interval
-        (AT_LEAST, 0.0, 0.0, 0.0, UNDECIDED),
+        (ABOVE, 0.2, 0.2, 0.2, UNDECIDED),  # seeds that agree are no interval
+        (ABOVE, 0.0, 0.0, 0.0, UNDECIDED),
         (LITTLE, 0.0, 0.0, 0.0, UNDECIDED),
     ],
 )
@@ -78,7 +78,7 @@ def test_the_rule(rule: str, value: float, low: float, high: float, wanted: str)
 def test_more_help_in_a_part_wants_help_there(
     value: float, low: float, high: float, wanted: str
 ) -> None:
-    claim = Claim("a", "b", "c", "d", lambda evidence: None, "e", smallest=1.1)
+    claim = Claim("a", "b", "c", "d", lambda evidence: None, "e", ABOVE, smallest=1.1)
     part = Interval(value, low, high)
     assert verdict(claim, Interval(0.5, 0.4, 0.6), part) == wanted
     assert verdict(claim, Interval(-0.5, -0.6, -0.4), part) == NOT_SUPPORTED

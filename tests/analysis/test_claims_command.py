@@ -3,14 +3,14 @@
 import itertools
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import STUDY, cell_of, summary_of, write_run
+from made_up import STUDY, cell_of, render, summary_of, write_run
 
-from analysis.__main__ import main
 from analysis.claims.evidence import stored_norms
 from analysis.claims.rules import SUPPORTED, UNDECIDED
 from analysis.paper.claims import CLAIMS, QUERYABLE
@@ -19,6 +19,8 @@ from analysis.table import read_table
 from qlexp.errors import UsageError
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store
+
+command = partial(render, "claims")
 
 
 @pytest.fixture
@@ -44,10 +46,6 @@ def store(tmp_path: Path) -> Store:
         cells += [cell_of(instructed, budget) for budget in ("equal_rank", "lora_r4")]
     store.write_study(STUDY, cells)
     return store
-
-
-def command(store: Store, out: Path, *more: str) -> int:
-    return main(["claims", STUDY, "--store", str(store.root), "--out", str(out), *more])
 
 
 def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -> None:

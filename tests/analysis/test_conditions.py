@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up import cell_of, markdown_rows, summary_of, write_run
+from made_up import cell_of, markdown_rows, render, summary_of, write_run
 from random_tables import named
 
-from analysis.__main__ import main
 from analysis.cells import by_budget, loss_cells
 from analysis.load import load_study
 from analysis.settings import conditions, require_one
@@ -36,7 +35,7 @@ def noise_study(store: Store, **changes: object) -> pd.DataFrame:
 
 def test_the_best_row_is_that_of_its_condition(tmp_path: Path) -> None:
     noise_study(Store(tmp_path))
-    assert main(["tables", "noise", f"--store={tmp_path}", f"--out={tmp_path / 'out'}"]) == 0
+    assert render("tables", Store(tmp_path), tmp_path / "out", study="noise") == 0
     folder = tmp_path / "out" / "noise"
     cells = pd.read_csv(folder / "table2.csv")
     best = cells[cells["best_adapter"]]
@@ -66,14 +65,14 @@ def test_what_makes_a_condition(overrides: str, backbones: bool, wanted: str) ->
 
 
 def test_several_conditions_are_refused_in_one_sentence(tmp_path: Path, capsys) -> None:
-    frame = noise_study(Store(tmp_path))
+    store = Store(tmp_path)
+    frame = noise_study(store)
     require_one(frame[frame["overrides"].str.endswith("noise=0")], "noise")
     lines = named(pd.DataFrame({"overrides": ["", "shift.strength=0.4"]}))
     lines = lines.assign(condition=conditions(lines))
     with pytest.raises(UsageError, match=r"2 conditions \(defaults; shift.strength=0.4\)"):
         require_one(lines, "mine")
-    arguments = ["stats", "noise", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert main(arguments) == 2
+    assert render("stats", store, tmp_path / "out", study="noise") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "qlexp show ablation noise" in error
@@ -97,14 +96,13 @@ def test_a_precision_is_a_condition(tmp_path: Path, capsys) -> None:
     assert sorted(best["variant"]) == ["precision=float32", "precision=float64"]
     with pytest.raises(UsageError, match="'precision' is no trial, since all methods share it"):
         tune(frame, ["precision"])
-    arguments = ["stats", "mine", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert main(arguments) == 2
+    assert render("stats", store, tmp_path / "out", study="mine") == 2
     assert "2 conditions (precision=float32; precision=float64)" in capsys.readouterr().err
 
 
 def test_a_row_bears_every_mark_that_a_note_explains(tmp_path: Path) -> None:
     noise_study(Store(tmp_path), reading=True, trainable_parameters=2000)
-    assert main(["tables", "noise", f"--store={tmp_path}", f"--out={tmp_path / 'out'}"]) == 0
+    assert render("tables", Store(tmp_path), tmp_path / "out", study="noise") == 0
     (rows,) = markdown_rows(tmp_path / "out" / "noise" / "table2.md").values()
     assert {row["method"] for row in rows if row["method"].startswith("lora")} == {
         f"lora (data.noise={noise}) (style)†" for noise in NOISES

@@ -5,6 +5,7 @@ import math
 import statistics
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from made_up import NOISE, SEEDS, STUDY, config_of, render, summary_of
 
-from analysis.__main__ import main
 from analysis.figures.continual import drift_lines, forgetting_bars, loss_matrices, usage_maps
 from analysis.paper import continual, transfer
 from analysis.render import Grid
@@ -30,52 +31,37 @@ from qlexp.store.files import write_file, write_folder
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 
-STUDY = "made_up"
-FUNCTION_NAMES, SEEDS = ("drop_wave", "ackley"), (0, 1, 2)
+FUNCTION_NAMES = ("drop_wave", "ackley")
 METHODS = ("frozen", "lora", "queryable")
 TASKS, BLOCKS, ATOMS = 4, 2, 5
 LEARNERS = (continual.LATEST, continual.UNKNOWN)
-NOISE = 0.05
 DATA = {"pretrain": 64, "adapt": 32, "validation": 8, "test": 40, "noise": NOISE}
 SHIFT = {"strength": 0.3, "rotation": 20.0, "targets": TASKS, "order": "sequence"}
 
 matrices = st.integers(2, 6).flatmap(
     lambda tasks: arrays(float, (tasks + 1, tasks), elements=st.floats(0, 10))
 )
+command = partial(render, "continual")
 
 
-def summary_of(function: str, method: str, seed: int) -> dict[str, Any]:
+def sequence_of(function: str, method: str, seed: int) -> dict[str, Any]:
     draw = np.random.default_rng([sum(map(ord, function + method)), seed])
     losses = draw.uniform(0.1, 1.0, (TASKS + 1, TASKS))
     if method == "frozen":
         losses[:] = losses[0]
     routed = method == "queryable"
-    return {
-        "run_id": f"{function}-{method}-{seed}",
-        "function": function,
-        "method": method,
-        "seed": seed,
-        "status": "done",
-        "backbone_id": f"{function}-{seed}",
-        **dict.fromkeys(("pretrain_loss", "source_loss", "frozen_loss"), 0.5),
-        **dict.fromkeys(("post_train_loss", "validation_loss", "test_loss_clean"), 0.1),
+    config = config_of(function, method, seed)
+    shift = {**SHIFT, "coefficients": None}
+    return summary_of(
+        function,
+        method,
+        seed,
         **dict.fromkeys(("test_loss", "test_loss_raw"), float(losses[-1].mean())),
-        **dict.fromkeys(("pretrain_r2", "test_r2"), 0.95),
-        "task_losses": losses.tolist(),
-        "route_drift": [draw.random(n + 1).tolist() for n in range(TASKS)] if routed else None,
-        "atom_usage": draw.dirichlet(np.ones(ATOMS), (TASKS, BLOCKS)).tolist() if routed else None,
-        "trainable_parameters": 0 if method == "frozen" else 1000,
-        "reference_parameters": None if method == "frozen" else 1000,
-        "samples_per_period": 3.0,
-        "seconds": 1.0,
-        "steps": 20,
-        "config": {
-            "trainer": {"r2_floor": 0.9, "loss_ceiling": 10.0},
-            "data": DATA,
-            "shift": {**SHIFT, "coefficients": None},
-            "function": function_of(function),
-        },
-    }
+        task_losses=losses.tolist(),
+        route_drift=[draw.random(n + 1).tolist() for n in range(TASKS)] if routed else None,
+        atom_usage=draw.dirichlet(np.ones(ATOMS), (TASKS, BLOCKS)).tolist() if routed else None,
+        config={**config, "data": DATA, "shift": shift, "function": function_of(function)},
+    )
 
 
 def function_of(name: str) -> dict[str, Any]:
@@ -86,22 +72,22 @@ def function_of(name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return made_up(tmp_path)
+    return sequences(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
     """A store that nothing changes, and what is rendered from it."""
     folder = tmp_path_factory.mktemp("rendered")
-    store = made_up(folder)
+    store = sequences(folder)
     assert command(store, folder) == 0
     return store, folder / STUDY
 
 
-def made_up(folder: Path) -> Store:
+def sequences(folder: Path) -> Store:
     """A study of two functions, three methods and three seeds."""
     store = Store(folder / "store")
-    summaries = [summary_of(f, m, s) for f in FUNCTION_NAMES for m in METHODS for s in SEEDS]
+    summaries = [sequence_of(f, m, s) for f in FUNCTION_NAMES for m in METHODS for s in SEEDS]
     for summary in summaries:
         write_folder(store.run_folder(summary["run_id"]), summary)
     names = ("run_id", "function", "method", "seed")
@@ -113,10 +99,6 @@ def made_up(folder: Path) -> Store:
 def change(store: Store, run_id: str, **values: object) -> None:
     summary = {**(store.summary(run_id) or {}), **values}
     write_file(store.run_folder(run_id) / "summary.json", json.dumps(summary))
-
-
-def command(store: Store, out: Path, *more: str) -> int:
-    return main(["continual", STUDY, "--store", str(store.root), "--out", str(out), *more])
 
 
 def measured(store: Store) -> pd.DataFrame:
@@ -308,7 +290,7 @@ def test_rows_of_a_ragged_grid_keep_their_names(store: Store, tmp_path: Path) ->
     cells = []
     for function, k in (("drop_wave", 2), ("drop_wave", 4), ("ackley", 2)):
         for seed in SEEDS:
-            summary = summary_of(function, "queryable", seed)
+            summary = sequence_of(function, "queryable", seed)
             summary["run_id"] += f"-{k}"
             write_folder(store.run_folder(summary["run_id"]), summary)
             where = (summary["run_id"], function, "queryable", seed)

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import cell_of, markdown_rows, summary_of, write_run
+from made_up import cell_of, markdown_rows, render, summary_of, write_run
 from random_tables import named
 from scipy import stats
 
-from analysis.__main__ import main
 from analysis.legend import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
 from analysis.names import ALL
 from analysis.settings import swept
@@ -220,8 +219,7 @@ def stored(root: Path, axes: Grid, *more: dict) -> Store:
 
 def command(store: Store, out: Path, *more: str) -> Path:
     """The folder that the command writes to."""
-    words = ["ablation", "made", "--store", str(store.root), "--out", str(out)]
-    assert main([*words, *more]) == 0
+    assert render("ablation", store, out, *more, study="made") == 0
     return out / "made"
 
 

@@ -1,6 +1,7 @@
 """The figures of a made-up study."""
 
 import statistics
+from functools import partial
 from pathlib import Path
 
 import matplotlib.colors
@@ -16,12 +17,12 @@ from made_up import (
     check_svg,
     curves_of,
     plain_losses,
+    render,
     summary_of,
     write_run,
 )
 from torch import nn
 
-from analysis.__main__ import main
 from analysis.figures.contours import grid, levels_around_zero
 from analysis.figures.curves import curves_figure
 from analysis.figures.predictions import SIDE, Prediction, evaluate, predictions_figure
@@ -33,6 +34,8 @@ from qlexp.adapters.stored import stored_config
 from qlexp.problem.targets import problem_of
 from qlexp.store.store import Store
 
+command = partial(render, "figures")
+
 
 class Tilted(nn.Module):
     """A one-lane model that predicts x_1 + 2 x_2."""
@@ -43,10 +46,6 @@ class Tilted(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x @ self.weight
-
-
-def command(store: Store, out: Path, *more: str, study: str = STUDY) -> int:
-    return main(["figures", study, f"--store={store.root}", f"--out={out}", *more])
 
 
 def figures_run(store: Store, out: Path, *more: str) -> list[Path]:
@@ -100,17 +99,6 @@ def test_unreadable_curves_are_refused(made_up: Store, tmp_path: Path, capsys) -
     (made_up.run_folder("levy-lora-1") / "curves.parquet").write_text("nothing")
     assert command(made_up, tmp_path) == 2
     assert "curves of run levy-lora-1 are not readable" in capsys.readouterr().err
-
-
-def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
-    made_up: Store, tmp_path: Path, monkeypatch
-) -> None:
-    def broken(*args: object) -> None:
-        raise OSError("a broken disk")
-
-    monkeypatch.setattr(figures, "curves_figure", broken)
-    with pytest.raises(OSError, match="a broken disk"):
-        command(made_up, tmp_path)
 
 
 # Curves

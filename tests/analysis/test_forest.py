@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import STUDY, check_svg
+from made_up import STUDY, check_svg, render
 from planted import NINE, diverged, nothing, paper_says, study
 from scipy import stats as scipy_stats
 
-from analysis.__main__ import main
 from analysis.names import ALL
 from analysis.render.style import figure_style
 from analysis.table import with_columns
@@ -101,7 +100,7 @@ def test_the_best_stands_on_top_and_references_below() -> None:
 
 
 def test_the_command_draws_a_plot_a_budget(made_up: Store, tmp_path: Path) -> None:
-    assert main(["forest", STUDY, "--store", str(made_up.root), "--out", str(tmp_path)]) == 0
+    assert render("forest", made_up, tmp_path) == 0
     found = sorted(path.name for path in (tmp_path / STUDY).iterdir())
     assert found == ["forest.csv", "forest_equal_rank.svg", "forest_lora_r4.svg"]
     for name in found[1:]:

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ import scipy.stats
 from conftest import compute_study
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import render
 from matplotlib.colors import LogNorm
 
-from analysis.__main__ import main
 from analysis.cells import RowName, cells_of, rows_of
 from analysis.figures.gradients import depth_figure, flow_figure
 from analysis.flow.load import layer_parameters, load_runs, with_measures
@@ -33,6 +34,7 @@ from qlexp.store.files import read_curves, read_tensors
 from qlexp.store.store import Store
 
 NORMS = st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=12).map(np.array)
+command = partial(render, "gradients", study="tiny")
 
 
 @dataclass
@@ -423,10 +425,6 @@ def test_parameters_are_counted_by_layer(studied: Store) -> None:
             assert counts[f"layer_{layer}"] == sum(own)
 
 
-def command(store: Store, out: Path, study: str = "tiny") -> int:
-    return main(["gradients", study, f"--store={store.root}", f"--out={out}"])
-
-
 def test_the_command_writes_its_files_the_same_again(studied: Store, tmp_path: Path) -> None:
     assert command(studied, tmp_path) == command(studied, tmp_path / "again") == 0
     folder = tmp_path / "tiny"
@@ -585,10 +583,10 @@ def test_what_has_no_gradients_over_depth_is_refused(
 ) -> None:
     copy = Store(shutil.copytree(studied.root, tmp_path / "store"))
     copy.write_study("still", [c for c in copy.study("tiny") if c.method == "frozen"])
-    assert command(copy, tmp_path, "still") == 2
+    assert command(copy, tmp_path, study="still") == 2
     assert "Study 'still' has no run with gradients in a layer" in capsys.readouterr().err
     shallow = compute_study(tmp_path / "other", "flat", [["method=lora", "backbone.depth=1"]])
-    assert command(shallow, tmp_path, "flat") == 2
+    assert command(shallow, tmp_path, study="flat") == 2
     message = capsys.readouterr().err
     assert "backbone.depth of at least 2" in message
     assert message.count("\n") == 1

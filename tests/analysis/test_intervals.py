@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from analysis.stats.aggregates import (
-    interquartile_mean,
-)
+from analysis.stats.aggregates import interquartile_mean
 from analysis.stats.intervals import (
     bootstrap_of_mean,
     contrast,

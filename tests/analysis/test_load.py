@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from made_up import (
     STUDY,
     cell_of,
     config_of,
+    render,
     summary_of,
     write_run,
 )
@@ -21,7 +23,9 @@ from made_up import (
 from analysis.__main__ import main
 from analysis.curves import layer_columns
 from analysis.load import LOSSES, load_study, open_store, require_complete
+from analysis.paper import routing, theory
 from analysis.settings import swept
+from analysis.views import figures
 from qlexp.errors import UsageError
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
@@ -163,10 +167,10 @@ def test_a_study_of_which_nothing_is_stored(tmp_path: Path) -> None:
     store.write_study("empty", [cell_of(summary_of("levy", "lora", 0), "equal_rank")])
     frame = load_study(store, "empty")
     assert list(frame["status"]) == ["missing"]
-    arguments = ["empty", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert main(["tables", *arguments]) == 2
-    assert main(["tables", *arguments, "--allow-missing"]) == 0
-    assert main(["figures", *arguments, "--allow-missing"]) == 2
+    given = (store, tmp_path / "out")
+    assert render("tables", *given, study="empty") == 2
+    assert render("tables", *given, "--allow-missing", study="empty") == 0
+    assert render("figures", *given, "--allow-missing", study="empty") == 2
 
 
 def test_two_runs_of_one_name_are_refused(made_up: Store) -> None:
@@ -222,3 +226,18 @@ def test_mistakes_are_one_sentence_and_exit_2(
     assert wanted in message
     assert message.count("\n") == 1
     assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("view", "read"),
+    [(figures, "curves_figure"), (routing, "load_trained"), (theory, "load_trained")],
+)
+def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
+    studied: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: ModuleType, read: str
+) -> None:
+    def broken(*args: object) -> None:
+        raise OSError("a broken disk")
+
+    monkeypatch.setattr(view, read, broken)
+    with pytest.raises(OSError, match="a broken disk"):
+        render(view.__name__.rpartition(".")[2], studied, tmp_path, study="tiny")

@@ -21,21 +21,9 @@ from random_tables import (
     row,
 )
 
-from analysis.stats.aggregates import (
-    improvement,
-    iqm,
-)
-from analysis.stats.pairs import (
-    common,
-    extended_mean,
-    groups,
-    log_ratio,
-    partner_of,
-    unpaired,
-)
-from analysis.stats.ranks import (
-    against_baseline,
-)
+from analysis.stats.aggregates import improvement, iqm
+from analysis.stats.pairs import common, extended_mean, groups, log_ratio, partner_of, unpaired
+from analysis.stats.ranks import against_baseline
 
 
 def test_every_adapter_stands_beside_lora_of_its_cell(frame: pd.DataFrame) -> None:

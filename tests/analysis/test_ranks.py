@@ -21,9 +21,7 @@ from random_tables import (
 )
 from scipy import stats as scipy_stats
 
-from analysis.stats.aggregates import (
-    improvement,
-)
+from analysis.stats.aggregates import improvement
 from analysis.stats.ranks import (
     against_baseline,
     average_ranks,

@@ -6,17 +6,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import STUDY
+from made_up import STUDY, render
 
-from analysis.__main__ import main
 from analysis.render import Grid, Section, Text, latex, markdown
 from analysis.text import number
 from qlexp.store.store import Store
 
 
 def test_latex_is_well_formed(gappy: Store, tmp_path: Path) -> None:
-    places = ["--store", str(gappy.root), "--out", str(tmp_path)]
-    assert main(["tables", STUDY, *places, "--allow-missing"]) == 0
+    assert render("tables", gappy, tmp_path, "--allow-missing") == 0
     folder = tmp_path / STUDY
     for path in folder.glob("*.tex"):
         text = path.read_text()

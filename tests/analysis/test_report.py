@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise, product
 from pathlib import Path
@@ -15,11 +16,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import SEEDS, cell_of, summary_of, write_run
+from made_up import SEEDS, cell_of, render, summary_of, write_run
 from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from analysis.__main__ import main
 from analysis.findings import findings
 from analysis.names import ALL
 from analysis.render import Grid, Section, Text, latex
@@ -42,6 +42,7 @@ NASTY = "<b>&\"'{{ x }}</script>"  # a method's name that wants to be markup
 METHODS = ("frozen", "lora", NASTY, "queryable", "full")
 TARGETS = 4  # in sequence
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
+command = partial(render, "report")
 
 
 def make_store(root: Path) -> Store:
@@ -89,10 +90,6 @@ def make_sequence(root: Path) -> Store:
         cells.append(cell_of(summary, "equal_rank", *words))
     store.write_study("swept", cells)
     return store
-
-
-def command(store: Store, out: Path, *more: str, study: str = STUDY) -> int:
-    return main(["report", study, "--store", str(store.root), "--out", str(out), *more])
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import math
 import shutil
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from build import adapted, jolt, of_method, points
 from conftest import compute_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import render
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from queryable_example import Example
 from scipy.spatial.distance import jensenshannon
 
-from analysis.__main__ import main
 from analysis.figures.contours import grid
 from analysis.figures.routing import SIDE, Map, routing_figure
 from analysis.paper import routing
@@ -50,6 +51,7 @@ from qlexp.train.stages import replay
 
 seeds = st.integers(0, 10**6)
 few = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+command = partial(render, "routing", study="tiny")
 
 
 def weights_of(seed: int, n: int = 7, blocks: int = 3, atoms: int = 6, k: int = 3) -> np.ndarray:
@@ -271,17 +273,6 @@ def test_a_constant_block_leaves_the_others() -> None:
     assert set(table["adapter"]) == {"trained"}
 
 
-def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
-    studied: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*args: object) -> None:
-        raise OSError("a broken disk")
-
-    monkeypatch.setattr(routing, "load_trained", broken)
-    with pytest.raises(OSError, match="a broken disk"):
-        command(studied, tmp_path)
-
-
 def identity_of(store: Store, method: str, function: str = "drop_wave", seed: int = 0) -> str:
     return next(
         cell.run_id
@@ -329,10 +320,6 @@ def test_several_targets_are_told_apart(tmp_path: Path) -> None:
         *((1, 2), (1, 3), (2, 3))
     ]
     assert targets["agreement"].between(0, 1, inclusive="neither").all()
-
-
-def command(store: Store, out: Path, *more: str, study: str = "tiny") -> int:
-    return main(["routing", study, "--store", str(store.root), "--out", str(out), *more])
 
 
 @pytest.fixture(scope="module")
@@ -451,9 +438,8 @@ def test_a_method_of_ones_own_takes_part_by_its_class(tmp_path: Path) -> None:
     own = ["method=lora", f"method._target_={__name__}.Corners", "method.name=corners"]
     own += ["function=matyas", "shift.targets=2", "shift.order=sequence"]
     store = compute_study(tmp_path / "store", "tiny", [own], (0, 1))
-    place = ["tiny", "--store", str(store.root), "--out", str(tmp_path)]
     for view in ("routing", "theory", "continual"):
-        assert main([view, *place]) == 0
+        assert render(view, store, tmp_path, study="tiny") == 0
     run = load_trained(store, identity_of(store, "corners", "matyas"))
     weights = run.routes(*run.points())
     blocks, theory, tasks = (

@@ -5,38 +5,20 @@ import itertools
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import NINE, STUDY, cell_of, summary_of, write_run
-from random_tables import (
-    FUNCTIONS,
-    SEEDS,
-    TABLES,
-    long_table,
-    named,
-    pairs_of,
-    row,
-    same,
-)
+from made_up import NINE, STUDY, cell_of, render, summary_of, write_run
+from random_tables import FUNCTIONS, SEEDS, TABLES, long_table, named, pairs_of, row, same
 
-from analysis.__main__ import main
 from analysis.figures.stats import iqm_figure, ranks_figure
 from analysis.render import NO_CELL
-from analysis.stats.aggregates import (
-    by_function,
-    improvement,
-    iqm,
-    profiles,
-)
+from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.pairs import paired
-from analysis.stats.ranks import (
-    against_baseline,
-    average_ranks,
-    function_ranks,
-)
+from analysis.stats.ranks import against_baseline, average_ranks, function_ranks
 from analysis.table import with_columns
 from analysis.tuning import LEARNING_RATE, tune
 from analysis.views import stats
@@ -44,6 +26,7 @@ from qlexp.store.files import write_folder
 from qlexp.store.store import Store
 
 # Invariances
+command = partial(render, "stats")
 
 
 def statistics_of(frame: pd.DataFrame) -> list[pd.DataFrame]:
@@ -204,10 +187,6 @@ def store(tmp_path: Path) -> Store:
         cells += [cell_of(summary, budget) for budget in ("equal_rank", "lora_r4")]
     store.write_study(STUDY, cells)
     return store
-
-
-def command(store: Store, out: Path, *more: str) -> int:
-    return main(["stats", STUDY, "--store", str(store.root), "--out", str(out), *more])
 
 
 def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from made_up import (
     cell_of,
     markdown_rows,
     plain_losses,
+    render,
     summary_of,
     write_run,
 )
 
-from analysis.__main__ import main
 from analysis.cells import by_budget, estimate, loss_cells
 from analysis.figures.curves import curves_figure
 from analysis.flags import not_learnable
@@ -38,7 +38,7 @@ from qlexp.store.store import Store
 
 
 def command(store: Store, tmp_path: Path, *more: str) -> int:
-    return main(["tables", STUDY, f"--store={store.root}", f"--out={tmp_path / 'out'}", *more])
+    return render("tables", store, tmp_path / "out", *more)
 
 
 def rendered(store: Store, tmp_path: Path, *more: str) -> Path:

@@ -1,6 +1,7 @@
 """The norm bound of trained adapters, against dense matrices one point at a time."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,10 @@ from build import F64, jolt, network, points
 from conftest import compute_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import render
 from queryable_example import Example
 
-from analysis.__main__ import main
 from analysis.figures.theory import theory_figure
-from analysis.paper import theory
 from analysis.paper.norms import STRENGTHS, changes, route_columns, routes_by_strength
 from analysis.paper.trained import load_trained
 from qlexp.adapters.instruction_queryable import InstructionQueryable, InstructionQueryableConfig
@@ -31,6 +31,7 @@ from qlexp.train.stages import replay
 
 SHALLOW = BackboneConfig(depth=3, width=8, heads=2, mlp_ratio=2, frequencies=2)
 DIM = 5
+command = partial(render, "theory", study="tiny")
 
 
 def model_of(seed: int = 0, instructed: bool = False, **fields: Any) -> Queryable:
@@ -203,10 +204,6 @@ def test_a_replay_goes_through_the_targets_in_sequence(tmp_path: Path) -> None:
     np.testing.assert_allclose(curves.loss[:, 0], recorded["loss"], rtol=1e-4)
 
 
-def command(store: Store, out: Path, *more: str, study: str = "tiny") -> int:
-    return main(["theory", study, "--store", str(store.root), "--out", str(out), *more])
-
-
 @pytest.fixture(scope="module")
 def rendered(studied: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("theory")
@@ -288,17 +285,6 @@ def test_a_study_without_routing_is_refused(studied: Store, tmp_path: Path, caps
     message = capsys.readouterr().err
     assert "Study 'plain' has no finished run of a method that routes" in message
     assert message.count("\n") == 1
-
-
-def test_a_store_that_cannot_be_read_is_not_blamed_on_the_folder(
-    studied: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*args: object) -> None:
-        raise OSError("a broken disk")
-
-    monkeypatch.setattr(theory, "load_trained", broken)
-    with pytest.raises(OSError, match="a broken disk"):
-        command(studied, tmp_path)
 
 
 def test_an_unknown_function_is_refused(studied: Store, tmp_path: Path, capsys) -> None:

@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import cell_of, markdown_rows, summary_of, write_run
+from made_up import cell_of, markdown_rows, render, summary_of, write_run
 from random_tables import named
 
-from analysis.__main__ import main
 from analysis.cells import loss_cells
 from analysis.load import LOSSES, load_study
 from analysis.tuning import LEARNING_RATE, tune
@@ -127,11 +126,11 @@ def test_unequal_numbers_of_trials_are_refused(tmp_path: Path, capsys) -> None:
     frame = fill(Store(tmp_path), losses)
     with pytest.raises(UsageError, match=r"2 for queryable on levy .*; 3 for lora on levy"):
         tune(frame)
-    arguments = ["tables", "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert main(arguments) == 2
+    given = ("tables", Store(tmp_path), tmp_path / "out")
+    assert render(*given, study="tuned") == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
-    assert main([*arguments, "--tune"]) == 0
+    assert render(*given, "--tune", study="tuned") == 0
     rows = markdown_rows(tmp_path / "out" / "tuned" / "table2.md")["Equal rank"]
     assert len(rows) == len(losses)
 
@@ -148,7 +147,7 @@ def test_the_edge_of_the_grid_is_marked(tmp_path: Path, best: int, edge: bool) -
     losses = [0.2, 0.2, 0.2]
     losses[best] = 0.1
     fill(Store(tmp_path), by_rate(lora=(losses[0], losses[1], losses[2])))
-    assert main(["tables", "tuned", f"--store={tmp_path}", f"--out={tmp_path / 'out'}"]) == 0
+    assert render("tables", Store(tmp_path), tmp_path / "out", study="tuned") == 0
     folder = tmp_path / "out" / "tuned"
     (row,) = markdown_rows(folder / "table1.md")["Equal rank"]
     assert ("¶" in row["Levy"]) == edge
@@ -165,16 +164,15 @@ def test_the_edge_of_the_grid_is_marked(tmp_path: Path, best: int, edge: bool) -
 
 def test_statistics_compare_each_method_at_its_own_trial(tmp_path: Path) -> None:
     losses = by_rate(lora=(0.4, 0.2, 0.8), queryable=(0.9, 0.3, 0.1), full=(9.0, 9.0, 0.1))
-    folder = tmp_path / "out"
-    fill(Store(tmp_path), losses, losses)
-    arguments = ["tuned", "--store", str(tmp_path), "--out", str(folder)]
-    assert main(["stats", *arguments]) == 0
+    store, folder = Store(tmp_path), tmp_path / "out"
+    fill(store, losses, losses)
+    assert render("stats", store, folder, study="tuned") == 0
     (lora, queryable) = pd.read_csv(folder / "tuned" / "stats.csv").itertuples()
     assert (lora.method, queryable.method) == ("lora", "queryable")
     assert queryable.iqm == pytest.approx(math.log(0.1 / 0.2))
     text = (folder / "tuned" / "stats.md").read_text().replace("\\", "")
     assert "Tuned: 3 trials for every method" in text
-    assert main(["stats", *arguments, "--tune"]) == 0
+    assert render("stats", store, folder, "--tune", study="tuned") == 0
     assert len(pd.read_csv(folder / "tuned" / "stats.csv")) == 6
 
 
@@ -187,8 +185,7 @@ def test_a_function_is_not_given_up_for_one_bad_trial_of_full_finetuning(tmp_pat
         write_run(
             store, summary_of("levy", "full", 0, run_id=identity, test_r2=-1.0, validation_loss=9.0)
         )
-    arguments = ["tuned", "--store", str(tmp_path), "--out", str(folder)]
-    assert main(["stats", *arguments]) == 0
+    assert render("stats", store, folder, study="tuned") == 0
     assert pd.read_csv(folder / "tuned" / "stats.csv")["method"].tolist() == ["lora"]
 
 
@@ -211,9 +208,9 @@ def test_a_study_without_trials_is_left_as_it_is(tmp_path: Path) -> None:
 def test_what_was_never_tuned_is_refused(
     tmp_path: Path, capsys, view: str, setting: str, text: str
 ) -> None:
-    fill(Store(tmp_path), by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3)))
-    arguments = [view, "tuned", "--store", str(tmp_path), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--tune", LEARNING_RATE, setting]) == 2
+    store, words = Store(tmp_path), ("--tune", LEARNING_RATE, setting)
+    fill(store, by_rate(lora=(0.1, 0.2, 0.3), queryable=(0.1, 0.2, 0.3)))
+    assert render(view, store, tmp_path / "out", *words, study="tuned") == 2
     message = capsys.readouterr().err
     assert text in message
     assert message.count("\n") == 1

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from build import METHODS
+from build import METHODS, planned
 from conftest import Command
-from hydra import compose, initialize_config_dir
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -21,11 +20,10 @@ from omegaconf import OmegaConf
 from qlexp.config.checks import Checked
 from qlexp.config.identity import backbone_id, plain, run_id
 from qlexp.config.resolve import resolve
-from qlexp.config.schema import Config, register_schema
+from qlexp.config.schema import Config
 from qlexp.main import CONF
 from qlexp.problem.functions import FUNCTIONS
 from qlexp.store.store import Store
-from qlexp.sweep.plan import plan
 
 FILES = sorted(CONF.rglob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -89,9 +87,7 @@ def label(path: Path) -> str:
 
 def composed(*overrides: str) -> Config:
     """The planned config of a run, from the command line's overrides."""
-    register_schema()
-    with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-        return plan(compose("config", overrides=["tracking=none", *overrides]))
+    return planned("tracking=none", *overrides)
 
 
 def uncommented(path: Path) -> Iterator[str]:

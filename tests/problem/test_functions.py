@@ -10,14 +10,7 @@ from botorch.test_functions import synthetic
 from made_up import NINE
 
 from qlexp.errors import UsageError
-from qlexp.problem.functions import (
-    FUNCTIONS,
-    Array,
-    Box,
-    Function,
-    register,
-    samples_per_period,
-)
+from qlexp.problem.functions import FUNCTIONS, Array, Box, Function, register, samples_per_period
 
 EVERY = pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
 

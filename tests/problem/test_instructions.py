@@ -1,22 +1,21 @@
 """Texts of targets, their encoding, and one adapter over several targets."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
-from hydra import compose, initialize_config_dir
+from build import planned
 
 from qlexp.config.identity import run_id
-from qlexp.config.schema import Config, FunctionConfig, ShiftConfig, register_schema
+from qlexp.config.schema import Config, FunctionConfig, ShiftConfig
 from qlexp.errors import UsageError
-from qlexp.main import CONF
 from qlexp.problem.encoders import embed, hashing_encoder
 from qlexp.problem.instructions import HELD_OUT, TRAINED, describe, encode
 from qlexp.problem.targets import problem_of, served_shifts, unseen_shifts
 from qlexp.sweep.execute import execute
-from qlexp.sweep.plan import plan
 
 TINY = (
     "backbone.depth=2",
@@ -38,13 +37,7 @@ Compose = Callable[..., Config]
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Compose:
-    register_schema()
-
-    def make(*overrides: str) -> Config:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return plan(compose("config", [*TINY, f"store={tmp_path}", *overrides]))
-
-    return make
+    return partial(planned, *TINY, f"store={tmp_path}")
 
 
 def test_every_target_and_wording_has_its_own_text(composed: Compose) -> None:

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from build import planned
 from conftest import all_runs
-from hydra import compose, initialize_config_dir
 
 from analysis.load import load_study
 from qlexp.config.identity import run_id
-from qlexp.config.schema import Config, register_schema
+from qlexp.config.schema import Config
 from qlexp.errors import UsageError
-from qlexp.main import CONF, main
+from qlexp.main import main
 from qlexp.store.store import Store
 from qlexp.sweep.backends import Backend, run_elsewhere, submit
 from qlexp.sweep.execute import execute, run_payload
 from qlexp.sweep.groups import Group
-from qlexp.sweep.plan import plan
 
 TINY = ("backbone.depth=2", "backbone.width=8", "backbone.heads=2", "backbone.frequencies=2")
 SMOKE = ("trainer=smoke", "data.pretrain=64", "data.adapt=32", "data.validation=16", "data.test=16")
@@ -27,18 +26,8 @@ SMOKE = ("trainer=smoke", "data.pretrain=64", "data.adapt=32", "data.validation=
 
 def cells(store: Path) -> list[Config]:
     """Two methods of two seeds: two groups to adapt, one to pretrain."""
-    register_schema()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return [
-            plan(
-                compose(
-                    "config",
-                    [*TINY, *SMOKE, "tracking=none", f"store={store}", f"method={m}", f"seed={s}"],
-                )
-            )
-            for m in ("lora", "dora")
-            for s in (0, 1)
-        ]
+    common = (*TINY, *SMOKE, "tracking=none", f"store={store}")
+    return [planned(*common, f"method={m}", f"seed={s}") for m in ("lora", "dora") for s in (0, 1)]
 
 
 def losses(summaries: Sequence[dict[str, object]]) -> list[object]:

@@ -27,13 +27,6 @@ LOSSES = (
 )
 
 
-class Broken(LoRA):
-    """A method whose forward pass raises."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        raise ArithmeticError("no forward pass today")
-
-
 class Crowded(LoRA):
     """A method that works in a batch of its own only."""
 
@@ -110,7 +103,7 @@ def test_two_studies_share_a_cell(qlexp: Command, store: Path) -> None:
 
 @pytest.mark.parametrize("width", ["1", "2", "null"])
 def test_a_failing_method_fails_alone(width: str, qlexp: Command, store: Path) -> None:
-    kinds = f"method._target_={__name__}.Broken,{LORA}"
+    kinds = f"method._target_=build.Broken,{LORA}"
     grid = ("-m", *TINY, "seed=0,1", kinds, f"hydra.launcher.width={width}")
     outcome = qlexp(*grid)
     assert outcome.code == 1
@@ -133,7 +126,7 @@ def test_a_failing_method_fails_alone(width: str, qlexp: Command, store: Path) -
 def test_hydras_own_launcher_stores_the_same_runs(qlexp: Command, store: Path) -> None:
     """The way of every plain Hydra launcher: one job after the other, each alone in its batch."""
     grid = ("-m", *TINY, "seed=0,1")
-    outcome = qlexp(*grid, "hydra/launcher=basic", f"method._target_={__name__}.Broken,{LORA}")
+    outcome = qlexp(*grid, "hydra/launcher=basic", f"method._target_=build.Broken,{LORA}")
     assert outcome.code == 1
     assert sorted(summary["status"] for summary in all_runs(store)) == [
         *["done"] * 2,

@@ -1,6 +1,6 @@
 """Targets in sequence: the tasks, the matrix, the route's drift, and what a stop leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from build import adapted, jolt, of_method, samples
-from hydra import compose, initialize_config_dir
+from build import NARROW, adapted, jolt, of_method, planned, samples
 
 from qlexp.adapters.queryable import Queryable
 from qlexp.adapters.stored import load_run
 from qlexp.config.identity import group_id, run_id
 from qlexp.config.schedule import updates
-from qlexp.config.schema import Config, ShiftConfig, register_schema
+from qlexp.config.schema import Config, ShiftConfig
 from qlexp.errors import UsageError
 from qlexp.main import CONF
 from qlexp.model.evaluate import Samples
@@ -25,7 +24,6 @@ from qlexp.store.files import read_curves, read_tensors
 from qlexp.store.store import Store
 from qlexp.sweep import execute as executing
 from qlexp.sweep.execute import execute
-from qlexp.sweep.plan import plan
 from qlexp.train.checkpoint import Checkpoint
 from qlexp.train.loop import Curves
 from qlexp.train.sequence import adapt_in_sequence, total_variation
@@ -33,26 +31,13 @@ from qlexp.train.sequence import adapt_in_sequence, total_variation
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 ROUTED = ("queryable", "instruction_queryable", "prior_only", "query_only")
 TASKS = 3
-TINY = [
-    "backbone.depth=3",
-    "backbone.width=8",
-    "backbone.heads=2",
-    "backbone.frequencies=4",
-    "trainer=smoke",
-    "trainer.pretrain.epochs=0",
-    "trainer.adapt.epochs=2",
-    "trainer.adapt.batch_size=16",
-    "trainer.loss_ceiling=1000",
-    "data.pretrain=64",
-    "data.adapt=32",
-    "data.validation=8",
-    "data.test=12",
-    "tracking=none",
-    "budget.enforce=false",
-    "precision=float64",
-]
+TINY = (
+    *NARROW,
+    *("trainer.pretrain.epochs=0", "trainer.adapt.epochs=2", "trainer.loss_ceiling=1000"),
+    *("data.validation=8", "data.test=12", "precision=float64"),
+)
 UPDATES = 2 * 2  # of one task
-SEQUENCE = [*TINY, f"shift.targets={TASKS}", "shift.order=sequence"]
+SEQUENCE = (*TINY, f"shift.targets={TASKS}", "shift.order=sequence")
 
 Compose = Callable[..., Config]
 
@@ -60,12 +45,9 @@ Compose = Callable[..., Config]
 @pytest.fixture
 def composed(tmp_path: Path) -> Compose:
     """A tiny sequence; its store is a folder of the test's own."""
-    register_schema()
 
-    def make(*overrides: str, store: str = "store", base: list[str] = SEQUENCE) -> Config:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            place = f"store={tmp_path / store}"
-            return plan(compose("config", overrides=[*base, place, *overrides]))
+    def make(*overrides: str, store: str = "store", base: Sequence[str] = SEQUENCE) -> Config:
+        return planned(*base, f"store={tmp_path / store}", *overrides)
 
     return make
 

@@ -1,7 +1,7 @@
 """The loop against plain torch loops: schedule, batches, clipping, divergence, curves."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -61,11 +61,23 @@ def trained(
     seeds: Sequence[int] = SEEDS,
     record_every: int = 1,
     losses: LossFunction = lane_losses,
+    measure: Callable[[], dict[str, Tensor]] | None = None,
 ) -> Curves:
     lr = torch.tensor(rates or [stage.learning_rate] * len(data.y), dtype=data.y.dtype)
     parameters = dict(model.named_parameters())
     optimizer = optimizer or optimizer_of(LORA, list(parameters.values()), lr)
-    return train(model, parameters, data, stage, optimizer, lr, seeds, record_every, losses)
+    return train(
+        model,
+        parameters,
+        data,
+        stage,
+        optimizer,
+        lr,
+        seeds,
+        record_every,
+        losses,
+        measure=measure,
+    )
 
 
 def numbered(lanes: int, n: int) -> Samples:
@@ -349,3 +361,21 @@ def test_the_final_loss_is_the_mean_over_all_samples() -> None:
     assert loss.dtype == F64
     expected = lane_losses(model, data.x, data.y).double()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+
+
+def test_a_training_is_measured_where_a_shorter_one_would_end() -> None:
+    data = samples(SEEDS, 20)
+
+    def measured(epochs: int) -> tuple[Curves, dict[str, Tensor]]:
+        model = network(SEEDS, SHAPE)
+
+        def measure() -> dict[str, Tensor]:
+            return {"loss": mean_square_error(model, data)}
+
+        curves = trained(model, data, replace(CONSTANT, epochs=epochs), measure=measure)
+        return curves, measure()
+
+    curves, _ = measured(24)
+    assert [updates for updates, _ in curves.path] == [1, 3, 6, 12]
+    for updates, losses in curves.path:
+        torch.testing.assert_close(losses["loss"], measured(updates)[1]["loss"])

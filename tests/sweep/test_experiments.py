@@ -36,6 +36,7 @@ AXES = {
     "shift": {"shift.strength", "shift.rotation"},
     "samples": {"data.adapt"},
     "switches": {"method.gated", "method.depth_summary", "method.routing"},
+    "core": {"method.routing", "method.bank"},
     "tuned": {"trainer.adapt.learning_rate"},
     "tuned_rank": {"trainer.adapt.learning_rate", "budget.rank"},
     "instructions": {"instruction", "instruction.control"},

@@ -125,6 +125,17 @@ class Router(nn.Module):
             return query
         return routing.query(query, routing.depth_summary(query, averages, self.V), self.S)
 
+    def route(
+        self,
+        block: int,
+        state: Tensor,
+        averages: tuple[Tensor, ...],
+        instruction: Tensor | None = None,
+    ) -> Tensor:
+        """w_b, (L, N, K)."""
+        query = self.query(block, state, averages, instruction)
+        return self.weights(self.within(block, self.logits(query, instruction)))
+
     def logits(self, query: Tensor, instruction: Tensor | None = None) -> Tensor:
         """q · k_m / sqrt(d_k), (L, N, K)."""
         return routing.logits(query, self.keys)
@@ -178,8 +189,7 @@ class Routing(Context):
         if per_token and instruction is not None:
             instruction = instruction.unsqueeze(2).expand(-1, -1, low.shape[2], -1)
         block = layer // router.config.block_size
-        query = router.query(block, state, averages, instruction)
-        weights = router.weights(router.within(block, router.logits(query, instruction)))
+        weights = router.route(block, state, averages, instruction)
         return replace(
             self,
             operator=None if per_token else routing.operator(weights, router.atoms),
@@ -248,6 +258,16 @@ class Queryable(RoutedAdapter):
 
     def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Routing:
         return Routing(mask, instruction, router=self.router)
+
+    def merged(self, linear: AdaptedLinear) -> Tensor:
+        if self.config.routing != "static" or self.config.instruction_size is not None:
+            return super().merged(linear)
+        assert isinstance(linear, QueryableLinear)
+        A, gate = linear.A, linear.gates[:, None, None]
+        block = next(own.block for own in self.routed_linears() if own.A is A)
+        unread = A.new_zeros(len(A), 1, self.config.rank)
+        R = routing.operator(self.router.route(block, unread, ()), self.router.atoms).squeeze(-1)
+        return linear.base.weight + linear.scale * linear.B @ (A + gate * R @ A)
 
     def routes(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
         _, context = self.run(x, instruction)

@@ -500,6 +500,7 @@ def test_static_routes_are_cores_of_the_blocks(bank: str, shared_by: str) -> Non
         linear_of(other, block, "qkv").C.data.copy_(C)
     torch.testing.assert_close(model(x), other(x), rtol=0, atol=1e-12)
     assert {"U", "S", "V"}.isdisjoint(name for name, _ in model.router.named_parameters())
+    torch.testing.assert_close(model.merge()(x), other(x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("shared_by", "cores"), [("linear", 8), ("block", 2), ("network", 1)])

@@ -3,7 +3,8 @@
 An effect of size d is found where its 95 % interval leaves out 0. With a standard error e on f
 degrees of freedom that happens with the chance P(|T| > t), T of Student's noncentral distribution
 with noncentrality d / e and t its central 97.5 % point (Cohen 1988). From n to m seeds a function e
-shrinks by sqrt(n / m), and f grows by (m - 1) / (n - 1).
+shrinks by sqrt(n / m), and f grows by (m - 1) / (n - 1). T squared is of the noncentral F
+distribution, which scipy knows also where its `nct` gives NaN.
 """
 
 import math
@@ -12,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import nct, t
+from scipy.special import ncfdtr, stdtrit
 
 from analysis.stats.intervals import CONFIDENCE, Array, welch
 
 CHANCE = 0.8  # with which an effect is to be found
 MOST_SEEDS = 10_000
+_CERTAIN = 1e4  # standard errors, beyond which a chance is 1 and scipy's number may not be
 
 
 class Precision(NamedTuple):
@@ -29,14 +31,17 @@ class Precision(NamedTuple):
 
     def chance(self, effect: float) -> float:
         """With which an effect of this size is found."""
-        edge = t.isf((1 - CONFIDENCE) / 2, self.freedom)
-        shift = abs(effect) / self.error
-        return float(nct.sf(edge, self.freedom, shift) + nct.cdf(-edge, self.freedom, shift))
+        shift = min(abs(effect) / self.error, _CERTAIN)
+        return float(1 - ncfdtr(1, self.freedom, shift**2, self._edge() ** 2))
 
     def detectable(self) -> float:
         """The smallest effect that is found with `CHANCE`."""
-        most = 2 * t.isf((1 - CONFIDENCE) / 2, self.freedom) + 10
-        return float(brentq(lambda d: self.chance(d) - CHANCE, 0.0, most * self.error))
+        most = (2 * self._edge() + 10) * self.error
+        return float(brentq(lambda d: self.chance(d) - CHANCE, 0.0, most, xtol=1e-9 * most))
+
+    def _edge(self) -> float:
+        """How many standard errors from 0 an effect is told from it."""
+        return float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2))
 
     def with_seeds(self, seeds: int) -> "Precision":
         """What it would be with another number of seeds a function."""

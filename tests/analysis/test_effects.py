@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import cell_of, markdown_rows, render, summary_of, write_run
-from random_tables import named
+from random_tables import QUALITY, named
 from scipy import stats
 
 from analysis.legend import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
@@ -49,11 +49,9 @@ def runs(axes: Grid, functions: Sequence[str] = FUNCTIONS, method: str = "querya
             "reading": False,
             "trainable_parameters": 1000,
             "reference_parameters": 1000,
-            "pretrain_r2": 0.9,
-            "frozen_loss": 1.0,
+            **QUALITY,
             "validation_loss": 0.1,
             "test_loss": 0.1,
-            "test_r2": 0.9,
             "loss": float(draw.lognormal(-3, 1)),
         }
         for function in functions
@@ -196,7 +194,7 @@ def test_a_method_that_lacks_a_function_has_no_effect_over_all_of_them() -> None
 
 def test_a_function_that_cannot_be_learnt_has_no_part_in_all_functions() -> None:
     rows = runs({"method.top_k": ("1", "2")}, ["levy", *FUNCTIONS])
-    full = [{**run, "test_r2": -0.5} for run in runs({}, ["levy"], "full")]
+    full = [{**run, "learnt_r2": -0.5} for run in runs({}, ["levy"], "full")]
     table = table_of(rows + full)
     expected = table_of([run for run in rows if run["function"] != "levy"])
     assert math.isfinite(table.set_index("function").loc["levy", "ratio"])
@@ -208,7 +206,7 @@ def stored(root: Path, axes: Grid, *more: dict) -> Store:
     """Study "made" of a grid, with `more` rows beside it."""
     store, cells = Store(root / "store"), []
     for run in [*runs(axes), *more]:
-        own = {name: run[name] for name in ("run_id", "status", "test_r2")}
+        own = {name: run[name] for name in ("run_id", "status", "learnt_r2")}
         own |= dict.fromkeys(("test_loss", "unseen_loss"), run["loss"])
         summary = summary_of(run["function"], run["method"], run["seed"], **own)
         write_run(store, summary)

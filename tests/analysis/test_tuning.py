@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import cell_of, markdown_rows, render, summary_of, write_run
-from random_tables import named
+from made_up import SCORES, cell_of, markdown_rows, render, summary_of, write_run
+from random_tables import QUALITY, named
 
 from analysis.cells import loss_cells
 from analysis.load import LOSSES, load_study
@@ -27,9 +27,9 @@ def fill(store: Store, validation: Losses, test: Losses | None = None) -> pd.Dat
     for (method, rate, seed), loss in validation.items():
         changes: dict[str, object] = {"validation_loss": loss}
         if test is not None:
-            changes["test_loss"] = test[method, rate, seed]
+            changes |= dict.fromkeys(("test_loss", "test_loss_clean"), test[method, rate, seed])
         if not math.isfinite(loss):
-            changes = {"status": "diverged", **dict.fromkeys(LOSSES), "test_r2": None}
+            changes = {"status": "diverged", **dict.fromkeys((*LOSSES, *SCORES))}
         identity = f"{method}-{rate}-{seed}"
         summary = summary_of("levy", method, seed, run_id=identity, **changes)
         write_run(store, summary)
@@ -71,10 +71,8 @@ def test_the_kept_trial_is_the_argmin_of_the_mean_validation_loss(losses: list[f
             "reference_parameters": 1000,
             "status": ["done" if math.isfinite(loss) else "diverged" for loss in losses],
             "validation_loss": losses,
-            "test_r2": 0.9,
+            **QUALITY,
             "test_loss": 0.1,
-            "pretrain_r2": 0.9,
-            "frozen_loss": 1.0,
         }
     )
     frame = named(frame)
@@ -183,7 +181,8 @@ def test_a_function_is_not_given_up_for_one_bad_trial_of_full_finetuning(tmp_pat
         identity = f"full-{rate}-0"
         (store.run_folder(identity) / "summary.json").unlink()
         write_run(
-            store, summary_of("levy", "full", 0, run_id=identity, test_r2=-1.0, validation_loss=9.0)
+            store,
+            summary_of("levy", "full", 0, run_id=identity, learnt_r2=-1.0, validation_loss=9.0),
         )
     assert render("stats", store, folder, study="tuned") == 0
     assert pd.read_csv(folder / "tuned" / "stats.csv")["method"].tolist() == ["lora"]
@@ -250,10 +249,8 @@ def sized(losses: dict[tuple[str, str, int], float]) -> pd.DataFrame:
             "status": "done",
             "error": None,
             "validation_loss": loss,
+            **QUALITY,
             "test_loss": 1.0,
-            "test_r2": 0.9,
-            "pretrain_r2": 0.9,
-            "frozen_loss": 1.0,
             "trainable_parameters": rank * SIZE[method],
             "reference_parameters": rank * SIZE["lora"],
         }

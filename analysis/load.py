@@ -14,7 +14,7 @@ from analysis.names import budget_order, function_order, method_order
 from analysis.settings import SEPARATOR, different, joined
 from analysis.text import seed_list
 from qlexp.errors import UsageError
-from qlexp.store.files import FINISHED
+from qlexp.store.files import FINISHED, STOPPED
 from qlexp.store.manifest import Cell
 from qlexp.store.migrate import setting_in
 from qlexp.store.store import Store
@@ -70,7 +70,8 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     The columns are those of the run's summary, nested ones flattened (`config.data.noise`,
     `versions.torch`; lists as JSON text), the cell's `budget`, and its `settings` (typed, by their
     names) with their text, `overrides`: those that tell cells of the study apart. `status`
-    is "missing" where no run is stored. The store writes null for what is not finite: a loss comes
+    is "missing" where no run is stored, and `extension` counts the values that a tuned sweep added
+    to a row's grid. The store writes null for what is not finite: a loss comes
     back as inf and an R² as -inf, and the losses of the adapted model (`LOSSES`) are inf in every
     diverged run, whatever they are, and where they lie above the config's ceiling.
 
@@ -122,6 +123,8 @@ def _columns(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
     del columns["asked"]
     if cell.reference_parameters is None:
         del columns["reference_parameters"]
+    if not cell.extension:
+        del columns["extension"]
     return columns
 
 
@@ -253,8 +256,9 @@ def require_complete(frame: pd.DataFrame, study: str) -> None:
 
 
 def incomplete(frame: pd.DataFrame) -> list[str]:
-    """Missing and failed cells in words, with their errors; the seeds of a cell together."""
-    gaps = frame[~frame["status"].isin(FINISHED)]
+    """Missing, failed and paused cells in words, with their errors; the seeds of a cell together.
+    A trial that was stopped on its way is no gap."""
+    gaps = frame[~frame["status"].isin((*FINISHED, STOPPED))]
     keys = ["status", "budget", "function", "method", "overrides", "error"]
     lines = []
     for values, group in gaps.groupby(keys, sort=False, dropna=False):

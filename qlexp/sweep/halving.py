@@ -107,10 +107,10 @@ def beyond(values: Sequence[float], best: float) -> float | None:
     It is as far from `best` as that from its neighbour, as a ratio, to six digits.
     """
     ordered = sorted(values)
-    for edge, neighbour in (ordered[:2], ordered[:-3:-1]):
-        if best == edge:
-            return float(f"{edge * edge / neighbour:.6g}")
-    return None
+    neighbours = {ordered[0]: ordered[1], ordered[-1]: ordered[-2]} if len(ordered) > 1 else {}
+    if best not in neighbours:
+        return None
+    return float(f"{best * best / neighbours[best]:.6g}")
 
 
 def validation_at(summary: Mapping[str, Any], rung: int) -> float | None:

@@ -95,6 +95,21 @@ def standing(
     return Standing(1, [], behind, going[0])
 
 
+def replay(
+    trials: Sequence[T], ladder: Sequence[tuple[int, int]], losses: Losses[T]
+) -> tuple[T, dict[T, int]]:
+    """The trial that a row would keep, and up to which rung it would train every one, where
+    `losses` knows what each of them would come to."""
+    reached: dict[T, int] = {}
+
+    def seen(trial: T, rung: int) -> Sequence[float] | None:
+        return losses(trial, rung) if reached.get(trial, math.inf) <= rung else None
+
+    while (now := standing(trials, ladder, seen)).best is None:
+        reached |= dict.fromkeys(now.due, now.rung)
+    return now.best, reached
+
+
 def _rank(losses: Sequence[float]) -> tuple[int, float]:
     """As the analysis ranks: fewest seeds that are not finite, then the mean of the others."""
     finite = [loss for loss in losses if math.isfinite(loss)]
@@ -107,10 +122,10 @@ def beyond(values: Sequence[float], best: float) -> float | None:
     It is as far from `best` as that from its neighbour, as a ratio, to six digits.
     """
     ordered = sorted(values)
-    for edge, neighbour in (ordered[:2], ordered[:-3:-1]):
-        if best == edge:
-            return float(f"{edge * edge / neighbour:.6g}")
-    return None
+    neighbours = {ordered[0]: ordered[1], ordered[-1]: ordered[-2]} if len(ordered) > 1 else {}
+    if best not in neighbours:
+        return None
+    return float(f"{best * best / neighbours[best]:.6g}")
 
 
 def validation_at(summary: Mapping[str, Any], rung: int) -> float | None:

@@ -95,6 +95,21 @@ def standing(
     return Standing(1, [], behind, going[0])
 
 
+def replay(
+    trials: Sequence[T], ladder: Sequence[tuple[int, int]], losses: Losses[T]
+) -> tuple[T, dict[T, int]]:
+    """The trial that a row would keep, and up to which rung it would train every one, where
+    `losses` knows what each of them would come to."""
+    reached: dict[T, int] = {}
+
+    def seen(trial: T, rung: int) -> Sequence[float] | None:
+        return losses(trial, rung) if reached.get(trial, math.inf) <= rung else None
+
+    while (now := standing(trials, ladder, seen)).best is None:
+        reached |= dict.fromkeys(now.due, now.rung)
+    return now.best, reached
+
+
 def _rank(losses: Sequence[float]) -> tuple[int, float]:
     """As the analysis ranks: fewest seeds that are not finite, then the mean of the others."""
     finite = [loss for loss in losses if math.isfinite(loss)]

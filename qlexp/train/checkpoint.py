@@ -104,14 +104,14 @@ class Relay(Checkpoint):
     def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
         self.whole.save_if_due(state)
 
-    def pause(self, state: dict[str, Any]) -> None:
-        """Keeps where the batch stands, in its file too: stopped while its lanes are handed on, it
-        finds them all at one place."""
+    def end(self, state: dict[str, Any]) -> None:
+        """Keeps where the batch came to, in its file too: when it is stopped while its lanes are
+        stored one by one, a rerun still finds them all at one place."""
         self.whole.save(state)
         self.state = state
 
     def left(self, lanes: int) -> list["Left"]:
-        """What each of the `lanes` of the paused batch goes on from."""
+        """What each of the `lanes` can go on from."""
         share = self.seconds / lanes
         return [{"seconds": share, "state": of_lane(self.state, n)} for n in range(lanes)]
 

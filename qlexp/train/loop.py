@@ -86,8 +86,8 @@ def train(
         advance: called with the number of updates just done.
         measure: the losses of every lane by name, asked for after the `moments` of the way. Those
             of a lane that is not alive are infinite.
-        until: after how many updates to pause: `checkpoint` is a `Relay` then, from which each lane
-            can go on, in whatever batch, as if it had not paused.
+        until: after how many updates to pause. With a `Relay` for `checkpoint` each lane can go on
+            from there, in whatever batch, as if it had not paused.
     """
     batches = batches_per_epoch(samples.x.shape[1], stage.batch_size)
     steps = stage.epochs * batches
@@ -113,8 +113,8 @@ def train(
         if checkpoint is not None:
             checkpoint.save_if_due(lambda: _saved(state, tensors, optimizer))
         advance(1)
-    if isinstance(checkpoint, Relay) and until is not None:
-        checkpoint.pause(_saved(state, tensors, optimizer))
+    if isinstance(checkpoint, Relay):
+        checkpoint.end(_saved(state, tensors, optimizer))
     return replace(_curves(state.rows, list(parameters), state.alive), path=state.path)
 
 

@@ -26,7 +26,7 @@ from qlexp.problem.instructions import encode
 from qlexp.problem.targets import Problem, problem_of
 from qlexp.store.files import PAUSED, lane_tensors, read_state, read_summary, write_folder
 from qlexp.store.store import Store
-from qlexp.train.checkpoint import Checkpoint, Relay
+from qlexp.train.checkpoint import Checkpoint, Left, Relay
 from qlexp.train.compilation import loss_function
 from qlexp.train.loop import Curves, train
 from qlexp.train.memory import lane_bytes
@@ -114,7 +114,8 @@ def adapt(
     beyond = _beyond(backbone, splits["test_clean"])
     adapter = build_adapter(configs, backbone)
     parameters = adapter.trainable()
-    relay = _relay(configs, store, checkpoint)
+    if lanes := _left(configs, store):
+        checkpoint = Relay(checkpoint, lanes)
     tasks, history = first.shift.tasks, None
     if tasks == 1:
         curves = _train(
@@ -123,7 +124,7 @@ def adapt(
             parameters,
             splits["adapt"],
             "adapt",
-            relay,
+            checkpoint,
             advance,
             measure=_measured(adapter, splits),
         )
@@ -148,7 +149,7 @@ def adapt(
     held = _lane_bytes(first)
     learnt = losses["validation"] if history is None else history.learnt_loss
     learnt_r2 = _r2(learnt, splits["validation"])
-    provenance = _provenance(relay.seconds, len(configs), device)
+    provenance = _provenance(checkpoint.seconds, len(configs), device)
     for lane, config in enumerate(configs):
         final = {name: values[lane].item() for name, values in losses.items()}
         seen = (final["adapt"], final["validation"])  # the test samples decide nothing
@@ -221,7 +222,7 @@ def adapt_to(
     splits = {name: _stack(configs, problems, name, device, precision) for name in PATH}
     adapter = build_adapter(configs, load_backbones(configs, store, device))
     parameters = adapter.trainable()
-    relay, until = _relay(configs, store, checkpoint), updates(first, "adapt") // rung
+    relay, until = Relay(checkpoint, _left(configs, store)), updates(first, "adapt") // rung
     curves = _train(
         adapter,
         configs,
@@ -251,13 +252,12 @@ def adapt_to(
         write_folder(store.run_folder(run_id(config)), summary, state=left)
 
 
-def _relay(configs: Sequence[Config], store: Store, checkpoint: Checkpoint) -> Relay:
-    """The checkpoint of a batch that goes on from where its lanes were paused, if all were at one
-    place; else it begins."""
+def _left(configs: Sequence[Config], store: Store) -> list[Left]:
+    """Where the lanes of a batch were paused, if all were at one place; else none of them."""
     found = [read_state(store.run_folder(run_id(config))) for config in configs]
     lanes = [left for left in found if left is not None]
     alike = len(lanes) == len(configs) and len({left["state"]["step"] for left in lanes}) == 1
-    return Relay(checkpoint, lanes if alike else [])
+    return lanes if alike else []
 
 
 def _measured(adapter: Adapter, splits: Mapping[str, Samples]) -> Callable[[], dict[str, Tensor]]:

@@ -107,7 +107,8 @@ def run_tuned(
             if now.best is not None:
                 added += row.extend(now.best, tuning, compose)
         if not added and not any(due.values()):
-            return every, conclude([job.config for job in every])
+            ends = [stored(job.config) for job in every]
+            return every, conclude([summary for summary in ends if summary is not None])
         name_cells(added, goes_on=True)
         every += added
         for rung in sorted(due, reverse=True):

@@ -17,7 +17,7 @@ from analysis.table import with_columns
 FLOOR = {"config.trainer.r2_floor": 0.9}
 
 
-def with_value(frame: pd.DataFrame, column: str, value: float, **where: str) -> pd.DataFrame:
+def with_value(frame: pd.DataFrame, column: str, value: float, **where: object) -> pd.DataFrame:
     """`frame` with one more value in the rows that `where` names."""
     place = np.all([frame[name] == wanted for name, wanted in where.items()], axis=0)
     return frame.assign(**{column: frame[column].mask(place, value)})
@@ -32,6 +32,19 @@ def test_a_weak_backbone_leaves_its_claims_open_and_others_not() -> None:
         assert found[name].doubts == ("weak backbone on Matyas",)
     assert found["little_ackley"].verdict == SUPPORTED
     assert found["drop_wave"].verdict == SUPPORTED
+
+
+@pytest.mark.parametrize(("gain", "wanted"), [(paper_says, SUPPORTED), (nothing, NOT_SUPPORTED)])
+def test_what_the_frozen_head_cannot_say_is_no_fault_of_an_adapter(gain, wanted: str) -> None:
+    frame = study(gain, noise=0.001)
+    found = answers(with_value(frame, "beyond_head", 0.01, function="drop_wave"))
+    for name in ("drop_wave", "held_out", "fit", "fit_kept", "heterogeneous", "stability"):
+        assert found[name].verdict == UNDECIDED, name
+        assert found[name].doubts == ("targets beyond the frozen head's reach on Drop-Wave",)
+    assert found["little_matyas"].verdict == SUPPORTED
+    assert only(frame, "drop_wave").verdict == wanted
+    once = with_value(frame, "beyond_head", 0.01, function="drop_wave", seed=2)
+    assert only(once, "drop_wave").doubts == found["drop_wave"].doubts
 
 
 def test_above_all_looks_at_every_other_function() -> None:
@@ -109,3 +122,6 @@ def test_doubts_are_told_by_function() -> None:
     assert doubts(frame.assign(weak_backbone=True)) == ["weak backbone on all 9 functions"]
     two = frame[frame["function"].isin(["ackley", "matyas"])]
     assert doubts(two.assign(weak_backbone=True)) == ["weak backbone on Matyas, Ackley"]
+    assert doubts(two.assign(beyond_reach=True)) == [
+        "targets beyond the frozen head's reach on Matyas, Ackley"
+    ]

@@ -62,7 +62,7 @@ def jobs(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
         Plugins.instance()  # loads the launcher anew
         module = import_module("hydra_plugins.qlexp_lanes")
         monkeypatch.setattr(module.LanesLauncher, "launch", launch)
-        outcome = qlexp(*arguments)
+        outcome = qlexp(*arguments, "hydra.sweeper.tuning.setting=null")
         assert (outcome.code, outcome.err) == (0, "")
         return asked
 
@@ -157,7 +157,8 @@ def planned(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
             return [{"status": "done", "validation_loss": 0.0} for _ in configs]
 
         monkeypatch.setattr("qlexp.sweep.jobs.execute", note)
-        assert qlexp(f"experiment={name}", "function=matyas", "seed=0", "device=cpu").code == 0
+        settings = ("function=matyas", "seed=0", "device=cpu", "hydra.sweeper.tuning.setting=null")
+        assert qlexp(f"experiment={name}", *settings).code == 0
         return found
 
     return call

@@ -15,7 +15,7 @@ from qlexp.config.settings import told
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 from qlexp.sweep.backends import Backend
-from qlexp.sweep.execute import check_places, execute, stored
+from qlexp.sweep.execute import check_places, execute
 from qlexp.sweep.plan import plan
 
 
@@ -71,8 +71,9 @@ def run_sweep(
     configs = [job.config for job in jobs]
     check_places(configs)
     name_cells(jobs, goes_on)
-    execute(configs, width, backend)
-    return conclude(configs)
+    summaries = execute(configs, width, backend)
+    print_states(summaries)
+    return summaries
 
 
 def name_cells(jobs: Sequence[Job], goes_on: bool = False) -> None:
@@ -82,9 +83,7 @@ def name_cells(jobs: Sequence[Job], goes_on: bool = False) -> None:
         Store(place).write_study(study, [job.cell() for job in members], goes_on)
 
 
-def conclude(configs: Sequence[Config]) -> list[dict[str, Any]]:
-    """The summaries of a sweep's runs, in order; prints what came of them."""
-    summaries = [summary for config in configs if (summary := stored(config)) is not None]
+def print_states(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Says how many runs came to what."""
     states = Counter(summary["status"] for summary in summaries)
     print(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
-    return summaries

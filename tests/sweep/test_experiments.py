@@ -61,7 +61,7 @@ def jobs(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
         Plugins.instance()  # loads the launcher anew
         module = import_module("hydra_plugins.qlexp_lanes")
         monkeypatch.setattr(module.LanesLauncher, "launch", launch)
-        outcome = qlexp(*arguments)
+        outcome = qlexp(*arguments, "hydra.sweeper.tuning.setting=null")
         assert (outcome.code, outcome.err) == (0, "")
         return asked
 
@@ -71,7 +71,7 @@ def jobs(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("name", MINUTES)
 def test_a_study_has_a_few_hundred_runs_and_all_seeds_alike(name: str, jobs: Any) -> None:
     asked = jobs(f"experiment={name}")
-    assert 10 < len(asked) <= {"tuned": 720, "tuned_rank": 486}.get(name, 324)
+    assert 10 < len(asked) <= {"tuned": 837, "tuned_rank": 486}.get(name, 324)
     assert len({tuple(sorted(job.items())) for job in asked}) == len(asked)
     assert {job["seed"] for job in asked} == {"0", "1", "2"}
     assert any(job["method"] == "lora" for job in asked)
@@ -155,7 +155,8 @@ def planned(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
             return [{"status": "done", "validation_loss": 0.0} for _ in configs]
 
         monkeypatch.setattr("qlexp.sweep.jobs.execute", note)
-        assert qlexp(f"experiment={name}", "function=matyas", "seed=0", "device=cpu").code == 0
+        words = ("function=matyas", "seed=0", "device=cpu", "hydra.sweeper.tuning.setting=null")
+        assert qlexp(f"experiment={name}", *words).code == 0
         return found
 
     return call

@@ -12,7 +12,7 @@ from analysis.load import finished, incomplete
 from analysis.names import UNRESTRICTED, function_order, function_title, method_order, row_label
 from analysis.text import number, seed_list, spread
 
-OFF_BUDGET, NOT_LEARNABLE, WEAK_BACKBONE, BEYOND_REACH = "†", "‡", "§", "¶"
+OFF_BUDGET, NOT_LEARNABLE, WEAK_BACKBONE, BEYOND_REACH = "†", "‡", "§", "‖"
 _COLUMN_MARKS = {
     "not_learnable": NOT_LEARNABLE,
     "weak_backbone": WEAK_BACKBONE,

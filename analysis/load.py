@@ -73,7 +73,8 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     is "missing" where no run is stored, and `extension` counts the values that a tuned sweep added
     to a row's grid. The store writes null for what is not finite: a loss comes
     back as inf and an R² as -inf, and the losses of the adapted model (`LOSSES`) are inf in every
-    diverged run, whatever they are, and where they lie above the config's ceiling.
+    diverged run, whatever they are, and where they lie above the config's ceiling. The error of a
+    diverged run has no worst share.
 
     Raises:
         UsageError: the study is unknown, or its manifest or a summary is not readable.
@@ -169,6 +170,8 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
         for name in _ADAPTED:
             scaled = "test_loss" if name == "test_loss_raw" else name
             row[name] = math.inf if row[scaled] > ceiling else row[name]
+        if row["status"] == "diverged":
+            row["worst_share"] = math.nan
         for name in _SCORES:
             row[name] = -math.inf if row[name] is None else float(row[name])
     except (KeyError, TypeError, ValueError) as error:
@@ -200,7 +203,9 @@ def read_runs(path: str | Path) -> pd.DataFrame:
         runs = pd.read_csv(path, dtype=texts, float_precision="round_trip")
         settings = [_settings_in(text) for text in runs["overrides"].fillna("")]
         runs["overrides"] = list(map(joined, settings))
-        lacking = dict.fromkeys(set(_COLUMNS) - set(runs), math.nan) | {"settings": settings}
+        older = {name: runs[old] for name, old in _OLDER.items() if name not in runs}
+        gone = set(_COLUMNS) - {*runs, *older}
+        lacking = older | dict.fromkeys(gone, math.nan) | {"settings": settings}
         return pd.concat([runs, pd.DataFrame(lacking)], axis=1).copy()  # in one block
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} is not the runs.csv of a study ({error}).") from error
@@ -220,13 +225,15 @@ def joined_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
     for keys, column in ((list(_NAME), "run_id"), (["run_id"], "test_loss")):
         values = done.groupby(keys)[column].nunique()
         if (values > 1).any():
+            place = values.idxmax()
+            words = [place] if isinstance(place, str) else filter(None, map(str, place))
             raise UsageError(
-                f"The files disagree in {column} of {values.idxmax()}: give those of one version."
+                f"The files disagree in {column} of {', '.join(words)}: give those of one version."
             )
     ranked = whole.assign(gap=~whole["status"].isin(FINISHED)).sort_values("gap", kind="stable")
-    kept = ranked.drop_duplicates(list(_NAME)).drop(columns="gap")
-    order = sorted(kept.index, key=lambda i: _order(kept.loc[i]))
-    return kept.loc[order].reset_index(drop=True)
+    kept = ranked.drop_duplicates(list(_NAME)).drop(columns="gap").reset_index(drop=True)
+    cells = kept[[*_NAME, "run_id"]].to_dict("records")
+    return kept.loc[sorted(kept.index, key=lambda i: _order(cells[i]))].reset_index(drop=True)
 
 
 def _settings_in(text: str) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
     require_one(study.frame, study.name, backbones=False)
     frame, tuning = study.kept
     answers = answer(frame, stored_norms(study), claims)
-    caption = f"Claims of {of}, study {study.name}"
-    return Shown({name: [grid(answers, frame, tuning, name, caption)]}, {name: table(answers)})
+    answered = grid(answers, frame, tuning, study.name, name, of)
+    return Shown({name: [answered]}, {name: table(answers)})
 
 
 def _on_one(measure: Callable[..., Finding], /, **options: Any) -> Callable[[Evidence], Finding]:

@@ -3,8 +3,13 @@
 An effect of size d is found where its 95 % interval leaves out 0. With a standard error e on f
 degrees of freedom that happens with the chance P(|T| > t), T of Student's noncentral distribution
 with noncentrality d / e and t its central 97.5 % point (Cohen 1988). From n to m seeds a function e
-shrinks by sqrt(n / m), and f grows by (m - 1) / (n - 1). T squared is of the noncentral F
-distribution, which scipy knows also where its `nct` gives NaN.
+shrinks by sqrt(n / m), and f grows by (m - 1) / (n - 1).
+
+The chance is the mean over the estimated error's distribution of what a normal one would give, by
+Gauss's rule: scipy's `nct` and `ncf` have no number for some shifts and degrees of freedom.
+Where 80 % is said, simulated studies of one function find 80 %; those of nine functions, and of one
+against two others, 60 to 62 % with 2 seeds, 73 to 75 % with 3, 79 % with 5, 80 % with 10, since
+Welch's degrees of freedom are estimated, too.
 """
 
 import math
@@ -13,13 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ncfdtr, stdtrit
+from scipy.special import gammaincinv, ndtr, stdtrit
 
 from analysis.stats.intervals import CONFIDENCE, Array, welch
 
 CHANCE = 0.8  # with which an effect is to be found
 MOST_SEEDS = 10_000
-_CERTAIN = 1e4  # standard errors, beyond which a chance is 1 and scipy's number may not be
+_PLACES, _WEIGHTS = (part / 2 for part in np.polynomial.legendre.leggauss(200))  # on (-0.5, 0.5)
 
 
 class Precision(NamedTuple):
@@ -31,8 +36,10 @@ class Precision(NamedTuple):
 
     def chance(self, effect: float) -> float:
         """With which an effect of this size is found."""
-        shift = min(abs(effect) / self.error, _CERTAIN)
-        return float(1 - ncfdtr(1, self.freedom, shift**2, self._edge() ** 2))
+        shift, half = abs(effect) / self.error, self.freedom / 2
+        estimated = np.sqrt(gammaincinv(half, 0.5 + _PLACES) / half)  # error over the true one
+        edges = self._edge() * estimated
+        return float(_WEIGHTS @ (ndtr(shift - edges) + ndtr(-shift - edges)))
 
     def detectable(self) -> float:
         """The smallest effect that is found with `CHANCE`."""
@@ -70,6 +77,6 @@ def precision(groups: Sequence[Array], weights: Sequence[float]) -> Precision | 
     if min(len(g) for _, g in weighted) < 2 or not np.isfinite(values).all():
         return None
     variance, freedom = (float(part[0]) for part in welch(weighted))
-    if not variance > 0:
+    if not freedom > 0:  # nothing varies
         return None
     return Precision(math.sqrt(variance), freedom, min(len(g) for _, g in weighted))

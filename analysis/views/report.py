@@ -51,7 +51,7 @@ class Part:
 
 FIRST = Part("Findings", "forest", grids=())
 PARTS = (
-    Part("Losses", "tables", grids=("table2", "table2_raw", "table1")),
+    Part("Losses", "tables", grids=("table2", "table2_clean", "table2_raw", "table1", "worst")),
     Part("Claims", "claims"),
     Part("Statistics", "stats"),
     Part("Ablation", "ablation"),

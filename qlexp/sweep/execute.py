@@ -54,13 +54,12 @@ def execute(
     for place, store in stores.items():
         part = [config for config in todo if config.store == place]
         _complete(part, store, width, backend or Backend(), rung)
-    summaries = [stored(config) for config in configs]
-    return [summary for summary in summaries if summary is not None]  # all of them
+    return [stored(config) for config in configs]
 
 
-def stored(config: Config) -> dict[str, Any] | None:
-    """The summary of a run, whatever came of it; None where there is none."""
-    return Store(config.store, writable=False).summary(run_id(config))
+def stored(config: Config) -> dict[str, Any]:
+    """The summary of a run, whatever came of it; empty where there is none."""
+    return Store(config.store, writable=False).summary(run_id(config)) or {}
 
 
 def check_places(configs: Sequence[Config]) -> None:

@@ -71,7 +71,9 @@ def run_sweep(
     configs = [job.config for job in jobs]
     check_places(configs)
     name_cells(jobs, goes_on)
-    return conclude(execute(configs, width, backend))
+    summaries = execute(configs, width, backend)
+    print_states(summaries)
+    return summaries
 
 
 def name_cells(jobs: Sequence[Job], goes_on: bool = False) -> None:
@@ -81,8 +83,7 @@ def name_cells(jobs: Sequence[Job], goes_on: bool = False) -> None:
         Store(place).write_study(study, [job.cell() for job in members], goes_on)
 
 
-def conclude(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The summaries of a sweep's runs; prints what came of them."""
+def print_states(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Says how many runs came to what."""
     states = Counter(summary["status"] for summary in summaries)
     print(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
-    return summaries

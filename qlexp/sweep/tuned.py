@@ -17,7 +17,7 @@ from qlexp.store.store import Store
 from qlexp.sweep.backends import Backend
 from qlexp.sweep.execute import check_places, execute, stored
 from qlexp.sweep.halving import Standing, Tuning, beyond, standing, validation_at
-from qlexp.sweep.jobs import Job, conclude, name_cells
+from qlexp.sweep.jobs import Job, name_cells, print_states
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,9 @@ def run_tuned(
             if now.best is not None:
                 added += row.extend(now.best, tuning, compose)
         if not added and not any(due.values()):
-            ends = [stored(job.config) for job in every]
-            return every, conclude([summary for summary in ends if summary is not None])
+            summaries = [stored(job.config) for job in every]
+            print_states(summaries)
+            return every, summaries
         name_cells(added, goes_on=True)
         every += added
         for rung in sorted(due, reverse=True):
@@ -126,7 +127,7 @@ def _known(jobs: Sequence[Job], lost: Collection[str]) -> Summaries:
     return {
         identity: summary
         for identity, summary in found.items()
-        if summary is not None and (summary["status"] != "failed" or identity in lost)
+        if summary.get("status") != "failed" or identity in lost
     }
 
 

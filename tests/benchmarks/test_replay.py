@@ -1,8 +1,8 @@
 """What a way of stopping trials would have come to, beside the whole grid."""
 
 import pytest
-from benchmarks.tuning import Outcome, Row
 
+from benchmarks.tuning import Outcome, Row
 from qlexp.sweep.halving import Tuning
 
 

@@ -154,8 +154,8 @@ def grid(
 
 def _more_seeds(study: str) -> str:
     return (
-        f"To run N seeds: qlexp experiment={study} 'seed=range(0,N)'. Runs that are stored are "
-        "kept, only those that are lacking are computed."
+        f"To run N seeds: qlexp experiment={study} 'seed=range(0,N)', or the command that made the "
+        "study with these seeds. What is stored is kept."
     )
 
 

@@ -117,6 +117,7 @@ def summary_of(function: str, method: str, seed: int, **changes: object) -> dict
         "samples_per_period": None if function == "matyas" else 3.25,
         "lanes": 9,
         "seconds": 1.5 if method == "lora" else 2.5,
+        "lane_bytes": 5_000,
         "peak_memory_bytes": 10_000,
         "versions": {"python": "3.12.1", "torch": "2.13.0"},
         "commit": "0123456789ab",

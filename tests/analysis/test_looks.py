@@ -147,8 +147,8 @@ def points_of(values: Sequence[str], rows: Sequence[RowName]) -> pd.DataFrame:
         {"method": method, "variant": variant, "budget": "equal_rank", "function": function}
         | {"axis": "" if method == "lora" else value, "runs": 2}
         | {"missing": int(place == 0), "failed": 0, "infinite": 0}
-        | {"geometric_mean": 0.5 + place / 99, "low": 0.4, "high": 2.0}
-        | {"ratio": 1 - place / 99, "ratio_low": 0.7, "ratio_high": 1.3}
+        | {"geometric_mean": 0.5 + place / 200, "low": 0.4, "high": 2.0}
+        | {"ratio": 1 - place / 200, "ratio_low": 0.7, "ratio_high": 1.3}
         for function in ("drop_wave", "levy")
         for place, (method, variant) in enumerate(rows)
         for value in (values[:1] if method == "lora" else values)

@@ -85,6 +85,8 @@ def test_tests_against_lora(frame: pd.DataFrame) -> None:
             sum(mean == 0 for mean in means),
         )
         assert own.p == pytest.approx(signed_rank_p(np.array(means)))
+        assert own.mean == pytest.approx(plain_mean(means))  # the effect that p is of
+        assert own.mean_low <= own.mean <= own.mean_high
         assert own.smallest_p == 2 / 2 ** len(FUNCTIONS)
     for _, block in table.groupby("budget"):
         smaller, larger = sorted(block["p"])

@@ -118,6 +118,9 @@ def test_what_too_few_functions_cannot_decide_is_not_printed() -> None:
     rows, notes, table = printed(ordered_table())
     known = rows["Equal rank", "queryable"]["p (Holm)"]
     assert (known.text, known.bold) == ("0.0078", True)
+    means = [rows["Equal rank", method]["mean ratio"].text for method in ("queryable", "dora")]
+    assert [mean.split(" ")[0] for mean in means] == ["0.250", "0.500"]  # stands beside its p
+    assert rows["Equal rank", "lora"]["mean ratio"].text == NO_CELL
     hidden = rows["Equal count: LoRA's at rank 4", "queryable"]["p (Holm)"]
     assert (hidden.text, hidden.bold) == (NO_CELL, False)
     assert row(table, budget="lora_r4", method="queryable")["p_holm"] == pytest.approx(0.125)

@@ -1,0 +1,121 @@
+"""The routing state that travels with a token through the decoder.
+
+Decoder layers hand on hidden states alone, so the route of the forward pass in progress lies in a
+`Carrier` that the adapted linears share. A route itself is never changed in place, and gradient
+checkpointing passes its tensors through the checkpoint (`qlexp.peft.checkpointing`): nothing that
+is differentiated depends on what else the carrier has held.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from qlexp import routing
+from qlexp.adapters.queryable import Routing
+from qlexp.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Route(Routing):
+    """The routes (1, N, T, ...) of N sequences of T new tokens; the lane axis has one lane.
+
+    Only the weights of the current block are kept; its operators R are formed where T = 1.
+
+    Attributes:
+        layer: the adapted decoder layer that the pass is in.
+        counts: how many tokens, padding left out, there are so far, (1, N or 1, T, 1); None where
+            a token's route depends on that token alone.
+        past: sums of A h over cached tokens by layer, (1, N, D, rank); None: no cached tokens.
+        recording: whether the cache will want `sums`.
+        sums: the running sums of the layers so far, (1, N, T, rank) each.
+    """
+
+    layer: int = -1
+    counts: Tensor | None = None
+    past: Tensor | None = None
+    recording: bool = False
+    sums: tuple[Tensor, ...] = ()
+
+    def enter_layer(self, layer: int, low: Tensor) -> Self:
+        """Notes the state of a layer, and routes where a block begins; low (1, N, T, rank)."""
+        router = self.router
+        assert router is not None
+        state, sums = low.to(router.keys.dtype), self.sums
+        if self.counts is not None:
+            total = self.running_sum(layer, state)
+            state = total / self.counts.clamp_min(1.0)
+            if self.recording:
+                sums = (*sums, total)
+        route = replace(self.enter(layer, state), layer=layer, sums=sums)
+        if layer % router.config.block_size:
+            return route
+        weights = route.weights[-1]
+        single = low.shape[2] == 1
+        operator = routing.operator(weights.squeeze(2), router.atoms) if single else None
+        return replace(route, weights=(weights,), operator=operator)
+
+    def running_sum(self, layer: int, low: Tensor) -> Tensor:
+        """Sum of A h over the tokens so far, padding left out; (1, N, T, rank), as low."""
+        if self.mask is not None:
+            low = low * self.mask.unsqueeze(-1)
+        total = low.cumsum(2)
+        return total if self.past is None else total + self.past[:, :, layer].unsqueeze(2)
+
+    def routed(self, low: Tensor) -> Tensor:
+        """R low of the current block, in the shape and type of low (1, N, T, rank)."""
+        assert self.router is not None
+        if self.operator is not None:
+            return routing.apply_operator(self.operator.to(low.dtype), low)
+        weights, atoms = self.weights[-1].to(low.dtype), self.router.atoms.to(low.dtype)
+        return routing.apply_atoms(weights, atoms, low)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What a layer may change of the route and a gradient flows through, in a fixed order."""
+        operator = () if self.operator is None else (self.operator,)
+        return (*self.weights, *self.states, *self.averages, *self.sums, *operator)
+
+    def refilled(self, tensors: Sequence[Tensor]) -> Self:
+        """This route with other `tensors()` of the same number."""
+        rest = iter(tensors)
+        parts = {
+            name: tuple(next(rest) for _ in getattr(self, name))
+            for name in ("weights", "states", "averages", "sums")
+        }
+        return replace(self, **parts, operator=next(rest, None))
+
+
+class Carrier:
+    """Holds the route of the forward pass in progress; None outside of one, or without adapter."""
+
+    def __init__(self) -> None:
+        self.route: Route | None = None
+
+    def routed(self, layer: int, low: Tensor) -> Tensor:
+        """R A h of the tokens, low = A h (N, T, rank), in a linear of adapted layer `layer`.
+
+        The first linear that a layer runs gives the layer's state.
+        """
+        route, low = self.route, low.unsqueeze(0)
+        if route is None or low.ndim != 4:
+            raise UsageError(
+                "An adapted linear wants hidden states (examples, tokens, width) within a forward "
+                "pass of the whole decoder: leave linears that see anything else out of "
+                "target_modules."
+            )
+        if route.layer != layer:
+            with torch.autocast(low.device.type, enabled=False):  # a route is not rounded
+                route = self.route = route.enter_layer(layer, low)
+        return route.routed(low).squeeze(0)
+
+    @contextmanager
+    def carrying(self, route: Route) -> Iterator[None]:
+        """Within it `route` is the one in progress, which may move on; after it, what was."""
+        before, self.route = self.route, route
+        try:
+            yield
+        finally:
+            self.route = before

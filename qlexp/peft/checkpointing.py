@@ -5,10 +5,10 @@ the layer saw the first time, and gradients must flow into it; with `use_reentra
 through the checkpoint's arguments and results only. So the route's tensors are made just that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from qlexp.peft.state import Carrier
 
@@ -42,7 +42,7 @@ class RoutedCheckpoint:
         return outputs[moved:] if len(outputs) > moved + 1 else outputs[moved]
 
 
-def route_checkpoints(layers: list[nn.Module], carrier: Carrier) -> None:
+def route_checkpoints(layers: Iterable[Any], carrier: Carrier) -> None:
     """Has every checkpoint among decoder layers carry the route; once is enough."""
     for layer in layers:
         function = getattr(layer, "_gradient_checkpointing_func", None)
@@ -50,7 +50,7 @@ def route_checkpoints(layers: list[nn.Module], carrier: Carrier) -> None:
             layer._gradient_checkpointing_func = RoutedCheckpoint(function, carrier)
 
 
-def unroute_checkpoints(layers: list[nn.Module]) -> None:
+def unroute_checkpoints(layers: Iterable[Any]) -> None:
     """Gives the layers their own checkpoint functions back."""
     for layer in layers:
         function = getattr(layer, "_gradient_checkpointing_func", None)

@@ -45,9 +45,10 @@ class QueryableLoraLinear(nn.Module, BaseTunerLayer):
         """Gives the linear, which is in the adapter's layer `layer`, an adapter; B = 0."""
         self.layers[adapter], self.scales[adapter] = layer, config.scale
         self.dropouts[adapter] = config.dropout
+        up = nn.Linear(config.r, self.out_features, bias=False)
+        nn.init.zeros_(up.weight)
         self.queryable_A[adapter] = nn.Linear(self.in_features, config.r, bias=False)
-        self.queryable_B[adapter] = nn.Linear(config.r, self.out_features, bias=False)
-        nn.init.zeros_(self.queryable_B[adapter].weight)
+        self.queryable_B[adapter] = up
         if config.gated:
             self.queryable_gate[adapter] = nn.Parameter(torch.tensor(config.gate))
         self._move_adapter_to_device_of_base_layer(adapter)
@@ -58,7 +59,8 @@ class QueryableLoraLinear(nn.Module, BaseTunerLayer):
         adapter = next(iter(self.active_adapters), "")
         if self.disable_adapters or adapter not in self.queryable_A:
             return y
-        A, B = self.queryable_A[adapter], self.queryable_B[adapter]
+        A: Any = self.queryable_A[adapter]
+        B = self.queryable_B[adapter]
         h = self._cast_input_dtype(x, A.weight.dtype)
         low = A(F.dropout(h, self.dropouts[adapter], self.training))
         routed = self.carrier.routed(self.layers[adapter], low)

@@ -78,9 +78,7 @@ class QueryableLoraModel(BaseTuner):
         self.targets[adapter_name] = targets
         weight = _weight(model, targets)
         with init_empty_weights() if low_cpu_mem_usage else nullcontext():
-            self.queryable_bank[adapter_name] = _new_bank(
-                config, len(targets.layers), linear.weight
-            )
+            self.queryable_bank[adapter_name] = _new_bank(config, len(targets.layers), weight)
         try:
             super().inject_adapter(
                 model, adapter_name, autocast_adapter_dtype, low_cpu_mem_usage, state_dict

@@ -81,11 +81,18 @@ class Route(Routing):
     def refilled(self, tensors: Sequence[Tensor]) -> Self:
         """This route with other `tensors()` of the same number."""
         rest = iter(tensors)
-        parts = {
-            name: tuple(next(rest) for _ in getattr(self, name))
-            for name in ("weights", "states", "averages", "sums")
-        }
-        return replace(self, **parts, operator=next(rest, None))
+
+        def like(old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            return tuple(next(rest) for _ in old)
+
+        return replace(
+            self,
+            weights=like(self.weights),
+            states=like(self.states),
+            averages=like(self.averages),
+            sums=like(self.sums),
+            operator=next(rest, None),
+        )
 
 
 class Carrier:

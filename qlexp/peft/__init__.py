@@ -13,7 +13,7 @@ from peft.mapping import (
     PEFT_TYPE_TO_TUNER_MAPPING,
 )
 
-from qlexp.peft.config import PEFT_TYPE, QueryableLoraConfig
+from qlexp.peft.config import QueryableLoraConfig, QueryableType
 from qlexp.peft.layer import QueryableLoraLinear
 from qlexp.peft.model import QueryableLoraModel
 
@@ -22,7 +22,7 @@ __all__ = ["QueryableLoraConfig", "QueryableLoraLinear", "QueryableLoraModel"]
 
 def register() -> None:
     """What peft's `register_peft_method` does, which takes names of its own `PeftType` alone."""
-    kind: Any = PEFT_TYPE
+    kind: Any = QueryableType.QUERYABLE_LORA
     PEFT_TYPE_TO_CONFIG_MAPPING[kind] = QueryableLoraConfig
     PEFT_TYPE_TO_TUNER_MAPPING[kind] = QueryableLoraModel
     PEFT_TYPE_TO_PREFIX_MAPPING[kind] = QueryableLoraModel.prefix

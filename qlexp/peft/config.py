@@ -1,6 +1,7 @@
 """What one sets of queryable LoRA on a language model."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from qlexp.adapters.queryable import QueryableConfig
 from qlexp.config.checks import Checked, bounded, one_of, require_at_most
 from qlexp.errors import UsageError
 
-PEFT_TYPE = "QUERYABLE_LORA"
+
+class QueryableType(str, Enum):  # noqa: UP042 (peft splits the text "Class.MEMBER" of its types)
+    """The name under which peft knows the method; peft's own `PeftType` cannot be added to."""
+
+    QUERYABLE_LORA = "QUERYABLE_LORA"
 
 
 @dataclass
@@ -68,7 +73,7 @@ class QueryableLoraConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PEFT_TYPE
+        self.peft_type = QueryableType.QUERYABLE_LORA  # type: ignore[assignment]
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list):

@@ -6,10 +6,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import (
-    BaseTuner,
-    _maybe_include_all_linear_layers,
-)
+from peft.tuners.tuners_utils import BaseTuner
 from peft.utils.integrations import init_empty_weights
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
@@ -23,7 +20,7 @@ from qlexp.peft.config import QueryableLoraConfig
 from qlexp.peft.layer import UNMERGEABLE, QueryableLoraLinear
 from qlexp.peft.passage import Inputs, begin, end
 from qlexp.peft.state import Carrier
-from qlexp.peft.targets import Targets, find_targets
+from qlexp.peft.targets import Targets, find_targets, name_all_linears
 from qlexp.peft.weights import check_weights
 
 
@@ -65,7 +62,7 @@ class QueryableLoraModel(BaseTuner):
             UsageError: the config does not fit the model.
         """
         config = self._config(adapter_name)
-        _maybe_include_all_linear_layers(config, model)
+        name_all_linears(config, model)
         targets = find_targets(
             model, config, lambda name: bool(self._check_target_module_exists(config, name))
         )
@@ -266,4 +263,5 @@ def _new_bank(config: QueryableLoraConfig, depth: int, weight: Tensor) -> Router
     dtype = torch.promote_types(weight.dtype, torch.float32)
     fields = config.bank()
     build = InstructedRouter if isinstance(fields, InstructionQueryableConfig) else Router
-    return build(fields, depth, Draw([seed], dtype)).to(weight.device)  # type: ignore[arg-type]
+    bank = build(fields, depth, Draw([seed], dtype))  # type: ignore[arg-type]
+    return bank if bank.keys.is_meta else bank.to(weight.device)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTunerLayer, _maybe_include_all_linear_layers
+from peft.utils.constants import INCLUDE_LINEAR_LAYERS_SHORTHAND
 from torch import nn
 
 from qlexp.config.checks import require_at_most
@@ -24,6 +25,24 @@ class Targets:
     decoder: str
     layers: tuple[str, ...]
     layer_of: dict[str, int]
+
+
+def name_all_linears(config: QueryableLoraConfig, model: nn.Module) -> None:
+    """Puts names in the place of "all-linear": those in the layers that are to be adapted.
+
+    peft does the same, and then no longer asks for the layer of a linear that is named in full.
+    """
+    if config.target_modules != INCLUDE_LINEAR_LAYERS_SHORTHAND:
+        return
+    _maybe_include_all_linear_layers(config, model)
+    chosen = config.layers_to_transform
+    if chosen is not None:
+        chosen = [chosen] if isinstance(chosen, int) else chosen
+        config.target_modules = {
+            name
+            for name in config.target_modules
+            if int(_decoder_layer(model, name).rpartition(".")[2]) in chosen
+        }
 
 
 def find_targets(

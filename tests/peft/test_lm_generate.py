@@ -28,15 +28,12 @@ def without_gradients() -> Iterator[None]:
         yield
 
 
-def positions(mask: Tensor) -> Tensor:
-    return (mask.cumsum(1) - 1).clamp_min(0)
-
-
 def greedy(model: PeftModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """Greedy continuation by full forward passes alone, NEW tokens."""
+    """Greedy continuation by full forward passes alone, NEW tokens after left padding."""
     for _ in range(NEW):
-        logits = model(ids, attention_mask=mask, position_ids=positions(mask), use_cache=False)
-        ids = torch.cat([ids, logits.logits[:, -1:].argmax(-1)], dim=1)
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        logits = model(ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
     return ids
 
@@ -59,8 +56,11 @@ def test_a_cache_changes_nothing(family: str, routing: str) -> None:
 def test_greedy(family: str, routing: str, side: str) -> None:
     model = adapted(family, routing=routing)
     ids, mask = padded(side)
-    found = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False)
-    assert torch.equal(found, greedy(model, ids, mask))
+    options = {"attention_mask": mask, "max_new_tokens": NEW, "do_sample": False}
+    found = model.generate(input_ids=ids, **options)
+    assert torch.equal(found, model.generate(input_ids=ids, use_cache=False, **options))
+    if side == "left":  # after right padding, generation counts positions in its own way
+        assert torch.equal(found, greedy(model, ids, mask))
 
 
 @each_family

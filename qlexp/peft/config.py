@@ -73,7 +73,7 @@ class QueryableLoraConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = QueryableType.QUERYABLE_LORA  # type: ignore[assignment]
+        self.peft_type = QueryableType.QUERYABLE_LORA
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list):

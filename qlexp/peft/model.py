@@ -153,6 +153,15 @@ class QueryableLoraModel(BaseTuner):
         if cache is not None:
             end(route, self.active_adapters[0], cache)
 
+    def routes(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The weights of every block for the tokens of one forward pass, (N, T, N_b, K)."""
+        self.carrier.routes = []
+        try:
+            self.model(*args, **kwargs)
+            return torch.stack(self.carrier.routes, dim=-2)
+        finally:
+            self.carrier.routes = None
+
     def _decoder_layers(self) -> list[nn.Module]:
         names = {name for targets in self.targets.values() for name in targets.layers}
         return [self.model.get_submodule(name) for name in names]

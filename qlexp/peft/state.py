@@ -51,12 +51,18 @@ class Route(Routing):
             if self.recording:
                 sums = (*sums, total)
         route = replace(self.enter(layer, state), layer=layer, sums=sums)
-        if layer % router.config.block_size:
+        if not route.begins_block:
             return route
         weights = route.weights[-1]
         single = low.shape[2] == 1
         operator = routing.operator(weights.squeeze(2), router.atoms) if single else None
         return replace(route, weights=(weights,), operator=operator)
+
+    @property
+    def begins_block(self) -> bool:
+        """Whether the layer is the first of its block."""
+        assert self.router is not None
+        return self.layer % self.router.config.block_size == 0
 
     def running_sum(self, layer: int, low: Tensor) -> Tensor:
         """Sum of A h over the tokens so far, padding left out; (1, N, T, rank), as low."""
@@ -96,10 +102,16 @@ class Route(Routing):
 
 
 class Carrier:
-    """Holds the route of the forward pass in progress; None outside of one, or without adapter."""
+    """Holds the route of the forward pass in progress.
+
+    Attributes:
+        route: None outside of a pass, or without an active adapter.
+        routes: takes the weights (N, T, K) of every block, if somebody wants them.
+    """
 
     def __init__(self) -> None:
         self.route: Route | None = None
+        self.routes: list[Tensor] | None = None
 
     def routed(self, layer: int, low: Tensor) -> Tensor:
         """R A h of the tokens, low = A h (N, T, rank), in a linear of adapted layer `layer`.
@@ -116,6 +128,8 @@ class Carrier:
         if route.layer != layer:
             with torch.autocast(low.device.type, enabled=False):  # a route is not rounded
                 route = self.route = route.enter_layer(layer, low)
+            if self.routes is not None and route.begins_block:
+                self.routes.append(route.weights[-1].squeeze(0))
         return route.routed(low).squeeze(0)
 
     @contextmanager

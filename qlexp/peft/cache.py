@@ -19,7 +19,8 @@ class RunningSums(DummyLayer):
 
     Attributes:
         adapter: whose sums; None: nobody's yet.
-        sums: (N, tokens, D r + 1): A h of each of D adapted layers, and how many tokens they are.
+        sums: (N, tokens, 1 + D r): how many tokens there are, padding left out, and the sum of
+            their A h in each of D adapted layers.
     """
 
     def __init__(self, cache: Cache) -> None:
@@ -31,7 +32,7 @@ class RunningSums(DummyLayer):
         self.sums: Tensor | None = None
 
     def last(self, adapter: str) -> Tensor | None:
-        """The sums of `adapter` over all cached tokens, (N, D r + 1); None: there are none."""
+        """The sums of `adapter` over all cached tokens, (N, 1 + D r); None: there are none."""
         if self.sums is None or not self.sums.shape[1] or self.adapter is None:
             return None
         if self.adapter != adapter:
@@ -42,7 +43,7 @@ class RunningSums(DummyLayer):
         return self.sums[:, -1]
 
     def append(self, adapter: str, sums: Tensor) -> None:
-        """Takes the rows (N, T, D r + 1) of the T tokens that the cache has taken."""
+        """Takes the rows (N, T, 1 + D r) of the T tokens that the cache has taken."""
         past, self.adapter = self.sums, adapter
         if not self.is_compileable:
             self.sums = sums if past is None else torch.cat([past, sums], dim=1)
@@ -86,7 +87,7 @@ def find_sums(cache: Cache) -> RunningSums | None:
 
 
 def past_sums(cache: Cache, adapter: str) -> Tensor | None:
-    """What `adapter` has summed over the tokens of the cache, (N, D r + 1); None: an empty cache.
+    """What `adapter` has summed over the tokens of the cache, (N, 1 + D r); None: an empty cache.
 
     Raises:
         UsageError: the cache holds tokens that the adapter has not seen.
@@ -102,7 +103,7 @@ def past_sums(cache: Cache, adapter: str) -> Tensor | None:
 
 
 def append_sums(cache: Cache, adapter: str, rows: Tensor) -> None:
-    """Adds the rows (N, T, D r + 1) of the tokens that the cache has just taken."""
+    """Adds the rows (N, T, 1 + D r) of the tokens that the cache has just taken."""
     sums = find_sums(cache)
     if sums is None:
         sums = RunningSums(cache)

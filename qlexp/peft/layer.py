@@ -62,11 +62,15 @@ class QueryableLoraLinear(nn.Module, BaseTunerLayer):
         A: Any = self.queryable_A[adapter]
         B = self.queryable_B[adapter]
         h = self._cast_input_dtype(x, A.weight.dtype)
-        low = A(F.dropout(h, self.dropouts[adapter], self.training))
+        if self.training and self.dropouts[adapter]:
+            h = F.dropout(h, self.dropouts[adapter])
+        low = A(h)
         routed = self.carrier.routed(self.layers[adapter], low)
         if adapter in self.queryable_gate:
-            routed = self.queryable_gate[adapter] * routed
-        return y + (B(low + routed) * self.scales[adapter]).to(y.dtype)
+            low = torch.addcmul(low, self.queryable_gate[adapter], routed)
+        else:
+            low = low + routed
+        return torch.add(y, B(low).to(y.dtype), alpha=self.scales[adapter])
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         raise UsageError(UNMERGEABLE)

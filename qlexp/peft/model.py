@@ -1,8 +1,8 @@
 """The tuner: peft's side of queryable LoRA."""
 
 import inspect
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -116,6 +116,24 @@ class QueryableLoraModel(BaseTuner):
 
     # The forward pass
 
+    def forward(self, *args: Any, instruction: Tensor | None = None, **kwargs: Any) -> Any:
+        """The model's output; `instruction` (N, d_e) goes to a router that reads one."""
+        with self._asked(instruction):
+            return self.model(*args, **kwargs)
+
+    def generate(self, *args: Any, instruction: Tensor | None = None, **kwargs: Any) -> Any:
+        """As the model's own, under one instruction for the whole continuation, (N, d_e)."""
+        with self._asked(instruction):
+            return self.model.generate(*args, **kwargs)
+
+    @contextmanager
+    def _asked(self, instruction: Tensor | None) -> Iterator[None]:
+        self.carrier.instruction = instruction
+        try:
+            yield
+        finally:
+            self.carrier.instruction = None
+
     def _watch(self, decoder: nn.Module) -> None:
         """Has every pass through the decoder begin and end with a route."""
         self.inputs = tuple(inspect.signature(decoder.forward).parameters)
@@ -131,6 +149,7 @@ class QueryableLoraModel(BaseTuner):
         self.carrier.route = None
         if adapter in self.queryable_bank and not self.disabled:
             inputs = Inputs(self.inputs, args, kwargs)
+            inputs.values.setdefault("instruction", self.carrier.instruction)
             checkpointed = decoder.training and self._is_checkpointing()
             if checkpointed:
                 route_checkpoints(self._decoder_layers(), self.carrier)
@@ -157,7 +176,7 @@ class QueryableLoraModel(BaseTuner):
         """The weights of every block for the tokens of one forward pass, (N, T, N_b, K)."""
         self.carrier.routes = []
         try:
-            self.model(*args, **kwargs)
+            self(*args, **kwargs)
             return torch.stack(self.carrier.routes, dim=-2)
         finally:
             self.carrier.routes = None

@@ -80,36 +80,39 @@ def begin(
     if inputs.cache is not None:
         last = past_sums(inputs.cache, adapter)
         if last is not None:
-            counts = counts + last[:, -1:]
-            past = last[:, :-1].unflatten(1, (-1, config.r)).unsqueeze(0)
+            counts = counts + last[:, :1]
+            past = last[:, 1:].unflatten(1, (-1, config.r)).unsqueeze(0)
     return Route(
         mask=None if kept is None else kept.unsqueeze(0),
         instruction=route.instruction,
         router=router,
-        counts=counts[None, :, :, None],
+        share=counts.clamp_min(1.0).reciprocal()[None, :, :, None],
         past=past,
-        recording=recording,
+        sums=(counts.expand(inputs.shape)[None, :, :, None],) if recording else (),
     )
 
 
 def end(route: Route, adapter: str, cache: Cache) -> None:
     """Puts what the next tokens need into the cache of a pass that ends."""
-    assert route.counts is not None
-    sums = torch.stack(route.sums, dim=-2)[0].flatten(2)  # (N, T, D r)
-    counts = route.counts[0].expand(*sums.shape[:2], 1)
-    append_sums(cache, adapter, torch.cat([sums, counts], dim=-1))
+    append_sums(cache, adapter, torch.cat(route.sums, dim=-1)[0])
 
 
 def _instruction(config: QueryableLoraConfig, router: Router, inputs: Inputs) -> Tensor | None:
     """e(z), (1, N, d_e); zeros, which change nothing, where a model that reads one got none."""
-    given, size = inputs.values.get("instruction"), config.instruction_dim
+    given, size, N = inputs.values.get("instruction"), config.instruction_dim, inputs.shape[0]
     if size is None:
+        if given is not None:
+            raise UsageError(
+                "This adapter reads no instruction: leave it out, or set instruction_dim to the "
+                f"size of the encoded texts, which is {given.shape[-1]}."
+            )
         return None
     if given is None:
-        given = router.keys.new_zeros(inputs.shape[0], size)
-    if given.shape != (inputs.shape[0], size):
+        given = router.keys.new_zeros(N, size)
+    if given.ndim != 2 or given.shape[1] != size or not len(given) or N % len(given):
         raise UsageError(
             f"instruction has shape {tuple(given.shape)}: one encoded text an example is wanted, "
-            f"({inputs.shape[0]}, {size})."
+            f"({N}, {size})."
         )
-    return given.to(router.keys).unsqueeze(0)
+    beams = given.repeat_interleave(N // len(given), dim=0)  # generation repeats its examples
+    return beams.to(router.keys).unsqueeze(0)

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from analysis.flags import COUNT_TOLERANCE, beyond_reach, not_learnable, weak_backbones
-from analysis.load import finished, incomplete
+from analysis.load import DECIDING, finished, incomplete
 from analysis.names import UNRESTRICTED, function_order, function_title, method_order, row_label
 from analysis.text import number, seed_list, spread
 
-OFF_BUDGET, NOT_LEARNABLE, WEAK_BACKBONE, BEYOND_REACH = "†", "‡", "§", "¶"
+OFF_BUDGET, NOT_LEARNABLE, WEAK_BACKBONE, BEYOND_REACH = "†", "‡", "§", "‖"
 _COLUMN_MARKS = {
     "not_learnable": NOT_LEARNABLE,
     "weak_backbone": WEAK_BACKBONE,
@@ -30,8 +30,7 @@ OFF_BUDGET_NOTE = (
 UNCHECKED = (
     f"No run of {UNRESTRICTED} fine-tuning: whether the functions can be learnt was not checked."
 )
-CLEAN_LOSS = "test_loss_clean"
-_LOSSES_WITHOUT_NOISE = (CLEAN_LOSS, "post_train_loss")  # training can fit the noise
+_LOSSES_WITHOUT_NOISE = (DECIDING, "post_train_loss")  # training can fit the noise
 
 
 def column_marks(frame: pd.DataFrame, function: str) -> str:
@@ -88,7 +87,7 @@ def noise_note(frame: pd.DataFrame, loss: str) -> list[str]:
     return [
         f"{loss} holds the variance of the noise, so that its ratios lie nearer to 1 than those of "
         "the error alone, the more the smaller the losses: where losses or the noise change, so "
-        "do the ratios" + (f". --loss {CLEAN_LOSS} has none of it." if clean else ".")
+        "do the ratios" + (f". --loss {DECIDING} has none of it." if clean else ".")
     ]
 
 

@@ -14,7 +14,7 @@ from analysis.names import budget_order, function_order, method_order
 from analysis.settings import SEPARATOR, different, joined
 from analysis.text import seed_list
 from qlexp.errors import UsageError
-from qlexp.store.files import FINISHED
+from qlexp.store.files import FINISHED, STOPPED
 from qlexp.store.manifest import Cell
 from qlexp.store.migrate import setting_in
 from qlexp.store.store import Store
@@ -70,9 +70,11 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     The columns are those of the run's summary, nested ones flattened (`config.data.noise`,
     `versions.torch`; lists as JSON text), the cell's `budget`, and its `settings` (typed, by their
     names) with their text, `overrides`: those that tell cells of the study apart. `status`
-    is "missing" where no run is stored. The store writes null for what is not finite: a loss comes
+    is "missing" where no run is stored, and `extension` counts the values that a tuned sweep added
+    to a row's grid. The store writes null for what is not finite: a loss comes
     back as inf and an R² as -inf, and the losses of the adapted model (`LOSSES`) are inf in every
-    diverged run, whatever they are, and where they lie above the config's ceiling.
+    diverged run, whatever they are, and where they lie above the config's ceiling. The error of a
+    diverged run has no worst share.
 
     Raises:
         UsageError: the study is unknown, or its manifest or a summary is not readable.
@@ -122,6 +124,8 @@ def _columns(cell: Cell, settings: Mapping[str, Any]) -> dict[str, Any]:
     del columns["asked"]
     if cell.reference_parameters is None:
         del columns["reference_parameters"]
+    if not cell.extension:
+        del columns["extension"]
     return columns
 
 
@@ -166,6 +170,8 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
         for name in _ADAPTED:
             scaled = "test_loss" if name == "test_loss_raw" else name
             row[name] = math.inf if row[scaled] > ceiling else row[name]
+        if row["status"] == "diverged":
+            row["worst_share"] = math.nan
         for name in _SCORES:
             row[name] = -math.inf if row[name] is None else float(row[name])
     except (KeyError, TypeError, ValueError) as error:
@@ -197,7 +203,9 @@ def read_runs(path: str | Path) -> pd.DataFrame:
         runs = pd.read_csv(path, dtype=texts, float_precision="round_trip")
         settings = [_settings_in(text) for text in runs["overrides"].fillna("")]
         runs["overrides"] = list(map(joined, settings))
-        lacking = dict.fromkeys(set(_COLUMNS) - set(runs), math.nan) | {"settings": settings}
+        older = {name: runs[old] for name, old in _OLDER.items() if name not in runs}
+        gone = set(_COLUMNS) - {*runs, *older}
+        lacking = older | dict.fromkeys(gone, math.nan) | {"settings": settings}
         return pd.concat([runs, pd.DataFrame(lacking)], axis=1).copy()  # in one block
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"{path} is not the runs.csv of a study ({error}).") from error
@@ -217,13 +225,15 @@ def joined_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
     for keys, column in ((list(_NAME), "run_id"), (["run_id"], "test_loss")):
         values = done.groupby(keys)[column].nunique()
         if (values > 1).any():
+            place = values.idxmax()
+            words = [place] if isinstance(place, str) else filter(None, map(str, place))
             raise UsageError(
-                f"The files disagree in {column} of {values.idxmax()}: give those of one version."
+                f"The files disagree in {column} of {', '.join(words)}: give those of one version."
             )
     ranked = whole.assign(gap=~whole["status"].isin(FINISHED)).sort_values("gap", kind="stable")
-    kept = ranked.drop_duplicates(list(_NAME)).drop(columns="gap")
-    order = sorted(kept.index, key=lambda i: _order(kept.loc[i]))
-    return kept.loc[order].reset_index(drop=True)
+    kept = ranked.drop_duplicates(list(_NAME)).drop(columns="gap").reset_index(drop=True)
+    cells = kept[[*_NAME, "run_id"]].to_dict("records")
+    return kept.loc[sorted(kept.index, key=lambda i: _order(cells[i]))].reset_index(drop=True)
 
 
 def _settings_in(text: str) -> dict[str, Any]:
@@ -253,8 +263,9 @@ def require_complete(frame: pd.DataFrame, study: str) -> None:
 
 
 def incomplete(frame: pd.DataFrame) -> list[str]:
-    """Missing and failed cells in words, with their errors; the seeds of a cell together."""
-    gaps = frame[~frame["status"].isin(FINISHED)]
+    """Missing, failed and paused cells in words, with their errors; the seeds of a cell together.
+    A trial that was stopped on its way is no gap."""
+    gaps = frame[~frame["status"].isin((*FINISHED, STOPPED))]
     keys = ["status", "budget", "function", "method", "overrides", "error"]
     lines = []
     for values, group in gaps.groupby(keys, sort=False, dropna=False):

@@ -62,6 +62,13 @@ def function_title(function: str) -> str:
     return FUNCTIONS[function].title if function in FUNCTIONS else function
 
 
+def loss_title(loss: str) -> str:
+    """`test_loss_clean` -> "test loss without noise"."""
+    return loss.removesuffix("_clean").replace("_", " ") + " without noise" * loss.endswith(
+        "_clean"
+    )
+
+
 def budget_title(budget: str) -> str:
     """`equal_rank`, `rank_8` -> "Equal rank"; `lora_r4` -> "Equal count: LoRA's at rank 4"."""
     if _is_rank(budget):

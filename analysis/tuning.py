@@ -8,6 +8,10 @@ equal trials the first in the grid's order is kept. Unequal tuning is a known wa
 (arXiv 2602.04998), so methods with unequal numbers of trials are refused; trials that are the same
 runs, such as ranks of a method without one, count once.
 
+A tuned sweep (`qlexp.sweep.halving`) stops trials that are behind on validation, which are never
+kept, and adds values where a row's best lies on an edge. Its grids are equal at the start, and one
+rule, which the test set has no part in, extends them.
+
 Where the size itself is tuned, each row's count is held against that of the LoRA which was kept on
 the same function, since that is what its loss stands beside.
 """
@@ -28,6 +32,7 @@ from analysis.stats.pairs import BASELINE, partner_of
 from analysis.table import with_columns
 from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError, unknown_name
+from qlexp.store.files import STOPPED
 
 LEARNING_RATE = "trainer.adapt.learning_rate"
 EDGE = "¶"
@@ -44,14 +49,50 @@ class Choice:
     function: str
     trial: dict[str, str]
     trials: int
+    added: int  # of them, values beyond the grid that all methods start from
     edges: tuple[str, ...]  # settings whose value is the smallest or the largest of the grid
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the runs of a study took and would have taken, in updates of one run."""
+
+    stopped: int  # runs that were not trained to their end
+    spent: int
+    in_full: int  # of all runs, each trained to its end
+    in_grid: int  # the same without the values that were added to the grid
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> "Cost | None":
+        """None where no run of `frame` was stopped."""
+        if STOPPED not in set(frame["status"]):
+            return None
+        runs = frame.drop_duplicates("run_id")
+        planned = runs["planned_steps"].fillna(runs["steps"])
+        stopped = int((runs["status"] == STOPPED).sum())
+        sums = runs["steps"].sum(), planned.sum(), planned[_added(runs) == 0].sum()
+        return cls(stopped, *map(int, sums))
+
+    def notes(self) -> list[str]:
+        return [
+            f"Stopped on their way, behind on validation: {self.stopped:,} runs, of which no loss "
+            f"is shown. All runs together took {self.spent:,} updates; trained to their ends they "
+            f"take {self.in_full:,}, and those of the grid that every method starts from "
+            f"{self.in_grid:,}."
+        ]
+
+
+def _added(frame: pd.DataFrame) -> pd.Series:
+    """Which step beyond the starting grid each cell is; 0: it is in it."""
+    return frame.get("extension", pd.Series(0, frame.index)).fillna(0)
 
 
 @dataclass(frozen=True)
 class Tuning:
     """The choices of a study; none where nothing was tuned."""
 
-    grid: dict[str, list[str]] = field(default_factory=dict)  # by setting
+    cost: Cost | None = None
+    grid: dict[str, list[str]] = field(default_factory=dict)  # by setting, as it was at the start
     choices: list[Choice] = field(default_factory=list)
     sized: tuple[str, ...] = ()  # budgets in which the size is among what was tuned
 
@@ -82,19 +123,28 @@ class Tuning:
 
     def notes(self) -> list[str]:
         """The tuning budget, what was kept, and where the grid was too small."""
+        cost = self.cost.notes() if self.cost else []
         tuned = [choice for choice in self.choices if choice.trials > 1]
         if not tuned:
-            return []
+            return cost
         listed = "; ".join(f"{key} in {', '.join(values)}" for key, values in self.grid.items())
         notes = [
-            f"Tuned: {tuned[0].trials} trials for every method ({listed}); of each method and "
-            "function the trial with the smallest validation loss, averaged over seeds, is shown. "
-            "Nothing was chosen on the test set.",
+            f"Tuned: {tuned[0].trials - tuned[0].added} trials for every method ({listed}); of "
+            "each method and function the trial with the smallest validation loss, averaged over "
+            "seeds, is shown. Nothing was chosen on the test set.",
+            *cost,
             f"Kept: {'; '.join(_kept(tuned))}.",
         ]
+        if extended := [choice for choice in tuned if choice.added]:
+            cells = (f"{_place(choice)} {choice.added}" for choice in extended)
+            notes.insert(
+                -1,
+                "Where the best lay on an edge of the grid the next value was tried too, for every "
+                f"method by one rule: {'; '.join(dict.fromkeys(cells))}.",
+            )
         edges = [choice for choice in tuned if choice.edges]
         if edges:
-            cells = (f"{choice.label} on {function_title(choice.function)}" for choice in edges)
+            cells = (_place(choice) for choice in edges)
             notes.append(
                 f"{EDGE} The best trial lies on the edge of the grid, so a wider one may find a "
                 f"better: {'; '.join(dict.fromkeys(cells))}."
@@ -108,6 +158,10 @@ class Tuning:
 
 
 UNTUNED = Tuning()
+
+
+def _place(choice: Choice) -> str:
+    return f"{choice.label} on {function_title(choice.function)}"
 
 
 def _kept(choices: Sequence[Choice]) -> list[str]:
@@ -126,16 +180,18 @@ def tune(
     choice.
 
     Args:
-        settings: those whose values are trials; none: the frame comes back as it is. None: the
-            learning rate, where the study sweeps it.
+        settings: those whose values are trials; none: the frame comes back as it is, without the
+            runs that were stopped. None: the learning rate, where the study sweeps it.
 
     Raises:
         UsageError: a setting is not swept, or all methods share it, or methods have unequal numbers
             of trials. The frozen backbone, which trains nothing, needs none.
     """
+    cost = Cost.of(frame)
     grid = _grid(swept(frame), settings)
     if not grid:
-        return frame, UNTUNED
+        return (frame[frame["status"] != STOPPED], Tuning(cost)) if cost else (frame, UNTUNED)
+    begun = _grid(swept(frame[_added(frame) == 0]), settings)
     rest = [without(own, grid) for own in frame["settings"]]
     trials = [{key: own[key] for key in grid if key in own} for own in frame["settings"]]
     named = [joined(own) for own in trials]
@@ -166,11 +222,12 @@ def tune(
             key[3],
             {name: text_of(value) for name, value in meant[best[key]].items()},
             _different(cells),
+            _different(cells[_added(cells) > 0]),
             tuple(_edges(meant[best[key]], [meant[trial] for trial in cells["trial"].unique()])),
         )
         for key, cells in parts
     ]
-    return tuned, Tuning(grid, choices, tuple(sized))
+    return tuned, Tuning(cost, begun, choices, tuple(sized))
 
 
 def _rank(trial: Mapping[str, Any]) -> list[tuple[bool, float, str]]:
@@ -226,7 +283,7 @@ def _require_equal_numbers(parts: Sequence[tuple[_Key, pd.DataFrame]]) -> None:
     for (budget, method, overrides, function), cells in parts:
         if method != FROZEN:
             place = f"{row_label(method, overrides)} on {function} ({budget})"
-            counts.setdefault(_different(cells), []).append(place)
+            counts.setdefault(_different(cells[_added(cells) == 0]), []).append(place)
     if len(counts) > 1:
         found = "; ".join(f"{n} for {places[0]}" for n, places in sorted(counts.items()))
         raise UsageError(
@@ -253,7 +310,8 @@ def trial_losses(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _best(cells: pd.DataFrame) -> str:
-    losses = trial_losses(cells)
+    behind = cells.loc[cells["status"] == STOPPED, "trial"]
+    losses = trial_losses(cells[~cells["trial"].isin(behind)])
     return str(losses.sort_values(["not_finite", "loss"], kind="stable").index[0])
 
 

@@ -25,6 +25,7 @@ REASONS = {  # shown where the ratio is above SLOW
     "mix_lora": "six times LoRA's numbers a token (two routers beside a pool of twice the rank), "
     "and what picks and pairs them: two top-k, three scatters and a gather a linear",
     "moe_lora": "three experts of LoRA's rank, and a top-k for every token of every linear",
+    "ld_mole": "three experts of LoRA's rank, and a sort for every token of every linear",
     "doran": "row norms of W + s B A anew in every linear, on factors that networks make",
     "full": "SOAP: products with two bases for every matrix; a tenth of the steps also turns the "
     "bases, which a median does not show",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+
+# Hydra 1.3 warns where it is left out, 1.4 where it is not.
+warnings.filterwarnings("ignore", "(?s).*version_base parameter")
 
 
 @dataclass(frozen=True)

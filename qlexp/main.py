@@ -6,6 +6,7 @@ The parts are imported when they are needed, so that the help waits for none of 
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -68,7 +69,8 @@ def main() -> None:
             print(_help())
             return
         os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
-        sys.argv[1:] = sorted(extensions.load_named(arguments), key=_is_override)  # as Hydra wants
+        words = [*extensions.load_named(arguments), *_mode(arguments)]
+        sys.argv[1:] = sorted(words, key=_is_override)  # as Hydra wants
         import_module("qlexp.cell").run_from_command_line()
     except UsageError as error:
         _leave(error, 2)
@@ -85,6 +87,12 @@ def _leave(reason: object, code: int) -> NoReturn:
 
 def _is_override(argument: str) -> bool:
     return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+
+
+def _mode(arguments: Sequence[str]) -> list[str]:
+    """A study is a sweep; Hydra 1.4 no longer lets its YAML say so."""
+    study = any(word.startswith("experiment=") for word in arguments)
+    return ["hydra.mode=MULTIRUN"] * study
 
 
 def _help() -> str:

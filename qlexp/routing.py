@@ -31,14 +31,19 @@ def rms_norm(h: Tensor) -> Tensor:
 
 
 def pre_query(
-    state: Tensor, prior: Tensor, U: Tensor, text: Tensor | None = None, Z: Tensor | None = None
+    state: Tensor,
+    prior: Tensor,
+    U: Tensor | None,
+    text: Tensor | None = None,
+    Z: Tensor | None = None,
 ) -> Tensor:
     """q~_b (L, ..., d).
 
-    state (L, ..., r), prior p_b (L, d), U (L, d, r); Z (L, d, e), where there is one, reads the
-    text (L, ..., e).
+    state (L, ..., r), prior p_b (L, d); U (L, d, r), where there is one, reads the state, and Z
+    (L, d, e) the text (L, ..., e).
     """
-    query = lane_linear(state, U) + _beside(prior, state.ndim)
+    query = _beside(prior, state.ndim)
+    query = query.expand(*state.shape[:-1], -1) if U is None else lane_linear(state, U) + query
     if Z is None:
         return query
     assert text is not None

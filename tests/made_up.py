@@ -41,6 +41,7 @@ METHODS = ("full", "queryable", "lora", "shared_lora", "frozen")
 TRAINABLE = {"frozen": 0, "lora": 1000, "shared_lora": 600, "queryable": 1050, "full": 90_000}
 SEEDS = (0, 1, 2)
 NOISE = 0.05
+SCORES = ("test_r2", "learnt_r2")
 KINDS = {
     "frozen": "frozen.Frozen",
     "lora": "lora.LoRA",
@@ -77,10 +78,11 @@ def config_of(function: str, method: str, seed: int) -> dict:
 
 
 def summary_of(function: str, method: str, seed: int, **changes: object) -> dict:
+    """What a run's summary holds; a single target's loss when learnt is that of validation."""
     draw = np.random.default_rng([sum(map(ord, function + method)), seed])
     loss = float(draw.uniform(0.01, 1.0))
     rank = None if method in ("frozen", "full") else 4
-    return {
+    summary = {
         "run_id": f"{function}-{method}-{seed}",
         "function": function,
         "method": method,
@@ -91,16 +93,26 @@ def summary_of(function: str, method: str, seed: int, **changes: object) -> dict
         "pretrain_r2": 0.98 - 0.01 * seed,
         "source_loss": 0.02 + 0.01 * seed,
         "frozen_loss": 0.5 + 0.1 * seed,
+        "frozen_loss_clean": 0.5 + 0.1 * seed - NOISE**2,
+        "frozen_validation_loss": 0.55 + 0.1 * seed,
         "post_train_loss": loss,
         "validation_loss": 1.1 * loss,
+        "learnt_r2": 1 - 0.45 * loss,
         "test_loss": 1.2 * loss,
         "test_loss_clean": 1.2 * loss - NOISE**2,
+        "worst_share": float(draw.uniform(0.1, 0.9)),
+        "beyond_head": 0.0,
+        "unseen_loss": None,
+        "paraphrased_loss": None,
         "test_r2": 1 - 0.5 * loss,
         "test_loss_raw": 12.0 * loss,
+        **dict.fromkeys(("task_losses", "route_drift", "atom_usage")),
+        "path": path_of(loss) if method != "frozen" else None,
         "trainable_parameters": TRAINABLE[method],
         "reference_parameters": None if rank is None else 1000,
         "total_parameters": 90_000 + TRAINABLE[method],
         "rank": rank,
+        "reading": False,
         "steps": 0 if method == "frozen" else 5,
         "samples_per_period": None if function == "matyas" else 3.25,
         "lanes": 9,
@@ -112,6 +124,14 @@ def summary_of(function: str, method: str, seed: int, **changes: object) -> dict
         "config": config_of(function, method, seed),
         **changes,
     }
+    return {"learnt_loss": summary["validation_loss"], **summary}
+
+
+def path_of(loss: float) -> dict[str, list[float]]:
+    """The losses on the way to `loss`."""
+    falling = [4 * loss, 2 * loss]
+    names = ("post_train_loss", "validation_loss", "test_loss_clean")
+    return {"updates": [1.0, 2.0], **dict.fromkeys(names, falling)}
 
 
 def curves_of(summary: dict) -> pd.DataFrame:
@@ -142,9 +162,9 @@ def write_study(store: Store) -> None:
         if (function, method, seed) == ("ackley", "lora", 1):
             changes = {"status": "diverged", "post_train_loss": 12.0}
         if (function, method) == ("matyas", "queryable"):
-            changes = {"status": "diverged", **dict.fromkeys(LOSSES), "test_r2": None}
+            changes = {"status": "diverged", **dict.fromkeys((*LOSSES, *SCORES, "worst_share"))}
         if (function, method, seed) == ("levy", "full", 2):
-            changes = {"test_r2": -0.25}
+            changes = {"learnt_r2": -0.25}
         if (function, seed) == ("griewank", 0):
             changes = {"pretrain_r2": 0.5}
         summary = summary_of(function, method, seed, **changes)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from build import F64
-from torch import Tensor
+from torch import Tensor, nn
 
 from qlexp.adapters.queryable import Queryable
 
@@ -41,6 +41,8 @@ class Example:
         return head.weight[self.lane] @ self.norm(backbone.norm, mean) + head.bias[self.lane]
 
     def norm(self, norm: Any, h: Tensor) -> Tensor:
+        if isinstance(norm, nn.Identity):
+            return h
         return F.layer_norm(h, h.shape[-1:], norm.weight[self.lane], norm.bias[self.lane])
 
     def linear(self, linear: Any, layer: int, tokens: Tensor) -> Tensor:
@@ -83,10 +85,12 @@ class Example:
 
     def weigh(self, block: int, state: Tensor, averages: list[Tensor]) -> Tensor:
         d_k, p = self.config.d_k, self.router
-        query = p["priors"][block] + p["U"] @ (rms(state) if self.config.state_norm else state)
+        query = p["priors"][block]
+        if self.config.routing != "static":
+            query = query + p["U"] @ (rms(state) if self.config.state_norm else state)
         if "Z" in p:
             query = query + p["Z"] @ self.instruction
-        if averages and self.config.depth_summary:
+        if averages and self.config.depth_summary and self.config.routing != "static":
             shares = torch.ones(1, dtype=F64)
             if len(averages) > 1:
                 scores = [query @ (p["V"] @ rms(v)) / math.sqrt(d_k) for v in averages]
@@ -97,7 +101,11 @@ class Example:
             match = torch.stack([key @ p["P"] @ self.instruction for key in p["keys"]])
             prior = (match / math.sqrt(d_k)).softmax(0)
             logits = logits + self.config.prior_strength * prior.log()
-        kept = logits.argsort(descending=True)[: self.config.top_k]
+        kept = logits.argsort(descending=True)
+        if self.config.bank == "block":
+            own = self.config.atoms // self.config.blocks(self.model.backbone.config.depth)
+            kept = kept[kept // own == block]
+        kept = kept[: self.config.top_k]
         exponentials = torch.zeros_like(logits)
         exponentials[kept] = logits[kept].exp()
         return exponentials / exponentials.sum()

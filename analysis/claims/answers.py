@@ -128,12 +128,13 @@ def seeds_wanted(answer: Answer) -> int | None:
 
 
 def grid(
-    answers: Sequence[Answer], frame: pd.DataFrame, tuning: Tuning, label: str, caption: str
+    answers: Sequence[Answer], frame: pd.DataFrame, tuning: Tuning, study: str, label: str, of: str
 ) -> Grid:
     """The claims that the study answers, a section a block; the notes name the others.
 
     Args:
-        tuning: made `frame`.
+        frame: the study's table; `tuning` made it.
+        of: whose the claims are.
     """
     blocks: dict[tuple[str, ...], list[Answer]] = {}
     for own in answers:
@@ -144,9 +145,18 @@ def grid(
         if any(own.runs for own in block)
     ]
     left, gaps = left_out(frame), incomplete(frame)
-    notes = [*tuning.notes(), *_NOTES, f"Left out: {'; '.join(left) or 'nothing'}."]
+    more = [_more_seeds(study)] if any(map(seeds_wanted, answers)) else []
+    notes = [*tuning.notes(), *_NOTES, *more, f"Left out: {'; '.join(left) or 'nothing'}."]
     notes += [f"Gaps: {'; '.join(gaps)}."] if gaps else []
+    caption = f"Claims of {of}, study {study}"
     return Grid(label, caption, _HEADERS, sections, [*notes, *_not_asked(blocks)])
+
+
+def _more_seeds(study: str) -> str:
+    return (
+        f"To run N seeds: qlexp experiment={study} 'seed=range(0,N)', or the command that made the "
+        "study with these seeds. What is stored is kept."
+    )
 
 
 def _title(budgets: Sequence[str]) -> str:

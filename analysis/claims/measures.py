@@ -55,10 +55,14 @@ def loss_ratio(
 
 def kept_ratio(method: str, against: str, evidence: Evidence, *, loss: str, fitted: str) -> Finding:
     """The ratio of the losses over that of the losses that were `fitted`: above 0 the method fits
-    better than it does on data that it has not seen, by the other's measure."""
-    pairs = of_one_network(evidence.pairs(method, against, loss=loss))
-    fit = evidence.pairs(method, against, loss=fitted)["log_ratio"]
-    return average(pairs.assign(kept=minus(pairs["log_ratio"], fit)), "kept")
+    better than it does on data that it has not seen, by the other's measure.
+
+    A diverged run has neither, and its infinite losses would cancel.
+    """
+    pairs = of_one_network(evidence.pairs(method, against, finite=True, loss=loss))
+    fit = evidence.pairs(method, against, finite=True, loss=fitted)["log_ratio"]
+    kept = pairs.assign(kept=minus(pairs["log_ratio"], fit))
+    return average(kept, "kept", without_diverged(evidence, method, against))
 
 
 def lowest_ratio(method: str, against: str, evidence: Evidence, *, function: str) -> Finding:
@@ -201,6 +205,12 @@ def _agreement(cells: pd.DataFrame, column: str) -> str:
 def diverged(evidence: Evidence, *methods: str) -> str:
     """`diverged: lora 1/27, dora 0/27`."""
     return f"diverged: {', '.join(f'{name} {evidence.diverged(name)}' for name in methods)}"
+
+
+def without_diverged(evidence: Evidence, method: str, against: str) -> str:
+    """What was left out where pairs are `finite`."""
+    counts = f"{evidence.diverged(method)}, {evidence.diverged(against)}"
+    return f"pairs without diverged runs ({counts} of the two methods)"
 
 
 def runs_of(pairs: pd.DataFrame) -> list[str]:

@@ -16,7 +16,7 @@ from analysis.claims.evidence import LOSS, TEXT_LOSSES
 from analysis.claims.measures import loss_ratio
 from analysis.claims.rules import BELOW, LITTLE, Claim
 from analysis.load import LOSSES
-from analysis.names import function_title
+from analysis.names import function_title, loss_title
 from analysis.stats.pairs import BASELINE
 from qlexp.errors import UsageError, unknown_name
 from qlexp.problem.functions import FUNCTIONS
@@ -82,7 +82,7 @@ def _claim(values: object, place: str) -> Claim:
         if function not in FUNCTIONS:
             raise unknown_name("function", function, FUNCTIONS)
     on = ", ".join(map(function_title, entry.functions)) or "all functions"
-    measure = f"{entry.loss.replace('_', ' ')} of {entry.method} over that of {entry.against}: {on}"
+    measure = f"{loss_title(entry.loss)} of {entry.method} over that of {entry.against}: {on}"
     compute = partial(
         loss_ratio, entry.method, entry.against, functions=entry.functions, loss=entry.loss
     )

@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims.evidence import Evidence
-from analysis.claims.measures import average, diverged, mean_over_functions, minus, of_one_network
+from analysis.claims.measures import (
+    average,
+    diverged,
+    mean_over_functions,
+    minus,
+    of_one_network,
+    without_diverged,
+)
 from analysis.claims.rules import Finding, LackingError
 from analysis.stats.pairs import extended_mean, log_ratio
 from analysis.text import number
@@ -39,11 +46,10 @@ def gradients(
         effects = [of(own, others) for own, others in norms]
         return average(pairs.assign(effect=effects), "effect", remark)
 
-    counts = f"{evidence.diverged(method)}, {evidence.diverged(against)}"
     found = mean(
         measure,
-        f"pairs without diverged runs ({counts} of the two methods); norms of the layers' own "
-        "factors, which depend on how a method is parametrised",
+        f"{without_diverged(evidence, method, against)}; norms of the layers' own factors, which "
+        "depend on how a method is parametrised",
     )
     return found if part is None else replace(found, part=mean(part).effect)
 

@@ -15,7 +15,7 @@ from analysis.figures.contours import Array
 from analysis.figures.layout import add_legend, add_remarks, text_width, wrapped
 from analysis.figures.rows import labels_of, line_of, look_of
 from analysis.figures.ticks import log_ticks
-from analysis.names import ALL, function_title
+from analysis.names import ALL, function_title, loss_title
 from analysis.rows import in_order
 from analysis.settings import joined, number_in
 from analysis.stats.estimates import Sweep
@@ -57,7 +57,7 @@ def ablation_figure(points: pd.DataFrame, axis: str, axes: Sweep, loss: str, rat
         upper.set_title(function_title(function))
         add_remarks(upper, _remarks(part, axis, names), _PANEL_WIDTH)
     unit = "raw" if loss.endswith("_raw") else "standardised"
-    panels[0, 0].set_ylabel(f"{loss.replace('_', ' ')} (MSE, {unit})")
+    panels[0, 0].set_ylabel(f"{loss_title(loss)} (MSE, {unit})")
     panels[1, 0].set_ylabel(wrapped(ratio, _PANEL_HEIGHT))
     handles = [line_of(name, names) for name in names]
     for name, handle in zip(names, handles, strict=True):

@@ -61,7 +61,7 @@ from analysis.claims.traces import (
     sparsity,
     text_ratio,
 )
-from analysis.names import function_title
+from analysis.names import function_title, loss_title
 from analysis.settings import require_one
 from analysis.study import Study
 from analysis.view import Shown
@@ -88,8 +88,8 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
     require_one(study.frame, study.name, backbones=False)
     frame, tuning = study.kept
     answers = answer(frame, stored_norms(study), claims)
-    caption = f"Claims of {of}, study {study.name}"
-    return Shown({name: [grid(answers, frame, tuning, name, caption)]}, {name: table(answers)})
+    answered = grid(answers, frame, tuning, study.name, name, of)
+    return Shown({name: [answered]}, {name: table(answers)})
 
 
 def _on_one(measure: Callable[..., Finding], /, **options: Any) -> Callable[[Evidence], Finding]:
@@ -225,7 +225,7 @@ CLAIMS: list[Claim] = [
             f"text_{where}_{control}",
             f"A target's own text helps more than {what} on {place}",
             f"{_PAPER}, instruction-conditioned routing; the controls are ours",
-            f"instruction-queryable LoRA's {loss.replace('_', ' ')}: with its own over with {what}",
+            f"instruction-queryable LoRA's {loss_title(loss)}: with its own over with {what}",
             _on_several(text_ratio, loss=loss, control=control),
             _INSTRUCTIONS,
         )

@@ -212,11 +212,12 @@ def _welch(weighted: Sequence[tuple[float, Array]]) -> Interval:
 
 def welch(weighted: Sequence[tuple[float, Array]]) -> tuple[Array, Array]:
     """The variance of sum_f w_f mean_f and its degrees of freedom (Welch, Satterthwaite), of pairs
-    (w_f, values (n_f, places)) with at least two values each."""
+    (w_f, values (n_f, places)) with at least two values each; NaN degrees where nothing varies."""
     parts = np.array([w**2 * g.var(0, ddof=1) / len(g) for w, g in weighted])
     freedoms = np.array([[len(g) - 1] for _, g in weighted])
     variance = parts.sum(0)
-    return variance, variance**2 / (parts**2 / freedoms).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return variance, variance**2 / (parts**2 / freedoms).sum(0)
 
 
 def _extended_sum(weighted: Sequence[tuple[float, Array]]) -> Array:

@@ -4,6 +4,12 @@ An effect of size d is found where its 95 % interval leaves out 0. With a standa
 degrees of freedom that happens with the chance P(|T| > t), T of Student's noncentral distribution
 with noncentrality d / e and t its central 97.5 % point (Cohen 1988). From n to m seeds a function e
 shrinks by sqrt(n / m), and f grows by (m - 1) / (n - 1).
+
+The chance is the mean over the estimated error's distribution of what a normal one would give, by
+Gauss's rule: scipy's `nct` and `ncf` have no number for some shifts and degrees of freedom.
+Where 80 % is said, simulated studies of one function find 80 %; those of nine functions, and of one
+against two others, 60 to 62 % with 2 seeds, 73 to 75 % with 3, 79 % with 5, 80 % with 10, since
+Welch's degrees of freedom are estimated, too.
 """
 
 import math
@@ -12,12 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import nct, t
+from scipy.special import gammaincinv, ndtr, stdtrit
 
 from analysis.stats.intervals import CONFIDENCE, Array, welch
 
 CHANCE = 0.8  # with which an effect is to be found
 MOST_SEEDS = 10_000
+_PLACES, _WEIGHTS = (part / 2 for part in np.polynomial.legendre.leggauss(200))  # on (-0.5, 0.5)
 
 
 class Precision(NamedTuple):
@@ -29,14 +36,19 @@ class Precision(NamedTuple):
 
     def chance(self, effect: float) -> float:
         """With which an effect of this size is found."""
-        edge = t.isf((1 - CONFIDENCE) / 2, self.freedom)
-        shift = abs(effect) / self.error
-        return float(nct.sf(edge, self.freedom, shift) + nct.cdf(-edge, self.freedom, shift))
+        shift, half = abs(effect) / self.error, self.freedom / 2
+        estimated = np.sqrt(gammaincinv(half, 0.5 + _PLACES) / half)  # error over the true one
+        edges = self._edge() * estimated
+        return float(_WEIGHTS @ (ndtr(shift - edges) + ndtr(-shift - edges)))
 
     def detectable(self) -> float:
         """The smallest effect that is found with `CHANCE`."""
-        most = 2 * t.isf((1 - CONFIDENCE) / 2, self.freedom) + 10
-        return float(brentq(lambda d: self.chance(d) - CHANCE, 0.0, most * self.error))
+        most = (2 * self._edge() + 10) * self.error
+        return float(brentq(lambda d: self.chance(d) - CHANCE, 0.0, most, xtol=1e-9 * most))
+
+    def _edge(self) -> float:
+        """How many standard errors from 0 an effect is told from it."""
+        return float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2))
 
     def with_seeds(self, seeds: int) -> "Precision":
         """What it would be with another number of seeds a function."""
@@ -65,6 +77,6 @@ def precision(groups: Sequence[Array], weights: Sequence[float]) -> Precision | 
     if min(len(g) for _, g in weighted) < 2 or not np.isfinite(values).all():
         return None
     variance, freedom = (float(part[0]) for part in welch(weighted))
-    if not variance > 0:
+    if not freedom > 0:  # nothing varies
         return None
     return Precision(math.sqrt(variance), freedom, min(len(g) for _, g in weighted))

@@ -38,7 +38,7 @@ from analysis.legend import (
     unchecked,
 )
 from analysis.load import DECIDING, LOSSES, finished
-from analysis.names import ALL
+from analysis.names import ALL, loss_title
 from analysis.render import NO_CELL, Grid
 from analysis.render.output import Picture
 from analysis.rows import beside, function_titles, in_order
@@ -135,7 +135,7 @@ def pictures(
         end = axis.rpartition(".")[2]
         end = end if ends[end] == 1 else axis.replace(".", "_")
         caption = (
-            f"{loss.replace('_', ' ')} against {axis}: geometric mean over seeds; below, {ratio}. "
+            f"{loss_title(loss)} against {axis}: geometric mean over seeds; below, {ratio}. "
             f"Bands: {CONFIDENCE:.0%} intervals."
         )
         figure = ablation_figure(points, axis, axes, loss, ratio)
@@ -176,7 +176,7 @@ def estimates_grid(study: Study, points: pd.DataFrame, axes: Sweep, loss: str, l
         "no mean and no ratio.": points["infinite"].any(),
         OFF_BUDGET_NOTE: points["off_budget"].any(),
     }
-    caption = f"{loss.replace('_', ' ').capitalize()} by {', '.join(axes)}, study {study.name}"
+    caption = f"{loss_title(loss).capitalize()} by {', '.join(axes)}, study {study.name}"
     found = sections(points, texts, list(axes), lone_title=False)
     return Grid(label, caption, headers, found, _notes(study, points, loss, told))
 
@@ -225,7 +225,7 @@ def effects_grid(study: Study, table: pd.DataFrame, axes: Sweep, loss: str, labe
         yield from map(_effect_text, beside(row, [*functions, *overall]))
 
     settings = list(dict.fromkeys(table["setting"]))
-    what = loss.replace("_", " ") + f" over {BASELINE}'s" * (kinds == {RATIO})
+    what = loss_title(loss) + f" over {BASELINE}'s" * (kinds == {RATIO})
     caption = f"Effects on the {what} of {', '.join(settings)}, study {study.name}"
     notes = _notes(study, table, loss, _effect_notes(table, axes, loss))
     found = sections(table, texts, CHANGE, lone_title=False)

@@ -51,7 +51,7 @@ class Part:
 
 FIRST = Part("Findings", "forest", grids=())
 PARTS = (
-    Part("Losses", "tables", grids=("table2_clean", "table2", "table1", "worst")),
+    Part("Losses", "tables", grids=("table2", "table2_clean", "table2_raw", "table1", "worst")),
     Part("Claims", "claims"),
     Part("Statistics", "stats"),
     Part("Cost", "pareto"),
@@ -141,7 +141,7 @@ def _left_out(refused: Mapping[str, str]) -> list[Chapter]:
 def _facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
     """What a reader wants to know first, as terms and descriptions."""
     statuses = frame["status"].value_counts()
-    order = ("done", "diverged", "failed", "missing")
+    order = ("done", "diverged", "stopped", "failed", "missing")
     cells = [f"{statuses[name]:,} {name}" for name in order if name in statuses]
     functions = sorted(frame["function"].unique(), key=function_order)
     return [

@@ -25,7 +25,7 @@ from analysis.cells import ROW, by_budget
 from analysis.figures.stats import improvement_figure, iqm_figure, profile_figure, ranks_figure
 from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
 from analysis.load import DECIDING, LOSSES
-from analysis.names import UNRESTRICTED, budget_title, function_title
+from analysis.names import UNRESTRICTED, budget_title, function_title, loss_title
 from analysis.render import NO_CELL, Grid, Text
 from analysis.render.output import Picture
 from analysis.rows import beside, in_order, row_title
@@ -71,7 +71,7 @@ def show(study: Study, options: Namespace) -> Shown:
     chances, functions, shares = improvement(cells), by_function(cells), profiles(cells)
     table = summary(cells, chances)
     stem = "stats" if options.loss == DEFAULT else f"stats_{options.loss}"
-    title = f"{options.loss.replace('_', ' ')}, study {study.name}"
+    title = f"{loss_title(options.loss)}, study {study.name}"
     notes = [*tuning.notes(), *notes_of(frame, cells, table, options.loss)]
     caption, by_name = f"Adapters compared by {title}", f"Adapters by function, {title}"
     grids = {
@@ -184,7 +184,7 @@ def _pictures(table: pd.DataFrame, shares: pd.DataFrame, stem: str, loss: str) -
             "ranks": (ranks_figure, ranked if len(ranked) > 1 else ranked[:0]),
         }
         for kind, (draw, part) in drawn.items():
-            caption = f"{_CAPTIONS[kind]} {budget_title(budget)}, {loss.replace('_', ' ')}."
+            caption = f"{_CAPTIONS[kind]} {budget_title(budget)}, {loss_title(loss)}."
             if len(part):
                 yield Picture(f"{stem}_{kind}_{budget}", caption, draw(part))
 

@@ -2,9 +2,10 @@
 
     table1.{md,csv,tex}      post-training loss
     table2.{md,csv,tex}      test loss
-    table2_clean.{md,csv,tex}  test loss without the variance of the noise: what claims go by
+    table2_clean.{md,csv,tex}  test loss without the noise: what claims go by
     table2_raw.{md,csv,tex}  test loss on each function's own scale
-    worst.{md,csv,tex}       how much of the error sits in a hundredth of the points
+    worst.{md,csv,tex}       how much of the error sits in a hundredth of the points; not of runs
+                             of numerics version 1
     backbones.{md,csv,tex}   the frozen networks that all methods share
     runs.csv                 the run summaries behind them, one row a cell
 
@@ -30,11 +31,12 @@ from analysis.legend import (
     backbones,
     column_marks,
     distinct,
+    diverged_note,
     flags,
     setting_notes,
     shift_notes,
 )
-from analysis.load import finished
+from analysis.load import LOSSES, finished
 from analysis.names import REFERENCES, function_order, function_title, row_label
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.rows import beside, function_titles, in_order
@@ -71,11 +73,22 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
     grids = {"backbones": [backbone_grid(frame, study.name)]}
     frames = {"runs": _runs(study.frame), "backbones": _backbone_cells(networks)}
     for name, loss, title in TABLES:
-        cells = loss_cells(frame, loss)
+        known = _having(frame, loss)
+        if finished(known).empty and len(known) < len(frame):
+            continue
+        cells = loss_cells(known, loss)
+        if loss not in LOSSES:
+            cells["best_adapter"] = False  # a share is no merit
         caption = f"{title}, study {study.name}"
         grids[name] = [loss_grid(frame, cells, loss, caption, name, tuning)]
         frames[name] = tuning.marked(cells[_COLUMNS].rename(columns={"variant": "overrides"}))
     return Shown(grids, frames, latex=list(grids))
+
+
+def _having(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """`frame` without the finished runs that have no such value: the error of a diverged one has no
+    shares, and runs of numerics version 1 did not note them."""
+    return frame.drop(index=finished(frame).index[finished(frame)[value].isna()])
 
 
 def _runs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -142,15 +155,18 @@ def cell_text(cell: dict) -> str:
 
 def loss_notes(frame: pd.DataFrame, cells: pd.DataFrame, loss: str) -> list[str]:
     """The notes of a table of `loss`."""
+    one_setting = ", within the rows of one setting of data, shift, function and backbone"
     note = (
-        f"Mean ± sample standard deviation over {seed_list(frame['seed'])}. Bold: the smallest "
-        "mean of an adapter in its block, cells with an inf or a gap left out; "
+        f"Mean ± sample standard deviation over {seed_list(frame['seed'])}; "
         f"{', '.join(REFERENCES)} are references."
     )
     if frame["seed"].nunique() == 1:
         note += " One seed has no spread: differences between cells may be chance."
-    if frame["condition"].nunique() > 1:
-        note += " Bold within the rows of one setting of data, shift, function and backbone."
+    if loss in LOSSES:
+        note += (
+            " Bold: the smallest mean of an adapter in its block, cells with an inf or a gap left "
+            "out" + one_setting * (frame["condition"].nunique() > 1) + "."
+        )
     floors = sorted({noise**2 for noise in distinct(frame, "config.data.noise")})
     floor = (
         f"Noise floor: {'/'.join(map(number, floors))}, the variance of the noise in the targets."
@@ -159,6 +175,7 @@ def loss_notes(frame: pd.DataFrame, cells: pd.DataFrame, loss: str) -> list[str]
         note,
         _SCALES.get(loss, _STANDARD),
         *_infinite(frame, cells),
+        *(diverged_note(frame) if loss not in LOSSES else []),
         *_off_budget(cells),
         *[STYLE_NOTE] * bool(cells["reading"].any()),
         *flags(frame),

@@ -22,7 +22,9 @@ from omegaconf import DictConfig
 from qlexp.errors import RunError, UsageError
 from qlexp.sweep.backends import Backend
 from qlexp.sweep.compose import Composer
+from qlexp.sweep.halving import Tuning
 from qlexp.sweep.jobs import objective, run_sweep
+from qlexp.sweep.tuned import run_tuned
 
 
 @dataclass
@@ -40,6 +42,9 @@ class GridConfig:
     params: dict[str, str] | None = None  # what is swept, as on the command line
     # a second grid of methods beside, without the swept method.*
     reference: dict[str, str] | None = field(default_factory=dict)
+    tuning: Tuning = field(
+        default_factory=Tuning
+    )  # which setting's trials stop early, and how far its grid grows
 
 
 for group, node in (("hydra/launcher", LanesConfig), ("hydra/sweeper", GridConfig)):
@@ -67,9 +72,14 @@ class LanesLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         jobs = [self.composer.job(overrides) for overrides in job_overrides]
         summaries = run_sweep(jobs, self.width, self.backend, goes_on=initial_job_idx > 0)
+        return [_job_return(*pair) for pair in zip(job_overrides, summaries, strict=True)]
+
+    def tune(self, grid: Sequence[Sequence[str]], tuning: Tuning) -> Sequence[JobReturn]:
+        """Runs of a grid what `tuning` leaves, and what it adds."""
+        jobs = [self.composer.job(overrides) for overrides in grid]
+        every, summaries = run_tuned(jobs, tuning, self.composer.job, self.width, self.backend)
         return [
-            _job_return(overrides, summary)
-            for overrides, summary in zip(job_overrides, summaries, strict=True)
+            _job_return(*pair) for pair in zip((j.overrides for j in every), summaries, strict=True)
         ]
 
 
@@ -78,10 +88,17 @@ class GridSweeper(Sweeper):
 
     `reference` adds a second grid: the first with these values in place and without what is swept
     below `method.`, so that a sweep of a field runs beside a method that has no such field.
+    `tuning` makes the values of one setting trials, of which only the best are trained to the end.
     """
 
-    def __init__(self, params: dict[str, str] | None, reference: dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        params: dict[str, str] | None,
+        reference: dict[str, str] | None,
+        tuning: DictConfig,
+    ) -> None:
         self.params, self.reference = params or {}, reference or {}
+        self.tuning = Tuning(**{str(key): value for key, value in tuning.items()})
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -98,10 +115,20 @@ class GridSweeper(Sweeper):
         grid = grid_of(loader, [*_words(self.params), *arguments], _words(self.reference))
         if not grid:
             raise UsageError("The sweep is empty: a glob() or range() of it matches nothing.")
-        if not isinstance(self.launcher, LanesLauncher):  # which checks before it runs any job
-            self.validate_batch_is_legal(grid)
-        results = self.launcher.launch(grid, initial_job_idx=0)
+        results = self._launched(self.launcher, grid)
         return [result.return_value for result in results]  # raises the error of a failed job
+
+    def _launched(self, launcher: Launcher, grid: list[list[str]]) -> Sequence[JobReturn]:
+        if not isinstance(launcher, LanesLauncher):
+            if self.tuning.setting is not None:
+                raise UsageError(
+                    "hydra.sweeper.tuning stops trials on their way, which hydra/launcher=lanes "
+                    "alone can do: leave the other launcher out, or tuning.setting=null."
+                )
+            self.validate_batch_is_legal(grid)  # LanesLauncher checks before it runs any job
+        elif self.tuning.setting is not None:
+            return launcher.tune(grid, self.tuning)
+        return launcher.launch(grid, initial_job_idx=0)
 
 
 def grid_of(

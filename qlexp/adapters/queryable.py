@@ -8,9 +8,11 @@ Source: "Queryable LoRA: Instruction-Regularized Routing Over Shared Low-Rank Up
 Every adapted linear has its own A, B and gate g; R_b (rank, rank), one per example and block, is
 a sparse convex combination of the atoms of ONE bank. What the paper leaves open: one gate per
 adapted linear, a state normalised by RMSNorm (`state_norm`), and the initial values (gate 0.5,
-atoms Gaussian with deviation 1/sqrt(rank), so that neither waits for the other). Three parts can be
+atoms Gaussian with deviation 1/sqrt(rank), so that neither waits for the other). Four parts can be
 taken away or changed: the gates (`gated=false`: g = 1), the memory of earlier blocks
-(`depth_summary=false`: q_b = q~_b), and one route per example (`routing=token`: one per token).
+(`depth_summary=false`: q_b = q~_b), one route per example (`routing=token`: one per token;
+`routing=static`: the state is not read, so q_b = p_b, and without a text every input takes the same
+route), and one bank for all blocks (`bank=block`: it is dealt out, K / N_b atoms to each block).
 """
 
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from qlexp import routing
 from qlexp.adapters.base import ALL_LINEARS, AdaptedLinear, Look, LowRankConfig
 from qlexp.adapters.routed import RoutedAdapter, RoutedLinear
 from qlexp.config.checks import bounded, one_of, require_at_most
+from qlexp.config.roles import added
 from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
 from qlexp.model.backbone import Backbone
@@ -43,9 +46,10 @@ class QueryableConfig(LowRankConfig):
     gated: bool = True
     gate: float = bounded(0.5, minimum=-100.0, maximum=100.0)
     depth_summary: bool = True
-    routing: str = one_of("example", "example", "token")
+    routing: str = one_of("example", "example", "token", "static")
     state_norm: bool = True
     straight_through: bool = False
+    bank: str = added(one_of("network", "network", "block"))
 
     @property
     def d_k(self) -> int:
@@ -55,11 +59,22 @@ class QueryableConfig(LowRankConfig):
         """N_b: how many blocks cover the depth; the last may be shorter."""
         return -(-depth // self.block_size)
 
+    def banks(self, depth: int) -> int:
+        """How many parts of the bank there are; a block routes over one of them."""
+        return self.blocks(depth) if self.bank == "block" else 1
+
     def check(self, backbone: BackboneConfig) -> None:
         super().check(backbone)
         size, depth = self.block_size, backbone.depth
         require_at_most("method.block_size", size, "the depth", "backbone.depth", depth)
-        require_at_most("method.top_k", self.top_k, "the bank", "method.atoms", self.atoms)
+        own, rest = divmod(self.atoms, self.banks(depth))
+        if rest:
+            raise UsageError(
+                f"method.atoms={self.atoms} cannot be dealt out: under method.bank=block it must "
+                f"be a multiple of the {self.banks(depth)} blocks."
+            )
+        limit = "method.atoms" if own == self.atoms else "method.atoms / blocks"
+        require_at_most("method.top_k", self.top_k, "the bank", limit, own)
         if self.top_k == 1 and not self.straight_through:
             raise UsageError(
                 "method.top_k=1 gives the router no gradient: use top_k of at least 2, or name "
@@ -70,20 +85,23 @@ class QueryableConfig(LowRankConfig):
 class Router(nn.Module):
     """The bank (keys, atoms) and the maps that query it; shared by all blocks and linears.
 
-    What cannot learn is not built: one block has no earlier one, so no S and V; with two, the
-    softmax over one block has no gradient, so no V. Shapes are those of one route per example; with
-    one per token, (L, N, T, ...) stands for every (L, N, ...).
+    What cannot learn is not built: a static route reads no state, so no U, S and V; one block has
+    no earlier one, so no S and V; with two, the softmax over one block has no gradient, so no V.
+    Shapes are those of one route per example; with one per token, (L, N, T, ...) stands for every
+    (L, N, ...).
     """
 
     def __init__(self, config: QueryableConfig, depth: int, draw: Draw) -> None:
         super().__init__()
         self.config = config
+        self.own = config.atoms // config.banks(depth)  # atoms that a block routes over
         rank, d_k, blocks = config.rank, config.d_k, config.blocks(depth)
-        remembered = blocks - 1 if config.depth_summary else 0  # earlier blocks of the last one
+        reads = config.routing != "static"
+        remembered = blocks - 1 if reads and config.depth_summary else 0  # earlier ones of the last
         self.keys = draw.normal(config.atoms, d_k)
         self.atoms = draw.normal(config.atoms, rank, rank, std=rank**-0.5)
         self.priors = draw.normal(blocks, d_k, std=0.5)
-        self.U = draw.normal(d_k, rank, std=rank**-0.5)
+        self.U = draw.normal(d_k, rank, std=rank**-0.5) if reads else None
         self.S = draw.normal(d_k, rank, std=rank**-0.5) if remembered > 0 else None
         self.V = draw.normal(d_k, rank, std=rank**-0.5) if remembered > 1 else None
 
@@ -107,6 +125,17 @@ class Router(nn.Module):
             return query
         return routing.query(query, routing.depth_summary(query, averages, self.V), self.S)
 
+    def route(
+        self,
+        block: int,
+        state: Tensor,
+        averages: tuple[Tensor, ...],
+        instruction: Tensor | None = None,
+    ) -> Tensor:
+        """w_b, (L, N, K)."""
+        query = self.query(block, state, averages, instruction)
+        return self.weights(self.within(block, self.logits(query, instruction)))
+
     def logits(self, query: Tensor, instruction: Tensor | None = None) -> Tensor:
         """q · k_m / sqrt(d_k), (L, N, K)."""
         return routing.logits(query, self.keys)
@@ -114,6 +143,13 @@ class Router(nn.Module):
     def log_prior(self, instruction: Tensor | None) -> Tensor | None:
         """log pi(m | z), (L, N, K), of e(z) (L, N, d_e); None without a language prior."""
         return None
+
+    def within(self, block: int, logits: Tensor) -> Tensor:
+        """Logits (L, N, K) with those of other blocks' atoms at minus infinity."""
+        if self.own == self.config.atoms:
+            return logits
+        places = torch.arange(self.config.atoms, device=logits.device)
+        return logits.masked_fill(places // self.own != block, -torch.inf)
 
     def weights(self, logits: Tensor) -> Tensor:
         """The sparse convex combination, (L, N, K)."""
@@ -157,8 +193,7 @@ class Routing(Context):
         if per_token and instruction is not None:
             instruction = instruction.unsqueeze(2).expand(-1, -1, state.shape[2], -1)
         block = layer // router.config.block_size
-        query = router.query(block, state, averages, instruction)
-        weights = router.weights(router.logits(query, instruction))
+        weights = router.route(block, state, averages, instruction)
         return replace(
             self,
             operator=None if per_token else routing.operator(weights, router.atoms),
@@ -227,6 +262,16 @@ class Queryable(RoutedAdapter):
 
     def context(self, mask: Tensor | None = None, instruction: Tensor | None = None) -> Routing:
         return Routing(mask, instruction, router=self.router)
+
+    def merged(self, linear: AdaptedLinear) -> Tensor:
+        if self.config.routing != "static" or self.config.instruction_size is not None:
+            return super().merged(linear)
+        assert isinstance(linear, QueryableLinear)
+        A, gate = linear.A, linear.gates[:, None, None]
+        block = next(own.block for own in self.routed_linears() if own.A is A)
+        unread = A.new_zeros(len(A), 1, self.config.rank)
+        R = routing.operator(self.router.route(block, unread, ()), self.router.atoms).squeeze(-1)
+        return linear.base.weight + linear.scale * linear.B @ (A + gate * R @ A)
 
     def routes(self, x: Tensor, instruction: Tensor | None = None) -> Tensor:
         _, context = self.run(x, instruction)

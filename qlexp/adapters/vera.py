@@ -22,7 +22,7 @@ from qlexp.config.schema import BackboneConfig
 from qlexp.errors import UsageError
 from qlexp.model.backbone import Backbone, linear_shapes
 from qlexp.model.initial import Draw
-from qlexp.model.linear import LaneLinear, lane_linear_add
+from qlexp.model.linear import LaneLinear
 
 
 @dataclass
@@ -63,8 +63,7 @@ class VeRALinear(AdaptedLinear):
         self.b = draw.constant(base.d_out, value=0.0)
 
     def adapt(self, h: Tensor) -> Tensor:
-        bias = self.base.bias[:, None, None].expand(*h.shape[:-1], -1)
-        return lane_linear_add(bias, h, self.merged())
+        return self.base.project(h, self.merged())
 
     def merged(self) -> Tensor:
         down = self.d.unsqueeze(-1) * self.A[..., : self.base.d_in]  # (L, rank, in)

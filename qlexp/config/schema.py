@@ -235,10 +235,13 @@ class Component:
 
 
 def register_schema() -> None:
-    """Makes the schema and every function known to Hydra."""
+    """Makes the schema, and every function that is not yet, known to Hydra."""
     configs = ConfigStore.instance()
-    configs.store(name="schema", node=Config)
+    if "schema.yaml" not in configs.repo:
+        configs.store(name="schema", node=Config)
     for function in FUNCTIONS.values():
+        if f"{function.name}.yaml" in configs.repo.get("function", {}):
+            continue
         node = {
             "name": function.name,
             "coefficients": dict(function.coefficients),

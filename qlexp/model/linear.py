@@ -54,9 +54,10 @@ class LaneLinear(nn.Module):
     def d_out(self) -> int:
         return self.weight.shape[-2]
 
-    def project(self, h: Tensor) -> Tensor:
-        """h (L, ..., in) -> (L, ..., out)."""
-        rows = torch.baddbmm(self.bias.unsqueeze(1), h.flatten(1, -2), self.weight.mT)
+    def project(self, h: Tensor, weight: Tensor | None = None) -> Tensor:
+        """h (L, ..., in) -> (L, ..., out), by a `weight` (L, out, in) in place of W if given."""
+        weight = self.weight if weight is None else weight
+        rows = torch.baddbmm(self.bias.unsqueeze(1), h.flatten(1, -2), weight.mT)
         return rows.unflatten(1, h.shape[1:-1])
 
     def forward(self, h: Tensor, context: Context) -> tuple[Tensor, Context]:

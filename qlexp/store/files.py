@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,10 +22,13 @@ from qlexp.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
     from pyarrow import Table
 
+log = logging.getLogger(__name__)
+
 FINISHED = ("done", "diverged")  # the states that a rerun leaves alone
+PAUSED, STOPPED = "paused", "stopped"  # trials on their way: one may go on, one is behind
+_STATE = "state.pt"
 
 
 def write_folder(
@@ -31,8 +36,10 @@ def write_folder(
     summary: Mapping[str, Any],
     curves: pd.DataFrame | None = None,
     tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
+    state: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Puts a run in place whole: `summary.json`, `curves.parquet`, `<name>.safetensors`.
+    """Puts a run in place whole: `summary.json`, `curves.parquet`, `<name>.safetensors`, and where
+    it is paused the state that it goes on from.
 
     Returns whether it did: where a finished run is already there, that one stays.
 
@@ -46,6 +53,8 @@ def write_folder(
                 curves.to_parquet(draft / "curves.parquet", index=False)
             for name, lane in (tensors or {}).items():
                 save_file(dict(lane), draft / f"{name}.safetensors")
+            if state is not None:
+                torch.save(state, draft / _STATE)
             (draft / "summary.json").write_text(_to_json(summary))
             return _put_in_place(draft, folder)
         finally:
@@ -92,6 +101,17 @@ def is_finished(folder: Path) -> bool:
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary in `folder`, or None where there is none or it is not whole."""
     return read_json(folder / "summary.json")
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The state that a paused run goes on from; None where there is none that can be read."""
+    try:
+        return torch.load(folder / _STATE, weights_only=True)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a file cut short or foreign shows in many ways
+        log.warning("%s is not readable (%s): this run starts anew", folder / _STATE, error)
+        return None
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

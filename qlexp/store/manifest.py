@@ -23,6 +23,7 @@ class Cell:
             choice, by the group's name. The values are typed.
         asked: the names of those that the command line gave, in its order.
         reference_parameters: LoRA's count that this budget compares with.
+        extension: for a value that a tuned sweep added to its row's grid, the how manieth.
     """
 
     run_id: str
@@ -33,6 +34,7 @@ class Cell:
     settings: Mapping[str, Any] = field(default_factory=dict)
     asked: tuple[str, ...] = ()
     reference_parameters: int | None = None
+    extension: int = 0
 
     @property
     def target(self) -> str | None:
@@ -66,7 +68,8 @@ def _common(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _row(cell: Cell, common: Mapping[str, Any]) -> dict[str, Any]:
     own = {key: value for key, value in cell.settings.items() if key not in common}
-    return {**vars(cell), "settings": own}
+    row = {**vars(cell), "settings": own}
+    return row if cell.extension else {k: v for k, v in row.items() if k != "extension"}
 
 
 def parse(text: str) -> list[Cell]:

@@ -1,6 +1,7 @@
 """The folder of runs: the only truth of the project.
 
-    store/runs/<run_id>/        summary.json, curves.parquet, adapter.safetensors
+    store/runs/<run_id>/        summary.json, curves.parquet, adapter.safetensors; state.pt where
+                                a trial is paused
     store/backbones/<id>/       summary.json, curves.parquet, backbone.safetensors
     store/studies/<study>.json  the cells that a study asked for, by run_id
     store/groups/<id>/          plan and checkpoint of a batch in training
@@ -9,6 +10,7 @@ A folder is written under a temporary name and put in place by one rename, so th
 whole run or none.
 """
 
+import math
 import re
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from qlexp.errors import UsageError
-from qlexp.store.files import is_finished, read_summary, write_file
+from qlexp.store.files import FINISHED, PAUSED, is_finished, read_summary, write_file
 from qlexp.store.manifest import Cell, ManifestError, OlderManifestError, dump, parse
 
 _LONGEST = 100  # letters of a study's name, which names files
@@ -65,6 +67,18 @@ class Store:
     def finished(self, run_id: str) -> bool:
         """Whether a rerun may skip this run."""
         return is_finished(self.run_folder(run_id))
+
+    def rung(self, run_id: str) -> float:
+        """How far a run is: at 1 it is finished, at k it has made 1/k of its updates and was paused
+        or stopped there; infinite where nothing of it is stored."""
+        summary = self.summary(run_id) or {}
+        finished = summary.get("status") in FINISHED
+        return 1 if finished else summary.get("rung", math.inf)
+
+    def paused_at(self, run_id: str) -> int | None:
+        """The rung from which a run can go on; None where it begins."""
+        summary = self.summary(run_id) or {}
+        return summary["rung"] if summary.get("status") == PAUSED else None
 
     def has_backbone(self, backbone_id: str) -> bool:
         """Whether this backbone is stored whole."""

@@ -92,7 +92,7 @@ class Composer:
         """The same, resolved and not yet planned; None where Hydra is to compose it."""
         try:
             return self._quick(overrides)
-        except (_NotPlainError, HydraException, OmegaConfBaseException, UsageError):
+        except (_NotPlainError, HydraException, OmegaConfBaseException, UsageError, ValueError):
             return None
 
     def _quick(self, overrides: Sequence[str]) -> Composed:

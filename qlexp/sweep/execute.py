@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,10 @@ CHECKPOINT_SECONDS = 60.0  # at most this much work is lost when a batch is stop
 
 
 def execute(
-    configs: Sequence[Config], width: int | None = None, backend: Backend | None = None
+    configs: Sequence[Config],
+    width: int | None = None,
+    backend: Backend | None = None,
+    rung: int = 1,
 ) -> list[dict[str, Any]]:
     """Runs what is not stored yet and returns every config's stored summary, in order.
 
@@ -35,6 +39,7 @@ def execute(
         configs: checked configs; one that occurs twice is computed once.
         width: the most lanes in a batch; None: as many as fit into the free memory.
         backend: where the batches run; None: in this process.
+        rung: runs that adapt are paused after 1/`rung` of their updates; 1: none is.
 
     Raises:
         UsageError: the mirror or the store cannot work; nothing has been computed.
@@ -43,19 +48,18 @@ def execute(
     check_places(configs)
     stores = {config.store: Store(config.store) for config in configs}
     cells = {(config.store, run_id(config)): config for config in configs}
-    todo = [c for (place, identity), c in cells.items() if not stores[place].finished(identity)]
+    todo = [c for (place, identity), c in cells.items() if stores[place].rung(identity) > rung]
     if len(todo) < len(cells):
         log.info("%d of %d runs are stored already", len(cells) - len(todo), len(cells))
     for place, store in stores.items():
         part = [config for config in todo if config.store == place]
-        _complete(part, store, width, backend or Backend())
-    return [_summary(config, stores[config.store]) for config in configs]
+        _complete(part, store, width, backend or Backend(), rung)
+    return [stored(config) for config in configs]
 
 
-def _summary(config: Config, store: Store) -> dict[str, Any]:
-    summary = store.summary(run_id(config))
-    assert summary is not None
-    return summary
+def stored(config: Config) -> dict[str, Any]:
+    """The summary of a run, whatever came of it; empty where there is none."""
+    return Store(config.store, writable=False).summary(run_id(config)) or {}
 
 
 def check_places(configs: Sequence[Config]) -> None:
@@ -66,22 +70,24 @@ def check_places(configs: Sequence[Config]) -> None:
         Store(place)
 
 
-def _complete(configs: Sequence[Config], store: Store, width: int | None, backend: Backend) -> None:
-    """Both stages of `configs`, none of which is stored."""
+def _complete(
+    configs: Sequence[Config], store: Store, width: int | None, backend: Backend, rung: int
+) -> None:
+    """Both stages of `configs`, none of which is stored as far as `rung`."""
     missing = [config for config in configs if not store.has_backbone(backbone_id(config))]
-    total = sum(updates(config, "adapt") for config in configs)
+    total = sum(updates(config, "adapt") // rung for config in configs)
     total += sum({backbone_id(c): updates(c, "pretrain") for c in missing}.values())
     with tqdm(total=total, unit="update", disable=None, smoothing=0.02) as progress:
         _run(plan_groups("pretrain", missing, width), width, backend, store, progress)
         ready = [config for config in configs if store.has_backbone(backbone_id(config))]
-        _run(plan_groups("adapt", ready, width), width, backend, store, progress)
+        _run(plan_groups("adapt", ready, width, rung), width, backend, store, progress)
     reasons = {
         backbone_id(config): f"its backbone failed: {error}"
         for config in missing
         if (error := _stored_error(config, store))
     }
     for config in configs:
-        if store.summary(run_id(config)) is None:
+        if store.rung(run_id(config)) > rung and not _stored_error(config, store):
             lost = "its worker" if store.has_backbone(backbone_id(config)) else "its backbone"
             reason = reasons.get(backbone_id(config), f"{lost} was lost: run the sweep again")
             _record_failure(config, RuntimeError(reason))
@@ -123,7 +129,7 @@ def run_payload(payload: dict[str, Any]) -> int:
     extensions.load(payload.get("extensions", ()))
     group = Group.of(payload)
     run_group(group, lambda updates: None)
-    return sum(updates(config, group.stage) for config in group.configs)
+    return sum(updates(config, group.stage) // group.rung for config in group.configs)
 
 
 def run_group(group: Group, advance: Callable[[int], object]) -> None:
@@ -158,6 +164,8 @@ def _attempt(group: Group, advance: Callable[[int], object]) -> Exception | None
 
 def _failure(group: Group, advance: Callable[[int], object]) -> Exception | None:
     work = stages.pretrain if group.stage == "pretrain" else stages.adapt
+    if group.rung > 1:
+        work = partial(stages.adapt_to, group.rung)
     checkpoint = Checkpoint(group.write_plan() / "checkpoint.pt", CHECKPOINT_SECONDS)
     try:
         work(group.configs, group.store, checkpoint, advance)

@@ -31,7 +31,8 @@ IDENTITY: dict[str, Callable[[Config], str]] = {"pretrain": backbone_id, "adapt"
 
 @dataclass(frozen=True)
 class Group:
-    """The lanes of one batch, in a fixed order, and the stage that they go through.
+    """The lanes of one batch, in a fixed order, and the stage that they go through: as a whole, or
+    up to 1/`rung` of its updates.
 
     Its plan is written before the first update. A stopped group is rebuilt from it with the same
     lanes in the same order, those that are stored already as passengers, so that its numbers are
@@ -40,6 +41,7 @@ class Group:
 
     stage: str  # pretrain or adapt
     configs: tuple[Config, ...]
+    rung: int = 1
 
     @cached_property
     def identities(self) -> list[str]:
@@ -53,29 +55,31 @@ class Group:
     @cached_property
     def identity(self) -> str:
         """The same for the same lanes in the same order."""
-        return hashlib.sha256("/".join([self.stage, *self.identities]).encode()).hexdigest()[:16]
+        place = [f"1/{self.rung}"] if self.rung > 1 else []
+        names = [self.stage, *place, *self.identities]
+        return hashlib.sha256("/".join(names).encode()).hexdigest()[:16]
 
     def folder(self) -> Path:
         """Where the plan and the checkpoint lie while the group trains."""
         return self.store.root / "groups" / self.identity
 
     def finished(self) -> bool:
-        """Whether every lane is stored."""
-        store = self.store
-        stored = store.finished if self.stage == "adapt" else store.has_backbone
-        return all(map(stored, self.identities))
+        """Whether every lane is stored, or paused where this group would leave it."""
+        if self.stage == "pretrain":
+            return all(map(self.store.has_backbone, self.identities))
+        return all(self.store.rung(identity) <= self.rung for identity in self.identities)
 
     def payload(self) -> dict[str, Any]:
         """The group as JSON values, with the store's absolute folder: workers start elsewhere."""
         place = str(self.store.root)
         configs = [{**plain(config), "store": place} for config in self.configs]
-        return {"stage": self.stage, "configs": configs}
+        return {"stage": self.stage, "rung": self.rung, "configs": configs}
 
     @classmethod
     def of(cls, payload: dict[str, Any]) -> "Group":
         """From `payload()`."""
         configs = (resolve(OmegaConf.create(values)) for values in payload["configs"])
-        return cls(payload["stage"], tuple(configs))
+        return cls(payload["stage"], tuple(configs), payload.get("rung", 1))
 
     def uncompiled(self) -> "Group":
         """The same lanes, trained eagerly."""
@@ -108,20 +112,25 @@ class Group:
 
     def halves(self) -> tuple["Group", "Group"]:
         half = len(self.configs) // 2
-        return Group(self.stage, self.configs[:half]), Group(self.stage, self.configs[half:])
+        first, second = self.configs[:half], self.configs[half:]
+        return replace(self, configs=first), replace(self, configs=second)
 
 
-def plan_groups(stage: str, configs: Sequence[Config], width: int | None) -> list[Group]:
+def plan_groups(
+    stage: str, configs: Sequence[Config], width: int | None, rung: int = 1
+) -> list[Group]:
     """Groups that cover `configs`, which share one store: stopped ones first, as they were.
 
     Args:
         width: the most lanes in a batch; None: as many as fit into the free memory.
+        rung: adaptation goes up to 1/`rung` of the updates.
     """
     if not configs:
         return []
+    store = Store(configs[0].store)
     wanted = {IDENTITY[stage](config): config for config in configs}
     groups = []
-    for stopped in _stopped(Store(configs[0].store), stage):
+    for stopped in _stopped(store, stage, rung):
         asked = [wanted[identity] for identity in stopped.identities if identity in wanted]
         if not asked:
             continue
@@ -137,16 +146,22 @@ def plan_groups(stage: str, configs: Sequence[Config], width: int | None) -> lis
         groups.append(group)
         for identity in group.identities:
             wanted.pop(identity, None)
-    for alike in _alike(wanted.values(), _KEYS[stage]):
+
+    def key(config: Config) -> Hashable:
+        """Of lanes that can share a batch; in the adaptation they go on from one place too."""
+        paused = store.paused_at(run_id(config)) if stage == "adapt" else None
+        return _KEYS[stage](config), paused
+
+    for alike in _alike(wanted.values(), key):
         for batch in equal_parts(alike, width or lanes_that_fit(alike, stage)):
-            groups.append(Group(stage, tuple(batch)))
+            groups.append(Group(stage, tuple(batch), rung))
     return groups
 
 
-def _stopped(store: Store, stage: str) -> Iterator[Group]:
+def _stopped(store: Store, stage: str, rung: int) -> Iterator[Group]:
     for path in sorted((store.root / "groups").glob("*/plan.json")):
         payload = read_json(path)
-        if payload is None or payload.get("stage") != stage:
+        if payload is None or (payload.get("stage"), payload.get("rung", 1)) != (stage, rung):
             continue
         try:
             yield Group.of(payload)

@@ -26,11 +26,14 @@ class Job:
     Attributes:
         choices: what was chosen of each of Hydra's groups.
         overrides: the job's words of the command line.
+        extension: how many values were added to its row's grid before it, itself included; 0: it
+            is in the grid that was asked for.
     """
 
     config: Config
     choices: Mapping[str, str | None]
     overrides: Sequence[str]
+    extension: int = 0
 
     @classmethod
     def of(cls, composed: DictConfig, hydra: Any) -> "Job":
@@ -48,6 +51,7 @@ class Job:
             str(self.choices["budget"]),
             *told(plain(config), self.choices, self.overrides),
             reference_count(config),
+            self.extension,
         )
 
 
@@ -64,11 +68,22 @@ def run_sweep(
     Args:
         goes_on: whether the jobs continue a sweep whose cells are named already.
     """
-    check_places([job.config for job in jobs])
+    configs = [job.config for job in jobs]
+    check_places(configs)
+    name_cells(jobs, goes_on)
+    summaries = execute(configs, width, backend)
+    print_states(summaries)
+    return summaries
+
+
+def name_cells(jobs: Sequence[Job], goes_on: bool = False) -> None:
+    """Lists the cells of `jobs` in the manifests of their studies; `goes_on` as `run_sweep`'s."""
     for place, study in {(job.config.store, job.config.study) for job in jobs}:
         members = [job for job in jobs if (job.config.store, job.config.study) == (place, study)]
         Store(place).write_study(study, [job.cell() for job in members], goes_on)
-    summaries = execute([job.config for job in jobs], width, backend)
+
+
+def print_states(summaries: Sequence[Mapping[str, Any]]) -> None:
+    """Says how many runs came to what."""
     states = Counter(summary["status"] for summary in summaries)
     print(", ".join(f"{count} {state}" for state, count in sorted(states.items())))
-    return summaries

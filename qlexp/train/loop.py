@@ -6,6 +6,7 @@ optimiser moments and divergence are per lane. A lane whose loss or gradient is 
 there: its gradient and its learning rate are zero from then on, and its neighbours do not notice.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,7 +21,7 @@ from qlexp.config.schedule import batches_per_epoch, schedule_factor
 from qlexp.config.schema import StageConfig
 from qlexp.model.backbone import layer_of
 from qlexp.model.evaluate import Samples
-from qlexp.train.checkpoint import Checkpoint
+from qlexp.train.checkpoint import Checkpoint, Relay
 
 Measured = tuple[int, dict[str, Tensor]]
 LossFunction = Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
@@ -71,6 +72,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     advance: Callable[[int], object] = lambda updates: None,
     measure: Callable[[], dict[str, Tensor]] | None = None,
+    until: int | None = None,
 ) -> Curves:
     """Trains `parameters` (L, ...) of `model` for `stage.epochs` and returns what was recorded.
 
@@ -82,7 +84,10 @@ def train(
         losses: each lane's loss from (model, x, y, instruction); a compiled one is welcome.
         checkpoint: where to go on from, and where to save to.
         advance: called with the number of updates just done.
-        measure: the losses of every lane by name, asked for after the `moments` of the way.
+        measure: the losses of every lane by name, asked for after the `moments` of the way. Those
+            of a lane that is not alive are infinite.
+        until: after how many updates to pause. With a `Relay` for `checkpoint` each lane can go on
+            from there, in whatever batch, as if it had not paused.
     """
     batches = batches_per_epoch(samples.x.shape[1], stage.batch_size)
     steps = stage.epochs * batches
@@ -93,19 +98,23 @@ def train(
         state = _restore(saved, tensors, optimizer)
         advance(state.step)
     order = _minibatches(samples, stage.epochs, batches, order_seeds)
-    for step, batch in islice(enumerate(order), state.step, None):
+    for step, batch in islice(enumerate(order), state.step, until):
         lr = learning_rate * schedule_factor(stage, step, steps)
         loss, norms, state.alive = update_lanes(
             model, tensors, batch, lr, state.alive, stage.clip, optimizer, losses
         )
         if step % record_every == 0 or step == steps - 1:
-            state.rows.append((step, loss.detach().clone(), lr, norms))
+            state.rows.append((step, loss.detach().clone(), lr, norms.mT))
         state.step = step + 1
         if measure is not None and state.step in measured_at:
-            state.path.append((state.step, measure()))
+            still = state.alive.cpu()
+            losses_now = {name: torch.where(still, v, math.inf) for name, v in measure().items()}
+            state.path.append((state.step, losses_now))
         if checkpoint is not None:
             checkpoint.save_if_due(lambda: _saved(state, tensors, optimizer))
         advance(1)
+    if isinstance(checkpoint, Relay):
+        checkpoint.end(_saved(state, tensors, optimizer))
     return replace(_curves(state.rows, list(parameters), state.alive), path=state.path)
 
 
@@ -151,7 +160,7 @@ def update_lanes(
 @dataclass
 class _State:
     """How far a batch is: updates done, lanes alive, rows recorded (step, loss, rate, norms), and
-    what was measured on the way."""
+    what was measured on the way. Every tensor in it has a leading axis of lanes."""
 
     alive: Tensor
     step: int = 0
@@ -206,7 +215,7 @@ def _curves(
         empty = torch.empty(0, len(alive))
         return Curves([], empty, empty, {}, alive.cpu())
     steps, loss, lr, norms = zip(*rows, strict=True)
-    square = torch.stack(norms).square().cpu()  # (R, tensors, L)
+    square = torch.stack(norms).square().mT.cpu()  # (R, tensors, L)
     members: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         members.setdefault(layer_of(name), []).append(index)

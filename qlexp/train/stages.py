@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,9 @@ from qlexp.model.precision import arithmetic, dtype_of, precision_of
 from qlexp.problem.functions import FUNCTIONS, samples_per_period
 from qlexp.problem.instructions import encode
 from qlexp.problem.targets import Problem, problem_of
-from qlexp.store.files import lane_tensors, read_summary, write_folder
+from qlexp.store.files import PAUSED, lane_tensors, read_state, read_summary, write_folder
 from qlexp.store.store import Store
-from qlexp.train.checkpoint import Checkpoint
+from qlexp.train.checkpoint import Checkpoint, Left, Relay
 from qlexp.train.compilation import loss_function
 from qlexp.train.loop import Curves, train
 from qlexp.train.memory import lane_bytes
@@ -114,10 +114,8 @@ def adapt(
     beyond = _beyond(backbone, splits["test_clean"])
     adapter = build_adapter(configs, backbone)
     parameters = adapter.trainable()
-
-    def measure() -> dict[str, Tensor]:
-        return {name: mean_square_error(adapter, splits[name]) for name in PATH}
-
+    if lanes := _left(configs, store):
+        checkpoint = Relay(checkpoint, lanes)
     tasks, history = first.shift.tasks, None
     if tasks == 1:
         curves = _train(
@@ -128,7 +126,7 @@ def adapt(
             "adapt",
             checkpoint,
             advance,
-            measure=measure,
+            measure=_measured(adapter, splits),
         )
     else:
         with arithmetic(precision, device):
@@ -207,6 +205,65 @@ def adapt(
             )
 
 
+def adapt_to(
+    rung: int, configs: Sequence[Config], store: Store, checkpoint: Checkpoint, advance: Advance
+) -> None:
+    """Adapts as `adapt` does, up to 1/`rung` of the updates, and leaves every lane where it can go
+    on in another batch: of trials that are to be compared on their way.
+
+    Args:
+        rung: a power of two; there the losses of the way are measured (`loop.moments`).
+    """
+    first = configs[0]
+    device = environment.pick_device(first.device)
+    environment.start_peak_memory(device)
+    problems = [problem_of(config) for config in configs]
+    precision = precision_of(first, "adapt")
+    splits = {name: _stack(configs, problems, name, device, precision) for name in PATH}
+    adapter = build_adapter(configs, load_backbones(configs, store, device))
+    parameters = adapter.trainable()
+    relay, until = Relay(checkpoint, _left(configs, store)), updates(first, "adapt") // rung
+    curves = _train(
+        adapter,
+        configs,
+        parameters,
+        splits["adapt"],
+        "adapt",
+        relay,
+        advance,
+        measure=_measured(adapter, splits),
+        until=until,
+    )
+    provenance = _provenance(relay.seconds, len(configs), device)
+    for lane, (config, left) in enumerate(zip(configs, relay.left(len(configs)), strict=True)):
+        if store.rung(run_id(config)) <= rung:
+            continue
+        summary = {
+            **identity(config),
+            "status": PAUSED,
+            "rung": rung,
+            "steps": until,
+            "planned_steps": updates(config, "adapt"),
+            "path": _path(curves, lane),
+            "trainable_parameters": _count(parameters.values()),
+            **provenance,
+            "config": plain(config),
+        }
+        write_folder(store.run_folder(run_id(config)), summary, state=left)
+
+
+def _left(configs: Sequence[Config], store: Store) -> list[Left]:
+    """Where the lanes of a batch were paused, if all were at one place; else none of them."""
+    found = [read_state(store.run_folder(run_id(config))) for config in configs]
+    lanes = [left for left in found if left is not None]
+    alike = len(lanes) == len(configs) and len({left["state"]["step"] for left in lanes}) == 1
+    return lanes if alike else []
+
+
+def _measured(adapter: Adapter, splits: Mapping[str, Samples]) -> Callable[[], dict[str, Tensor]]:
+    return lambda: {name: mean_square_error(adapter, splits[name]) for name in PATH}
+
+
 def replay(config: Config, store: Store, observe: Callable[[Adapter, int], object]) -> Curves:
     """Adapts the stored backbone of `config` once more, alone; nothing is stored.
 
@@ -268,6 +325,7 @@ def _train(
     advance: Advance,
     alive: Tensor | None = None,
     measure: Callable[[], dict[str, Tensor]] | None = None,
+    until: int | None = None,
 ) -> Curves:
     """One stage of a batch of lanes, or one task of it; a lane not `alive` (L,) does not move."""
     first, device, lanes = configs[0], samples.x.device, len(configs)
@@ -294,6 +352,7 @@ def _train(
             checkpoint,
             lambda done: advance(done * lanes),
             measure,
+            until,
         )
 
 

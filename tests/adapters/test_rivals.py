@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 
 from qlexp.adapters.base import Adapter, LowRankConfig, count_trainable
+from qlexp.adapters.comol import CoMoL
+from qlexp.adapters.core import Core
 from qlexp.adapters.dora import DoRA
 from qlexp.adapters.doran import DoRAN
+from qlexp.adapters.hira import HiRA
 from qlexp.adapters.hyra import HyRA
+from qlexp.adapters.ld_mole import LDMoLE, least_strength, sparsegen
 from qlexp.adapters.lora import LoRA
+from qlexp.adapters.lora_xs import LoRAXS
 from qlexp.adapters.mix_lora import MixLoRA
 from qlexp.adapters.moe_lora import MoELoRA, load_imbalance
+from qlexp.adapters.nara import NaRA
+from qlexp.adapters.queryable import Queryable
 from qlexp.adapters.rep_lora import RepLoRA
 from qlexp.adapters.shared_lora import SharedLoRA
 from qlexp.adapters.text_to_lora import TextToLoRA
@@ -30,8 +37,9 @@ from qlexp.train.loop import Curves, lane_losses, train
 SMALL = BackboneConfig(depth=2, width=8, heads=2, frequencies=3)
 PAPER_SMALL = BackboneConfig(depth=8, width=32)
 TYPES = ("qkv", "out", "up", "down")
-RIVALS = [MixLoRA, MoELoRA, RepLoRA, DoRAN, HyRA, TextToLoRA]
-MERGING = [RepLoRA, DoRAN, HyRA, TextToLoRA]
+READINGS = [MixLoRA, MoELoRA, RepLoRA, DoRAN, HyRA, TextToLoRA, NaRA]
+RIVALS = [*READINGS, CoMoL, LDMoLE, HiRA, LoRAXS, Core]
+MERGING = [RepLoRA, DoRAN, HyRA, TextToLoRA, HiRA, LoRAXS, Core]
 TEXT = 5
 every_rival = pytest.mark.parametrize("kind", RIVALS, ids=lambda kind: kind.__name__)
 every_linear = pytest.mark.parametrize("name", TYPES)
@@ -207,6 +215,85 @@ def text_to_lora(
     return [updated(linear, h, A, B) for h in tokens]
 
 
+def comol(model: Any, lane: int, layer: int, name: str, tokens: Matrix) -> Matrix:
+    linear, outputs = Lane(linear_of(model, layer, name), lane), []
+    for h in tokens:
+        low = matvec(linear.A, h)
+        parts = [
+            [p * x for x in matvec(M, low)]
+            for p, M in zip(softmax(matvec(linear.R, low)), linear.M, strict=True)
+        ]
+        change = matvec(linear.B, added(*parts))
+        outputs.append(added(frozen(linear, h), [linear.module.scale * x for x in change]))
+    return outputs
+
+
+def projected(u: Vector, strength: float) -> Vector:
+    """Sparsegen's weights, by trying every number of experts."""
+    ordered = sorted(u, reverse=True)
+    for k in range(len(u), 0, -1):
+        tau = (sum(ordered[:k]) - 1 + strength) / k
+        if ordered[k - 1] > tau:
+            return [max(x - tau, 0) / (1 - strength) for x in u]
+    raise AssertionError
+
+
+def ld_mole(model: Any, lane: int, layer: int, name: str, tokens: Matrix) -> Matrix:
+    linear = Lane(linear_of(model, layer, name), lane)
+    own = Lane(model.networks[str(linear.module.base.d_in)], lane)
+    rank, outputs = model.config.rank, []
+    for h in tokens:
+        hidden = [max(x, 0) for x in added(matvec(own.W_1, h), own.b_1)]
+        (score,) = added(matvec(own.W_2, hidden), own.b_2)
+        gates = projected(matvec(linear.W_g, h), 0.99 - math.log(1 + math.exp(-score)))
+        y = frozen(linear, h)
+        for i, gate in enumerate(gates):
+            rows = slice(i * rank, (i + 1) * rank)
+            expert = matvec([row[rows] for row in linear.B], matvec(linear.A[rows], h))
+            y = added(y, [linear.module.scale * gate * x for x in expert])
+        outputs.append(y)
+    return outputs
+
+
+def nara(model: Any, lane: int, layer: int, name: str, tokens: Matrix) -> Matrix:
+    """Of the linear whose own A h is the state."""
+    assert linear_of(model, layer, name).first
+    linear, own = Lane(linear_of(model, layer, name), lane), Lane(model.hypernetwork, lane)
+    lows = [matvec(linear.A, h) for h in tokens]
+    state = [x / len(tokens) for x in added(*lows)]
+    hidden = [silu(x) for x in added(matvec(own.W_1, state), own.b_1)]
+    numbers, rank = added(matvec(own.W_2, hidden), own.b_2), model.config.rank
+    core = [[model.config.eta * x for x in numbers[i * rank : (i + 1) * rank]] for i in range(rank)]
+    return [
+        added(
+            frozen(linear, h),
+            [linear.module.scale * x for x in matvec(linear.B, added(low, matvec(core, low)))],
+        )
+        for h, low in zip(tokens, lows, strict=True)
+    ]
+
+
+def hira(model: Any, lane: int, layer: int, name: str, tokens: Matrix) -> Matrix:
+    linear = Lane(linear_of(model, layer, name), lane)
+    base, change = Lane(linear.module.base, lane), product(linear.B, linear.A)
+    rows = [
+        [w * (1 + linear.module.scale * x) for w, x in zip(own, row, strict=True)]
+        for own, row in zip(base.weight, change, strict=True)
+    ]
+    return [added(matvec(rows, h), base.bias) for h in tokens]
+
+
+def lora_xs(model: Any, lane: int, layer: int, name: str, tokens: Matrix) -> Matrix:
+    linear = Lane(linear_of(model, layer, name), lane)
+    return [updated(linear, h, product(linear.R, linear.A), linear.B) for h in tokens]
+
+
+def core(model: Any, lane: int, layer: int, name: str, tokens: Matrix) -> Matrix:
+    linear = Lane(linear_of(model, layer, name), lane)
+    A = [added(row, more) for row, more in zip(linear.A, product(linear.C, linear.A), strict=True)]
+    return [updated(linear, h, A, linear.B) for h in tokens]
+
+
 LOOPS: dict[type[Adapter], Callable[..., Matrix]] = {
     MixLoRA: mix_lora,
     MoELoRA: moe_lora,
@@ -214,18 +301,25 @@ LOOPS: dict[type[Adapter], Callable[..., Matrix]] = {
     DoRAN: doran,
     HyRA: hyra,
     TextToLoRA: text_to_lora,
+    CoMoL: comol,
+    LDMoLE: ld_mole,
+    NaRA: nara,
+    HiRA: hira,
+    LoRAXS: lora_xs,
+    Core: core,
 }
 
 
 @every_linear
 @every_rival
 def test_a_linear_does_what_the_loop_over_one_example_does(kind: type[Adapter], name: str) -> None:
-    model = stirred(build(kind))
+    fields, layer = ({"targets": [name]}, 0) if kind is NaRA else ({}, 1)
+    model = stirred(build(kind, **fields))
     h = normal(2, 4, 3, linear_shapes(SMALL)[name][1], seed=9)  # 4 examples of 3 tokens
-    given, _ = linear_of(model, 1, name)(h, model.context())
+    given, _ = linear_of(model, layer, name)(h, model.context())
     for lane in range(2):
         for example in range(4):
-            wanted = LOOPS[kind](model, lane, 1, name, h[lane, example].tolist())
+            wanted = LOOPS[kind](model, lane, layer, name, h[lane, example].tolist())
             torch.testing.assert_close(
                 given[lane, example], torch.tensor(wanted, dtype=h.dtype), rtol=0, atol=1e-10
             )
@@ -366,6 +460,138 @@ def test_one_text_for_all_is_the_learned_constant() -> None:
     torch.testing.assert_close(given, constant(x), rtol=0, atol=1e-12)
 
 
+def test_one_core_for_all_experts_leaves_nothing_to_route() -> None:
+    model: Any = stirred(build(CoMoL))
+    other: Any = build(Core)
+    for linear, plain in zip(adapted_of(model), adapted_of(other), strict=True):
+        linear.M.data[:] = linear.M[:, :1]
+        plain.A.data.copy_(linear.A)
+        plain.B.data.copy_(linear.B)
+        plain.C.data.copy_(linear.M[:, 0] - torch.eye(2))
+    x, _ = points()
+    torch.testing.assert_close(model(x), other(x), rtol=0, atol=1e-12)
+
+
+def test_a_hypernetwork_with_a_bias_alone_makes_one_core_for_the_network() -> None:
+    model: Any = stirred(build(NaRA))
+    other: Any = build(Core, shared_by="network")
+    same_linears(model, other)
+    model.hypernetwork.W_2.data.zero_()
+    C = model.config.eta * model.hypernetwork.b_2.unflatten(1, (2, 2))
+    linear_of(other, 0, "qkv").C.data.copy_(C)
+    x, _ = points()
+    torch.testing.assert_close(model(x), other(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("bank", "shared_by"), [("network", "block"), ("block", "block")])
+def test_static_routes_are_cores_of_the_blocks(bank: str, shared_by: str) -> None:
+    fields = {"routing": "static", "bank": bank, "block_size": 1, "atoms": 6, "top_k": 2}
+    model: Any = stirred(build(Queryable, gated=False, **fields))
+    other: Any = build(Core, shared_by=shared_by, block_size=1)
+    same_linears(model, other)
+    x, _ = points()
+    routes = model.routes(x)  # (L, N, N_b, K)
+    assert torch.equal(routes, routes[:, :1].expand_as(routes))
+    for block, weights in enumerate(routes[:, 0].unbind(1)):
+        assert (weights.ne(0).sum(-1) == 2).all()
+        if bank == "block":
+            assert (weights.unflatten(1, (2, 3)).sum(-1)[:, block] == 1).all()
+        C = torch.einsum("lk,lkij->lij", weights, model.router.atoms)
+        linear_of(other, block, "qkv").C.data.copy_(C)
+    torch.testing.assert_close(model(x), other(x), rtol=0, atol=1e-12)
+    assert {"U", "S", "V"}.isdisjoint(name for name, _ in model.router.named_parameters())
+    torch.testing.assert_close(model.merge()(x), other(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("shared_by", "cores"), [("linear", 8), ("block", 2), ("network", 1)])
+def test_a_core_is_counted_once_for_all_that_share_it(shared_by: str, cores: int) -> None:
+    config = Core.Config(rank=2, shared_by=shared_by, block_size=1)
+    plain = count_trainable(LoRA, LowRankConfig(rank=2), SMALL)
+    assert count_trainable(Core, config, SMALL) == plain + cores * 4
+
+
+def adapted_of(model: Adapter) -> list[Any]:
+    return [linear_of(model, layer, name) for layer in range(SMALL.depth) for name in TYPES]
+
+
+# --- Their parts ---------------------------------------------------------------------------------
+
+
+def test_the_factors_of_lora_xs_are_the_best_of_their_rank() -> None:
+    model = build(LoRAXS)
+    for linear in adapted_of(model):
+        W, A, B = linear.base.weight, linear.A, linear.B
+        S = torch.linalg.svdvals(W)
+        left = torch.linalg.matrix_norm(W - B @ A).square()
+        torch.testing.assert_close(left, S[:, 2:].square().sum(1))
+        torch.testing.assert_close(B.mT @ B, torch.eye(2).double().expand(2, 2, 2))
+        torch.testing.assert_close(A @ A.mT, torch.diag_embed(S[:, :2].square()))
+        assert (A.gather(-1, A.abs().argmax(-1, keepdim=True)) > 0).all()
+
+
+@pytest.mark.parametrize("strength", [-3.0, 0.0, 0.9])
+def test_sparsegen_solves_its_problem(strength: float) -> None:
+    scores = normal(40, 5).requires_grad_()
+    lam = torch.full((40, 1), strength, dtype=scores.dtype, requires_grad=True)
+    p = sparsegen(scores, lam)
+    torch.testing.assert_close(p.sum(-1), torch.ones(40).double())
+    assert (p >= 0).all()
+    with torch.no_grad():
+        others = torch.cat([normal(300, 5, seed=1).softmax(-1), torch.eye(5).double()])
+        others = torch.cat([others, *(0.999 * p + 0.001 * q for q in others[-5:])])
+
+        def value(q: Tensor) -> Tensor:
+            away = (q.unsqueeze(0) - scores.unsqueeze(1)).square().sum(-1)
+            return away - strength * q.square().sum(-1)
+
+        own = (p - scores).square().sum(-1) - strength * p.square().sum(-1)
+        assert (value(others) >= own.unsqueeze(1) - 1e-12).all()
+    assert torch.autograd.gradcheck(sparsegen, (scores, lam))
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_from_the_least_strength_on_no_more_experts_are_active(k: int) -> None:
+    scores = normal(40, 5)
+    least = least_strength(scores, k)
+    assert (sparsegen(scores, least + 1e-9).gt(0).sum(-1) <= k).all()
+    assert (sparsegen(scores, least - 1e-6).gt(0).sum(-1) > k).all()
+
+
+def test_the_losses_of_ld_mole_join_the_training_loss() -> None:
+    model: Any = stirred(build(LDMoLE, balance=0.3, sparsity=0.2, most_active=1))
+    bare: Any = build(LDMoLE, balance=0.0)
+    for name, parameter in bare.trainable().items():
+        parameter.data.copy_(model.trainable()[name])
+    x, y = points()
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def note(linear: Any, inputs: tuple[Tensor, Any]) -> None:
+        h, context = inputs
+        u = h @ linear.W_g.mT.unsqueeze(1)
+        seen.append((u, context.networks[linear.base.d_in](h)))
+
+    hooks = [linear.register_forward_pre_hook(note) for linear in adapted_of(model)]
+    found = lane_losses(model, x, y)
+    for hook in hooks:
+        hook.remove()
+    wanted = lane_losses(bare, x, y)
+    for u, strength in seen:
+        p = sparsegen(u, strength)
+        excess = (least_strength(u, 1) - strength).clamp_min(0)
+        penalty = 0.3 * load_imbalance(p, p, None) + 0.2 * excess.mean((1, 2, 3))
+        wanted = wanted + penalty / len(seen)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+
+
+def test_the_core_of_nara_does_not_see_padding() -> None:
+    model = stirred(build(NaRA))
+    h = normal(2, 4, 3, 8, seed=9)
+    mask = torch.tensor([True, True, False]).expand(2, 4, 3)
+    short, _ = linear_of(model, 0, "qkv")(h[:, :, :2], model.context())
+    padded, _ = linear_of(model, 0, "qkv")(h, model.context(mask))
+    torch.testing.assert_close(padded[:, :, :2], short, rtol=0, atol=1e-12)
+
+
 # --- What every method promises ------------------------------------------------------------------
 
 
@@ -435,7 +661,7 @@ def test_a_change_that_depends_on_the_input_is_not_merged(
 def test_some_linears_may_be_left_out(kind: type[Adapter]) -> None:
     model = stirred(build(kind, targets=["down", "out"]))
     h = normal(2, 4, 3, 8, seed=9)
-    given, _ = linear_of(model, 1, "out")(h, model.context())
+    given, _ = linear_of(model, 0, "out")(h, model.context())
     assert given.shape == (2, 4, 3, 8)
     assert all(".qkv" not in name and ".up" not in name for name in model.trainable())
 
@@ -463,13 +689,18 @@ def test_counts() -> None:
     assert count(DoRAN, rank=4) == lora + 4 * 4 * 8 + 8 * (d_out + 4)
     assert count(HyRA, rank=4) == 8 * both + 32 * 4 * 32 + 8 * 32
     assert count(TextToLoRA, rank=4) == 8 * 4 * both + 8 * (1 + 4 + 8) + 7 * (24 + 7)
+    assert count(CoMoL, rank=4) == lora + 8 * 4 * 3 * (4 + 16)
+    assert count(LDMoLE, rank=4) == 8 * 3 * (4 * both + d_in) + 4 * (32 + 128) + 2 * (4 + 4 + 1)
+    assert count(NaRA, rank=4) == lora + 32 * (4 + 16) + 32 + 16
+    assert count(HiRA, rank=4) == lora
+    assert count(LoRAXS, rank=4) == 8 * 4 * 16
 
 
 @every_rival
 def test_some_rank_comes_near_loras_count(kind: type[Adapter]) -> None:
     for reference in (4, 8):
         wanted = count(LoRA, rank=reference)
-        ratios = [count(kind, rank=rank) / wanted for rank in range(1, 17)]
+        ratios = [count(kind, rank=rank) / wanted for rank in range(1, 33)]
         assert min(abs(ratio - 1) for ratio in ratios) < 0.12
 
 
@@ -527,6 +758,8 @@ def test_penalties_add_up() -> None:
 def test_more_choices_than_experts_are_refused() -> None:
     with pytest.raises(UsageError, match=r"method\.top_k=4 exceeds"):
         build(MoELoRA, top_k=4)
+    with pytest.raises(UsageError, match=r"method\.most_active=3 spares no expert"):
+        build(LDMoLE, most_active=3)
 
 
 @pytest.mark.parametrize("kind", MERGING, ids=lambda kind: kind.__name__)
@@ -544,4 +777,4 @@ def test_texts_must_have_the_length_that_was_named(given: int | None) -> None:
 
 def test_a_rank_keeps_its_meaning() -> None:
     assert all(issubclass(kind.Config, LowRankConfig) for kind in RIVALS)
-    assert all(kind.reading for kind in RIVALS)
+    assert [kind for kind in RIVALS if kind.reading] == READINGS

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_up import cell_of, check_svg, markdown_rows, render, summary_of, write_run
-from random_tables import named
+from random_tables import QUALITY, named
 from scipy import stats
 
 from analysis.figures.ablation import ablation_figure, is_geometric
@@ -162,11 +162,9 @@ def row_of(function: str, method: str, value: str, seed: int, budget: str = "equ
         "seed": seed,
         "run_id": f"{budget}-{function}-{method}-{value}-{seed}",
         "status": "done",
-        "pretrain_r2": 0.9,
-        "frozen_loss": 1.0,
+        **QUALITY,
         "validation_loss": 0.1,
         "test_loss": 0.1,
-        "test_r2": 0.9,
         "loss": loss_of(function, method, value, seed),
         "trainable_parameters": 1000.0,
         "reference_parameters": 1000.0,
@@ -278,7 +276,7 @@ def test_over_all_functions_are_those_that_can_be_learnt_and_were_asked_for(stor
     frame = read_table(store, "blocks")
     axes = swept_axes(frame, "blocks")
     unlearnt = frame[(frame["method"] == "lora") & (frame["function"] == "matyas")]
-    unlearnt = unlearnt.assign(method="full", test_r2=-1.0)
+    unlearnt = unlearnt.assign(method="full", learnt_r2=-1.0)
     points = estimates(
         with_loss(with_columns(pd.concat([frame, unlearnt], ignore_index=True)), "test_loss"), axes
     )

@@ -10,7 +10,8 @@ from planted import answers, diverged, jitter, nothing, only, sequence, study, u
 from random_tables import named
 
 from analysis.claims.rules import NOT_SUPPORTED, SUPPORTED, UNDECIDED
-from analysis.claims.traces import evenness, larger, larger_later
+from analysis.claims.traces import evenness, larger, larger_later, larger_there
+from analysis.load import DECIDING
 from analysis.paper.claims import QUERYABLE
 from analysis.stats.intervals import Interval
 
@@ -30,8 +31,10 @@ def test_measures_of_gradient_norms() -> None:
     assert larger(one, other) == pytest.approx(math.log(3.5 / 2))
     assert larger_later(one, other) == pytest.approx(math.log(4.5 / 2) - math.log(1.5 / 2))
     assert evenness(one, 2 * one) == 0.0
-    assert evenness(other, one) == math.inf
-    assert evenness(one + 1, one) > 0
+    assert evenness(other, one) == -math.inf
+    assert evenness(one + 1, one) < 0
+    for measure in (larger, larger_later, larger_there, evenness):
+        assert measure(other + one, one) == pytest.approx(-measure(one, other + one))
 
 
 def test_norms_that_shrink_less_later_are_not_larger_there() -> None:
@@ -53,7 +56,7 @@ def test_a_sequence_of_tasks_answers_the_continual_claims() -> None:
         rows.append(json.dumps([[1, 1, 1], [0.05, 1, 1], [0.1, 0.05, 1], final]))
     found = answers(frame.assign(task_losses=rows, atom_usage=used(frame, 0.5)))
     assert found["retention"].verdict == SUPPORTED
-    assert found["retention"].effect.value == pytest.approx(math.log(2), abs=0.02)
+    assert found["retention"].effect.value == pytest.approx(-math.log(2), abs=0.02)
     assert found["sparsity"].verdict == SUPPORTED
     assert found["sparsity"].effect.value == pytest.approx(math.log(2), abs=0.01)
     assert "takes" not in found["sparsity"].remark
@@ -71,12 +74,12 @@ def test_a_sequence_of_tasks_answers_the_continual_claims() -> None:
         for cell, text in zip(frame.itertuples(), rows, strict=True)
     ]
     found = answers(frame.assign(task_losses=lost))
-    assert found["retention"].effect == Interval(-math.inf, -math.inf, -math.inf)
+    assert found["retention"].effect == Interval(math.inf, math.inf, math.inf)
     assert found["retention"].verdict == NOT_SUPPORTED
 
 
 @pytest.mark.parametrize(
-    ("lost", "value"), [([QUERYABLE], -math.inf), (["lora"], math.inf), ([QUERYABLE, "lora"], 0.0)]
+    ("lost", "value"), [([QUERYABLE], math.inf), (["lora"], -math.inf), ([QUERYABLE, "lora"], 0.0)]
 )
 def test_a_diverged_run_has_retained_nothing(lost: list[str], value: float) -> None:
     frame = sequence(study(nothing))
@@ -99,15 +102,16 @@ def test_a_diverged_run_is_no_evidence_of_sparsity() -> None:
 
 
 def controlled(**gains: float) -> pd.DataFrame:
-    """A study of instructions; `gains` are those of the own text over each control, by loss."""
+    """A study of instructions; `gains` are the log ratios of each control's loss over that with
+    the own text, by loss and control."""
     frame = study(nothing, targets=8)
     own = frame[frame["method"] == "instruction_queryable"]
     parts = [frame[frame["method"] != "instruction_queryable"]]
     for control in ("matched", "shuffled", "empty"):
         losses = {
-            loss: own["test_loss"] * math.exp(gains.get(f"{name}_{control}", 0.0))
+            loss: own[DECIDING] * math.exp(gains.get(f"{name}_{control}", 0.0))
             for name, loss in (
-                ("test", "test_loss"),
+                ("test", DECIDING),
                 ("unseen", "unseen_loss"),
                 ("paraphrased", "paraphrased_loss"),
             )
@@ -125,7 +129,7 @@ def controlled(**gains: float) -> pd.DataFrame:
 def test_a_text_is_held_against_another_targets_and_none() -> None:
     frame = controlled(test_shuffled=0.5, unseen_empty=0.3, paraphrased_shuffled=-0.4)
     found = answers(frame)
-    effects = {name: a.effect.value for name, a in found.items() if name.startswith("text_")}
+    effects = {name: -a.effect.value for name, a in found.items() if name.startswith("text_")}
     planted = {
         "text_test_shuffled": 0.5,
         "text_unseen_empty": 0.3,
@@ -139,7 +143,7 @@ def test_a_text_is_held_against_another_targets_and_none() -> None:
     assert not any("empty" in run for run in found["gradients_larger_queryable"].runs)
     lost = frame["config.instruction.control"].eq("empty") & frame["unseen_loss"].notna()
     found = only(diverged(frame, lost), "text_unseen_empty")
-    assert found.effect == Interval(math.inf, math.inf, math.inf)
+    assert found.effect == Interval(-math.inf, -math.inf, -math.inf)
     silent = only(frame.drop(columns="paraphrased_loss"), "text_paraphrased_empty")
     assert "have no paraphrased_loss" in silent.remark
 

@@ -67,6 +67,7 @@ def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -
     means = [(3 + seed / 2 + 4, 1 + seed / 2 + 4) for seed in range(3)]
     expected = np.mean([math.log(one / other) for one, other in means])
     assert float(own["effect"]) == pytest.approx(expected)
+    assert f"qlexp experiment={STUDY} 'seed=range(0,N)'" in text
 
 
 def test_norms_come_in_the_order_of_the_layers(store: Store) -> None:
@@ -100,8 +101,9 @@ def swept_study(store: Store, **swept: tuple[str, ...]) -> None:
             seed,
             run_id=f"{value}-{method}-{seed}",
             validation_loss=loss,
-            test_loss=loss,
-            test_r2=-0.5 if i else 0.9,
+            test_loss=2 * loss,
+            test_loss_clean=loss,
+            learnt_r2=-0.5 if i else 0.9,
         )
         write_run(store, summary)
         cells.append(cell_of(summary, "equal_rank", f"{key.replace('__', '.')}={value}"))
@@ -113,7 +115,7 @@ def test_each_method_stands_at_its_own_rate(tmp_path: Path) -> None:
     swept_study(store, trainer__adapt__learning_rate=("1e-3", "2e-3", "4e-3"))
     assert command(store, tmp_path) == 0
     found = pd.read_csv(tmp_path / STUDY / "claims.csv").set_index("claim")
-    assert found.loc["drop_wave", "effect"] == pytest.approx(math.log(2))
+    assert found.loc["drop_wave", "effect"] == pytest.approx(-math.log(2))
     text = (tmp_path / STUDY / "claims.md").read_text().replace("\\", "")
     assert "Tuned: 3 trials for every method" in text
     assert "not learnable" not in text  # by bad rates of full fine-tuning
@@ -160,13 +162,13 @@ def test_the_example_is_answered(tmp_path: Path) -> None:
         "dora_harms_little": SUPPORTED,
     }
     assert found["effect"].tolist() == pytest.approx(
-        [2 / 3 * math.log(2), math.log(4), 0.0], abs=0.02
+        [-2 / 3 * math.log(2), -math.log(4), 0.0], abs=0.02
     )
     assert "Claims of dora.yaml" in (tmp_path / STUDY / "claims_dora.md").read_text()
     assert not (tmp_path / STUDY / "claims.md").exists()
 
 
-GOOD = {"name": "a", "text": "A", "method": "dora", "at_least": 1.1}
+GOOD = {"name": "a", "text": "A", "method": "dora", "at_most": 0.9}
 
 
 @pytest.mark.parametrize(
@@ -178,9 +180,18 @@ GOOD = {"name": "a", "text": "A", "method": "dora", "at_least": 1.1}
         ("- a", "entry 1"),
         (json.dumps([{**GOOD, "agianst": "lora"}]), "entry 1: Key 'agianst' not in 'Entry'"),
         (json.dumps([GOOD, {"name": "b"}]), "entry 2"),
-        (json.dumps([{**GOOD, "at_least": "much"}]), "entry 1: Value 'much'"),
-        (json.dumps([{**GOOD, "at_least": 0.9}]), "a ratio above 1"),
-        (json.dumps([{**GOOD, "little": 1.1}]), "either at_least or little"),
+        (json.dumps([{**GOOD, "at_most": "much"}]), "entry 1: Value 'much'"),
+        *(
+            (json.dumps([{**GOOD, "at_most": ratio}]), "at_most is a ratio between 0 and 1")
+            for ratio in (1.1, 1.0, 0.0, -0.5, math.nan)
+        ),
+        *(
+            (json.dumps([{**GOOD, "at_most": None, "little": ratio}]), "little one above 1")
+            for ratio in (0.9, 1.0, 0.0, math.inf)
+        ),
+        (json.dumps([{**GOOD, "little": 1.1}]), "either at_most, a ratio below 1, or little"),
+        (json.dumps([{**GOOD, "at_most": None}]), "either at_most, a ratio below 1, or little"),
+        (json.dumps([{**GOOD, "at_least": 1.1}]), "entry 1: Key 'at_least' not in 'Entry'"),
         (json.dumps([{**GOOD, "functions": ["akley"]}]), "Did you mean 'ackley'?"),
         (json.dumps([{**GOOD, "loss": "tets_loss"}]), "Did you mean 'test_loss'?"),
         (json.dumps([GOOD, GOOD]), "several claims called a"),

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import cell_of, markdown_rows, render, summary_of, write_run
-from random_tables import named
+from random_tables import QUALITY, named
 from scipy import stats
 
-from analysis.legend import CLEAN_LOSS, UNCHECKED, noise_note, unchecked
+from analysis.legend import UNCHECKED, noise_note, unchecked
+from analysis.load import DECIDING
 from analysis.names import ALL
 from analysis.settings import swept
 from analysis.stats.effects import LOSS, RATIO, effects
@@ -49,11 +50,9 @@ def runs(axes: Grid, functions: Sequence[str] = FUNCTIONS, method: str = "querya
             "reading": False,
             "trainable_parameters": 1000,
             "reference_parameters": 1000,
-            "pretrain_r2": 0.9,
-            "frozen_loss": 1.0,
+            **QUALITY,
             "validation_loss": 0.1,
             "test_loss": 0.1,
-            "test_r2": 0.9,
             "loss": float(draw.lognormal(-3, 1)),
         }
         for function in functions
@@ -196,7 +195,7 @@ def test_a_method_that_lacks_a_function_has_no_effect_over_all_of_them() -> None
 
 def test_a_function_that_cannot_be_learnt_has_no_part_in_all_functions() -> None:
     rows = runs({"method.top_k": ("1", "2")}, ["levy", *FUNCTIONS])
-    full = [{**run, "test_r2": -0.5} for run in runs({}, ["levy"], "full")]
+    full = [{**run, "learnt_r2": -0.5} for run in runs({}, ["levy"], "full")]
     table = table_of(rows + full)
     expected = table_of([run for run in rows if run["function"] != "levy"])
     assert math.isfinite(table.set_index("function").loc["levy", "ratio"])
@@ -208,8 +207,8 @@ def stored(root: Path, axes: Grid, *more: dict) -> Store:
     """Study "made" of a grid, with `more` rows beside it."""
     store, cells = Store(root / "store"), []
     for run in [*runs(axes), *more]:
-        own = {name: run[name] for name in ("run_id", "status", "test_r2")}
-        own |= dict.fromkeys(("test_loss", "unseen_loss"), run["loss"])
+        own = {name: run[name] for name in ("run_id", "status", "learnt_r2")}
+        own |= dict.fromkeys((DECIDING, "test_loss", "unseen_loss"), run["loss"])
         summary = summary_of(run["function"], run["method"], run["seed"], **own)
         write_run(store, summary)
         cells.append(cell_of(summary, run["budget"], *filter(None, run["overrides"].split("; "))))
@@ -226,7 +225,10 @@ def command(store: Store, out: Path, *more: str) -> Path:
 def test_a_table_is_written_for_each_loss(tmp_path: Path) -> None:
     axes = {"method.gated": ("true", "false"), "method.atoms": ("4", "16")}
     store = stored(tmp_path, axes)
-    for loss, stem in (("test_loss", "ablation"), ("unseen_loss", "ablation_unseen_loss")):
+    stems = {DECIDING: "ablation"} | {
+        loss: f"ablation_{loss}" for loss in ("test_loss", "unseen_loss")
+    }
+    for loss, stem in stems.items():
         folder = command(store, tmp_path / loss, "--loss", loss)
         found = {path.suffix for path in folder.glob(f"{stem}_effects.*")}
         assert found == {".md", ".csv", ".tex"}
@@ -381,7 +383,7 @@ def test_notes_say_what_is_compared(tmp_path: Path) -> None:
     loras = runs(noise, method="lora")
     store = stored(tmp_path / "alone", noise, *loras)
     text = (command(store, tmp_path / "alone") / "ablation_effects.md").read_text()
-    assert text.startswith("# Effects on the test loss over lora's of data.noise")
+    assert text.startswith("# Effects on the test loss without noise over lora's of data.noise")
     assert "Another value of data.noise is another task" in text
     assert "below 1 the value has the lower one" not in text
     assert "| of |" not in text
@@ -396,13 +398,13 @@ def test_notes_say_what_is_compared(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("loss", ["test_loss", "unseen_loss", "post_train_loss", CLEAN_LOSS])
+@pytest.mark.parametrize("loss", ["test_loss", "unseen_loss", "post_train_loss", DECIDING])
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_losses_that_hold_the_noise_are_told(noise: float, loss: str) -> None:
     frame = pd.DataFrame({"status": "done", "config.data.noise": [0.0, noise]})
     text = " ".join(noise_note(frame, loss))
     assert bool(text) == (noise > 0 and loss in ("test_loss", "unseen_loss"))
-    assert (CLEAN_LOSS in text) == (noise > 0 and loss == "test_loss")
+    assert (DECIDING in text) == (noise > 0 and loss == "test_loss")
     assert noise_note(frame[["status"]], loss) == []
 
 

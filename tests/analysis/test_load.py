@@ -1,10 +1,12 @@
 """The long table of a study, and the stores that no command reads."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_up import (
     BUDGETS,
@@ -22,9 +24,17 @@ from made_up import (
 
 from analysis.__main__ import main
 from analysis.curves import layer_columns
-from analysis.load import LOSSES, load_study, open_store, require_complete
+from analysis.load import (
+    LOSSES,
+    joined_runs,
+    load_study,
+    open_store,
+    read_runs,
+    require_complete,
+)
 from analysis.paper import routing, theory
 from analysis.settings import swept
+from analysis.table import with_columns
 from analysis.views import figures
 from qlexp.errors import UsageError
 from qlexp.store.manifest import Cell
@@ -48,6 +58,151 @@ def test_a_diverged_run_has_infinite_losses(made_up: Store) -> None:
     assert np.isposinf(diverged[list(LOSSES)]).all(axis=None)
     assert np.isfinite(diverged["frozen_loss"]).all()
     assert (frame.loc[frame["function"] == "matyas", "test_r2"].min()) == -math.inf
+
+
+def test_made_up_runs_hold_what_a_run_holds(studied: Store) -> None:
+    (real, *_) = (studied.summary(cell.run_id) for cell in studied.study("tiny"))
+    made = summary_of("matyas", "lora", 0)
+    assert set(made) == set(real or ())
+    lora = next(
+        summary
+        for cell in studied.study("tiny")
+        if cell.method == "lora" and (summary := studied.summary(cell.run_id))
+    )
+    assert set(made["path"]) == set(lora["path"])
+
+
+NEWER = ("learnt_loss", "learnt_r2", "frozen_validation_loss", "frozen_loss_clean")
+
+
+def older(summary: dict) -> dict:
+    """The same run as numerics version 1 stored it."""
+    gone = (*NEWER, "worst_share", "beyond_head", "path")
+    return {name: value for name, value in summary.items() if name not in gone}
+
+
+def test_an_older_run_is_read_by_what_it_has(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    summaries = [
+        older(summary_of("matyas", "lora", 0)),
+        older(summary_of("matyas", "full", 0, test_r2=-0.2)),
+        older(summary_of("matyas", "queryable", 0, status="diverged", validation_loss=None)),
+    ]
+    for summary in summaries:
+        write_run(store, summary)
+    store.write_study(STUDY, [cell_of(summary, "lora_r4") for summary in summaries])
+    frame = load_study(store, STUDY)
+    for cell in frame.itertuples():
+        assert cell.learnt_loss == cell.validation_loss
+        assert cell.learnt_r2 == cell.test_r2
+        assert cell.frozen_validation_loss == cell.frozen_loss_clean == cell.frozen_loss
+    assert frame[["worst_share", "beyond_head"]].isna().all(axis=None)
+    whole = with_columns(frame)
+    assert whole["not_learnable"].all()
+    assert not whole["beyond_reach"].any()
+    assert render("tables", store, tmp_path / "out") == 0
+    table = read_runs(tmp_path / "out" / STUDY / "runs.csv")
+    pd.testing.assert_frame_equal(table[list(NEWER)], frame[list(NEWER)])
+
+
+def test_a_table_of_older_runs_is_read_by_what_it_has(made_up: Store, tmp_path: Path) -> None:
+    frame = read_runs(runs_file(made_up, tmp_path, lambda cells: cells.drop(columns=[*NEWER])))
+    for name, stands_in in zip(
+        NEWER, ("validation_loss", "test_r2", "frozen_loss", "frozen_loss"), strict=True
+    ):
+        pd.testing.assert_series_equal(frame[name], frame[stands_in], check_names=False)
+
+
+# Parts of a study
+
+
+def runs_file(
+    store: Store, folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame], name: str = "part"
+) -> Path:
+    """A changed runs.csv of the study."""
+    folder = folder / name
+    assert render("tables", store, folder, "--allow-missing") == 0
+    cells = pd.read_csv(folder / STUDY / "runs.csv", dtype=str, keep_default_na=False)
+    path = folder / "runs.csv"
+    change(cells).to_csv(path, index=False)
+    return path
+
+
+def split(store: Store, tmp_path: Path, *conditions: str) -> list[Path]:
+    return [
+        runs_file(store, tmp_path, lambda cells, own=own: cells.query(own), f"part{i}")
+        for i, own in enumerate(conditions)
+    ]
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        ("seed == '0'", "seed == '1'", "seed == '2'"),
+        ("function == 'levy'", "function != 'levy'"),
+        ("method != 'lora'", "method == 'lora'"),
+        ("function != 'levy'", "function != 'ackley'"),  # most of it twice
+        ("index >= 0", "index >= 0"),
+        ("index < 0", "index >= 0"),
+    ],
+)
+def test_parts_of_a_study_are_the_whole(
+    made_up: Store, tmp_path: Path, conditions: tuple[str, ...]
+) -> None:
+    (whole,) = split(made_up, tmp_path / "whole", "index >= 0")
+    joined = joined_runs(split(made_up, tmp_path, *conditions))
+    pd.testing.assert_frame_equal(joined, joined_runs([whole]), check_dtype=False)
+    loaded = load_study(made_up, STUDY)
+    names = ["budget", "function", "method", "seed", "run_id", "status", *LOSSES, "worst_share"]
+    pd.testing.assert_frame_equal(joined[names], loaded[names], check_dtype=False)
+
+
+def test_a_gap_is_filled_by_another_part(gappy: Store, tmp_path: Path, monkeypatch) -> None:
+    (with_gaps,) = split(gappy, tmp_path / "gaps", "index >= 0")
+    for path in gappy.root.glob("runs/*"):
+        if not (path / "summary.json").exists():
+            function, method, seed = path.name.split("-")
+            write_run(gappy, summary_of(function, method, int(seed)))
+    failed = gappy.run_folder("drop_wave-queryable-2") / "summary.json"
+    failed.unlink()
+    write_run(gappy, summary_of("drop_wave", "queryable", 2))
+    rest = split(gappy, tmp_path, "function in ['drop_wave', 'levy', 'ackley']")
+    out = tmp_path / "out"
+    for order in ([with_gaps, *rest], [*rest, with_gaps]):
+        joined = joined_runs(order)
+        assert len(joined) == len(load_study(gappy, STUDY))
+        assert set(joined["status"]) == {"done", "diverged"}
+        files = [str(path) for path in order]
+        assert main(["stats", STUDY, "--runs", *files, f"--out={out}"]) == 0
+    assert main(["stats", STUDY, f"--runs={with_gaps}", f"--out={out}"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "wanted"),
+    [
+        ("test_loss", "0.5", "disagree in test_loss of levy-lora-1: give"),
+        ("run_id", "another", "disagree in run_id of equal_rank, levy, lora, 1: give"),
+    ],
+)
+def test_parts_that_disagree_are_refused(
+    made_up: Store, tmp_path: Path, capsys, *, column: str, value: str, wanted: str
+) -> None:
+    def change(cells: pd.DataFrame) -> pd.DataFrame:
+        place = cells["run_id"] == "levy-lora-1"
+        return cells.assign(**{column: cells[column].mask(place, value)})
+
+    parts = [
+        runs_file(made_up, tmp_path, lambda cells: cells, "one"),
+        runs_file(made_up, tmp_path, change, "other"),
+    ]
+    capsys.readouterr()
+    files = [str(path) for path in parts]
+    assert main(["tables", STUDY, "--runs", *files, f"--out={tmp_path / 'out'}"]) == 2
+    message = capsys.readouterr().err
+    assert wanted in message
+    assert message.count("\n") == 1
+    with pytest.raises(UsageError, match="is not the runs"):
+        joined_runs([parts[0], tmp_path / "none.csv"])
 
 
 def test_missing_and_failed_cells_keep_their_rows(gappy: Store) -> None:

@@ -71,7 +71,7 @@ def test_a_variant_stands_beside_lora_of_its_own() -> None:
     frame = long_table(infinite=0.0)
     frame = frame[(frame["budget"] == "equal_rank") & frame["method"].isin(["lora", "dora"])]
     parts = [
-        named(frame, f"noise={noise}").assign(test_loss=frame["test_loss"] * factor)
+        named(frame, f"noise={noise}").assign(test_loss_clean=frame["test_loss_clean"] * factor)
         for noise, factor in ((1, 1.0), (2, 3.0))
     ]
     cells = pairs_of(pd.concat(parts, ignore_index=True))
@@ -90,14 +90,14 @@ def test_a_variant_stands_beside_lora_of_its_own() -> None:
 def test_functions_that_cannot_be_learnt_are_left_out_with_all_seeds() -> None:
     frame = long_table()
     place = (frame["function"] == "levy") & (frame["method"] == "full") & (frame["seed"] == 1)
-    frame.loc[place & (frame["budget"] == "equal_rank"), "test_r2"] = -0.1
+    frame.loc[place & (frame["budget"] == "equal_rank"), "learnt_r2"] = -0.1
     assert set(pairs_of(frame)["function"]) == set(FUNCTIONS) - {"levy"}
 
 
 def test_missing_cells_are_in_no_pair_and_named() -> None:
     frame = long_table(infinite=0.0)
     gone = (frame["function"] == "levy") & (frame["method"] == "lora") & (frame["seed"] == 1)
-    frame.loc[gone, ["status", "test_loss"]] = ["missing", math.nan]
+    frame.loc[gone, ["status", "test_loss_clean"]] = ["missing", math.nan]
     cells = pairs_of(frame)
     assert unpaired(cells[cells["budget"] == "lora_r4"]) == [
         "dora on levy (lora_r4), seed 1",

@@ -15,6 +15,7 @@ from made_up import NINE, STUDY, cell_of, render, summary_of, write_run
 from random_tables import FUNCTIONS, SEEDS, TABLES, long_table, named, pairs_of, row, same
 
 from analysis.figures.stats import iqm_figure, ranks_figure
+from analysis.load import DECIDING
 from analysis.render import NO_CELL
 from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.pairs import paired
@@ -52,12 +53,17 @@ def test_a_method_may_have_any_name() -> None:
 def test_the_scale_of_a_function_is_nothing() -> None:
     frame = long_table(4, 0.1)
     scale = frame["function"].map({name: 10.0**i for i, name in enumerate(FUNCTIONS)})
-    same(statistics_of(frame), statistics_of(frame.assign(test_loss=frame["test_loss"] * scale)))
+    same(
+        statistics_of(frame),
+        statistics_of(frame.assign(test_loss_clean=frame["test_loss_clean"] * scale)),
+    )
 
 
 def test_ranks_and_improvement_need_the_order_of_losses_alone(frame: pd.DataFrame) -> None:
     bent = frame.assign(
-        test_loss=np.arctan(frame["test_loss"]).where(np.isfinite(frame["test_loss"]), math.inf)
+        test_loss_clean=np.arctan(frame["test_loss_clean"]).where(
+            np.isfinite(frame["test_loss_clean"]), math.inf
+        )
     )
     one, other = (pairs_of(table) for table in (frame, bent))
     same([improvement(one), average_ranks(one)], [improvement(other), average_ranks(other)])
@@ -68,7 +74,7 @@ def test_ranks_and_improvement_need_the_order_of_losses_alone(frame: pd.DataFram
 def test_blocks_do_not_touch_each_other() -> None:
     frame = long_table()
     changed = frame.assign(
-        test_loss=frame["test_loss"].where(
+        test_loss_clean=frame["test_loss_clean"].where(
             frame["budget"] == "equal_rank", 0.25 * frame["seed"] + 1
         )
     )
@@ -84,16 +90,16 @@ def ordered_table(few: Sequence[str] = FUNCTIONS) -> pd.DataFrame:
     """Queryable is first, dora second, LoRA last; `few` are the second block's functions."""
     frame = long_table(infinite=0.0, functions=list(NINE))
     factors = frame["method"].map({"queryable": 1.0, "dora": 2.0}).fillna(4.0)
-    frame = frame.assign(test_loss=factors * (1 + frame["seed"]))
+    frame = frame.assign(test_loss_clean=factors * (1 + frame["seed"]))
     return frame[(frame["budget"] == "equal_rank") | frame["function"].isin(few)]
 
 
 def printed(frame: pd.DataFrame) -> tuple[dict[tuple[str, str], dict], list[str], pd.DataFrame]:
     """The cells of the summary by section and row, its notes, and its long table."""
     frame = with_columns(frame)
-    cells = paired(frame, "test_loss")
+    cells = paired(frame, DECIDING)
     table = stats.summary(cells, improvement(cells))
-    notes = stats.notes_of(frame, cells, table, "test_loss")
+    notes = stats.notes_of(frame, cells, table, DECIDING)
     grid = stats.summary_grid(table, "mine", "stats", notes)
     rows = {
         (section.title, own[0].text): dict(zip(grid.headers, own, strict=True))
@@ -149,7 +155,7 @@ def test_rows_beyond_the_critical_difference_are_named(
 def test_ratios_that_a_logarithmic_axis_cannot_show_are_written(loss: float, text: str) -> None:
     frame = long_table(infinite=0.0)
     frame = frame[frame["budget"].eq("lora_r4") & frame["method"].ne("lora")]
-    figure = iqm_figure(iqm(pairs_of(frame.assign(test_loss=loss))))
+    figure = iqm_figure(iqm(pairs_of(frame.assign(test_loss_clean=loss))))
     figure.savefig(io.BytesIO())
     (axis,) = figure.axes
     assert [found.get_text() for found in axis.texts] == [text, text]
@@ -218,14 +224,14 @@ def test_the_command_writes_the_same_bytes_again(store: Store, tmp_path: Path) -
 
 
 def test_a_loss_above_the_ceiling_is_no_divergence(store: Store, tmp_path: Path) -> None:
-    summary = summary_of("matyas", "queryable", 0, test_loss=11.0)
+    summary = summary_of("matyas", "queryable", 0, test_loss_clean=11.0)
     (store.run_folder(summary["run_id"]) / "summary.json").unlink()
     write_run(store, summary)
     assert command(store, tmp_path) == 0
     text = (tmp_path / STUDY / "stats.md").read_text().replace("\\", "")
     assert "| queryable | 0/9, 1 inf |" in text
     assert "| lora | 1/9 | 1 |" in text
-    assert "j have an infinite test_loss" in text
+    assert "j have an infinite test_loss_clean" in text
     own = row(pd.read_csv(tmp_path / STUDY / "stats.csv"), budget="lora_r4", method="queryable")
     assert (own["diverged"], own["infinite"]) == (0, 1)
 

@@ -2,9 +2,11 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +31,9 @@ from made_up import (
 from analysis.cells import by_budget, estimate, loss_cells
 from analysis.figures.curves import curves_figure
 from analysis.flags import not_learnable
+from analysis.load import LOSSES
 from analysis.names import budget_order, function_order, method_order
-from analysis.render import markdown
+from analysis.render import NO_CELL, markdown
 from analysis.table import read_table
 from analysis.text import spread
 from analysis.views import tables
@@ -48,8 +51,10 @@ def rendered(store: Store, tmp_path: Path, *more: str) -> Path:
 
 # The numbers
 
+OF_LOSSES = [(name, loss) for name, loss, _ in tables.TABLES if loss in LOSSES]
 
-@pytest.mark.parametrize(("table", "key"), [(name, loss) for name, loss, _ in tables.TABLES])
+
+@pytest.mark.parametrize(("table", "key"), OF_LOSSES)
 def test_the_csv_holds_the_numbers_of_a_plain_loop(
     made_up: Store, tmp_path: Path, table: str, key: str
 ) -> None:
@@ -67,7 +72,7 @@ def test_the_csv_holds_the_numbers_of_a_plain_loop(
         assert (cell.deviation == "") == (len(finite) < 3)
 
 
-@pytest.mark.parametrize(("table", "key"), [(name, loss) for name, loss, _ in tables.TABLES])
+@pytest.mark.parametrize(("table", "key"), OF_LOSSES)
 def test_the_best_adapter_of_a_column_is_bold(
     made_up: Store, tmp_path: Path, table: str, key: str
 ) -> None:
@@ -99,13 +104,78 @@ def test_inf_is_counted_and_never_dropped(made_up: Store, tmp_path: Path) -> Non
     assert "queryable on Matyas (equal\\_rank) none" in text
 
 
+def test_the_worst_share_is_that_of_runs_that_did_not_diverge(
+    made_up: Store, tmp_path: Path
+) -> None:
+    folder = rendered(made_up, tmp_path)
+    rows = {row["method"]: row for row in markdown_rows(folder / "worst.md")["Equal rank"]}
+    for method, function in itertools.product(METHODS, FUNCTIONS):
+        shares = [
+            share
+            for share in plain_losses(made_up, function, method, "worst_share")
+            if math.isfinite(share)
+        ]
+        label = method.replace("_", "\\_") + "†" * (method == "shared_lora")
+        text = next(text for head, text in rows[label].items() if head.startswith(title(function)))
+        assert text == (spread(shares) if shares else NO_CELL)
+    assert len(shares) == 3
+    text = (folder / "worst.md").read_text().replace("\\", "")
+    left_out = "Diverged and left out: queryable on matyas (equal_rank), seeds 0, 1, 2; lora on ack"
+    assert left_out in text
+    assert "nan" not in text
+    assert "inf" not in text
+    cells = pd.read_csv(folder / "worst.csv")
+    assert cells["mean"].between(0, 1).all()
+    assert not cells["best_adapter"].any()
+
+
+def title(function: str) -> str:
+    return FUNCTIONS[function].title
+
+
+def test_runs_that_noted_no_shares_have_no_table_of_them(made_up: Store, tmp_path: Path) -> None:
+    rewrite(made_up, lambda summary: summary.pop("worst_share"))
+    folder = rendered(made_up, tmp_path)
+    assert not list(folder.glob("worst*"))
+    assert (folder / "table2_clean.md").exists()
+
+
+def rewrite(store: Store, change: Callable[[dict], object]) -> None:
+    """Changes every stored summary in place."""
+    for path in store.root.glob("runs/*/summary.json"):
+        summary = json.loads(path.read_text())
+        change(summary)
+        path.write_text(json.dumps(summary))
+
+
+def test_targets_beyond_the_heads_reach_are_marked(made_up: Store, tmp_path: Path) -> None:
+    beyond = {("matyas", 1): 0.03, ("levy", 0): 0.002}
+
+    def change(summary: dict) -> None:
+        summary["beyond_head"] = beyond.get((summary["function"], summary["seed"]), 0.0)
+
+    rewrite(made_up, change)
+    folder = rendered(made_up, tmp_path)
+    headers = list(markdown_rows(folder / "table2.md")["Equal rank"][0])
+    assert [header for header in headers if "‖" in header] == ["Matyas‖", "Levy‡‖"]
+    text = (folder / "table2.md").read_text()
+    assert "Beyond reach: the share of the test targets" in text
+    assert "Matyas 0.030 (seed 1); Levy 0.0020 (seed 0)." in text
+    assert "$\\|$" in (folder / "table2.tex").read_text()
+    cells = pd.read_csv(folder / "table2.csv")
+    assert set(cells.loc[cells["beyond_reach"], "function"]) == {"matyas", "levy"}
+    table = read_table(made_up, STUDY)
+    places = table.loc[table["beyond_reach"], ["function", "seed"]]
+    assert set(places.itertuples(index=False, name=None)) == set(beyond)
+
+
 def test_marks_and_footnotes(made_up: Store, tmp_path: Path) -> None:
     folder = rendered(made_up, tmp_path)
-    for table in ("table1", "table2", "table2_raw"):
+    for table in ("table1", "table2", "table2_clean", "table2_raw", "worst"):
         headers = list(markdown_rows(folder / f"{table}.md")["Equal rank"][0])
         assert [header for header in headers if header[-1] in "‡§"] == ["Griewank§", "Levy‡"]
         text = (folder / f"{table}.md").read_text()
-        assert "test R² of full below 0: Levy -0.25 (seed 2)." in text
+        assert "validation R² of full below 0: Levy -0.25 (seed 2)." in text
         assert "below 0.9: Griewank 0.50 (seed 0)." in text
         assert "shared\\_lora (equal\\_rank) 600 to 1,000" in text
         assert "queryable (equal" not in text.split("reference rank:")[1].splitlines()[0]
@@ -116,7 +186,10 @@ def test_marks_and_footnotes(made_up: Store, tmp_path: Path) -> None:
         assert "torch 2.13.0; commit 0123456789ab; device CPU." in text
         assert "backbone depth 4, width 32" in text
         assert "adaptation updates 5, test samples 16" in text
-        assert ("Noise floor of the test loss: 0.00250" in text) == (table != "table2_raw")
+        assert ("Noise floor: 0.00250" in text) == (table in ("table1", "table2"))
+        assert ("fitted noise" in text) == (table == "table1")
+        assert ("the excess over the noise floor" in text) == (table == "table2_clean")
+        assert ("Bold" in text) == ("**" in text) == (table != "worst")
         assert "Gaps" not in text
 
 
@@ -179,14 +252,12 @@ def test_overrides_that_differ_make_rows_of_their_own(made_up: Store, tmp_path: 
     assert len({line.get_linestyle() for line in figure.axes[0].lines[:2]}) == 2
 
 
-def test_a_function_is_judged_by_targets_as_they_were_learnt() -> None:
-    losses = json.dumps([[1.0, 1.0], [0.1, 1.0], [2.9, 0.1]])  # the first target is forgotten
-    run = {"function": "matyas", "method": "full", "seed": 0, "status": "done"}
-    frame = pd.DataFrame([{**run, "test_loss": 1.5, "test_r2": -0.5, "task_losses": losses}])
-    assert not_learnable(frame) == {}
-    never = json.dumps([[1.0, 1.0], [1.4, 1.0], [1.4, 1.6]])
-    (value,) = not_learnable(frame.assign(task_losses=never))["matyas"].values()
-    assert value == pytest.approx(-0.5)
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_a_function_is_judged_by_validation_alone(learnt: float, test: float) -> None:
+    run = {"function": "matyas", "method": "full", "seed": 3, "status": "done"}
+    frame = pd.DataFrame([{**run, "learnt_r2": learnt, "test_r2": test, "test_loss": 1 - test}])
+    assert not_learnable(frame) == ({"matyas": {3: learnt}} if learnt < 0 else {})
+    assert not_learnable(frame.assign(method="lora")) == {}
 
 
 def test_methods_come_in_a_fixed_order() -> None:
@@ -243,7 +314,7 @@ def test_tables_are_the_same_bytes_again(made_up: Store, tmp_path: Path) -> None
         ["runs.csv"]
         + [
             f"{table}.{kind}"
-            for table in ("table1", "table2", "table2_raw", "backbones")
+            for table in (*(name for name, *_ in tables.TABLES), "backbones")
             for kind in ("md", "csv", "tex")
         ]
     )

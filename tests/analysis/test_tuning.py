@@ -1,6 +1,7 @@
 """Tuning: the best trial by validation, equally many for all, and a mark at the grid's edge."""
 
 import math
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import cell_of, markdown_rows, render, summary_of, write_run
-from random_tables import named
+from made_up import SCORES, cell_of, markdown_rows, render, summary_of, write_run
+from random_tables import QUALITY, named
 
 from analysis.cells import loss_cells
-from analysis.load import LOSSES, load_study
-from analysis.tuning import LEARNING_RATE, tune
+from analysis.load import LOSSES, incomplete, load_study
+from analysis.tuning import LEARNING_RATE, Cost, tune
 from qlexp.errors import UsageError
+from qlexp.store.files import write_folder
 from qlexp.store.store import Store
 
 RATES = ("0.001", "0.002", "0.004")
@@ -27,9 +29,9 @@ def fill(store: Store, validation: Losses, test: Losses | None = None) -> pd.Dat
     for (method, rate, seed), loss in validation.items():
         changes: dict[str, object] = {"validation_loss": loss}
         if test is not None:
-            changes["test_loss"] = test[method, rate, seed]
+            changes |= dict.fromkeys(("test_loss", "test_loss_clean"), test[method, rate, seed])
         if not math.isfinite(loss):
-            changes = {"status": "diverged", **dict.fromkeys(LOSSES), "test_r2": None}
+            changes = {"status": "diverged", **dict.fromkeys((*LOSSES, *SCORES))}
         identity = f"{method}-{rate}-{seed}"
         summary = summary_of("levy", method, seed, run_id=identity, **changes)
         write_run(store, summary)
@@ -71,10 +73,8 @@ def test_the_kept_trial_is_the_argmin_of_the_mean_validation_loss(losses: list[f
             "reference_parameters": 1000,
             "status": ["done" if math.isfinite(loss) else "diverged" for loss in losses],
             "validation_loss": losses,
-            "test_r2": 0.9,
+            **QUALITY,
             "test_loss": 0.1,
-            "pretrain_r2": 0.9,
-            "frozen_loss": 1.0,
         }
     )
     frame = named(frame)
@@ -183,7 +183,8 @@ def test_a_function_is_not_given_up_for_one_bad_trial_of_full_finetuning(tmp_pat
         identity = f"full-{rate}-0"
         (store.run_folder(identity) / "summary.json").unlink()
         write_run(
-            store, summary_of("levy", "full", 0, run_id=identity, test_r2=-1.0, validation_loss=9.0)
+            store,
+            summary_of("levy", "full", 0, run_id=identity, learnt_r2=-1.0, validation_loss=9.0),
         )
     assert render("stats", store, folder, study="tuned") == 0
     assert pd.read_csv(folder / "tuned" / "stats.csv")["method"].tolist() == ["lora"]
@@ -250,10 +251,8 @@ def sized(losses: dict[tuple[str, str, int], float]) -> pd.DataFrame:
             "status": "done",
             "error": None,
             "validation_loss": loss,
+            **QUALITY,
             "test_loss": 1.0,
-            "test_r2": 0.9,
-            "pretrain_r2": 0.9,
-            "frozen_loss": 1.0,
             "trainable_parameters": rank * SIZE[method],
             "reference_parameters": rank * SIZE["lora"],
         }
@@ -321,3 +320,81 @@ def test_the_same_run_is_one_trial() -> None:
         "queryable": 3,
     }
     assert "Tuned: 3 trials for every method" in tuning.notes()[0]
+
+
+def stopped(method: str, rate: str, seed: int = 0, rung: int = 8) -> dict[str, object]:
+    """The summary of a trial that a rung has not kept."""
+    whole = summary_of("levy", method, seed, run_id=f"{method}-{rate}-{seed}")
+    names = ("run_id", "function", "method", "seed", "config")
+    steps = whole["steps"] // rung
+    told = {"status": "stopped", "rung": rung, "steps": steps, "planned_steps": whole["steps"]}
+    return {**{name: whole[name] for name in names}, **told, "rung_validation_loss": 1e-6}
+
+
+def tuned_study(store: Store, ends: dict[str, tuple[float | None, ...]], *more: str) -> None:
+    """By method the validation losses at RATES and `more`, which were added; None: it stopped."""
+    cells = []
+    for method, losses in ends.items():
+        for step, (rate, loss) in enumerate(zip((*RATES, *more), losses, strict=False)):
+            summary = stopped(method, rate)
+            if loss is not None:
+                identity = str(summary["run_id"])
+                summary = summary_of("levy", method, 0, run_id=identity, validation_loss=loss)
+                write_run(store, summary)
+            else:
+                write_folder(store.run_folder(str(summary["run_id"])), summary)
+            cell = cell_of(summary, "equal_rank", "experiment=tuned", f"{LEARNING_RATE}={rate}")
+            added = max(0, step + 1 - len(RATES))
+            cells.append(replace(cell, extension=added))
+    store.write_study("tuned", cells)
+
+
+def test_a_stopped_trial_is_neither_kept_nor_a_gap_nor_diverged(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    tuned_study(store, {"lora": (None, 0.3, 0.4), "queryable": (None, None, math.inf)})
+    frame = load_study(store, "tuned")
+    assert kept_rates(frame) == {"lora": "0.002", "queryable": "0.004"}
+    assert incomplete(frame) == []
+    everything, _ = tune(frame, [])
+    assert set(everything["status"]) == {"done"}
+    assert render("tables", store, tmp_path / "out", study="tuned") == 0
+    text = (tmp_path / "out" / "tuned" / "table2.md").read_text()
+    assert "Stopped on their way, behind on validation: 3 runs" in text
+    runs = pd.read_csv(tmp_path / "out" / "tuned" / "runs.csv")
+    assert runs["status"].value_counts().to_dict() == {"done": 3, "stopped": 3}
+    assert runs.loc[runs["status"] == "stopped", "test_loss"].isna().all()
+    for row in markdown_rows(tmp_path / "out" / "tuned" / "table2.md")["Equal rank"]:
+        assert "missing" not in row["Levy"]
+        assert "failed" not in row["Levy"]
+
+
+def test_what_stopping_saved_is_counted(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    tuned_study(store, {"lora": (0.3, 0.2, 0.1, None), "queryable": (None, 0.3, 0.4)}, "0.008")
+    _, tuning = tune(load_study(store, "tuned"))
+    steps = summary_of("levy", "lora", 0)["steps"]
+    assert tuning.cost == Cost(2, 5 * steps + 2 * (steps // 8), 7 * steps, 6 * steps)
+
+
+def test_a_grid_that_was_extended_by_the_rule_is_equal(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    losses = {"lora": (0.3, 0.2, 0.15, 0.1, None), "queryable": (None, 0.3, 0.4)}
+    tuned_study(store, losses, "0.008", "0.016")
+    _, tuning = tune(load_study(store, "tuned"))
+    found = {c.label: (c.trial[LEARNING_RATE], c.trials, c.added, c.edges) for c in tuning.choices}
+    assert found == {"lora": ("0.008", 5, 2, ()), "queryable": ("0.002", 3, 0, ())}
+    notes = " ".join(tuning.notes())
+    assert f"Tuned: 3 trials for every method ({LEARNING_RATE} in 0.001, 0.002, 0.004)" in notes
+    assert "for every method by one rule: lora on Levy 2." in notes
+    cells = store.study("tuned")
+    store.write_study("tuned", [cell for cell in cells if cell.run_id != "queryable-0.001-0"])
+    with pytest.raises(UsageError, match=r"2 for queryable on levy .*; 3 for lora on levy"):
+        tune(load_study(store, "tuned"))
+
+
+@pytest.mark.parametrize("view", ["tables", "figures", "forest", "stats", "claims", "report"])
+def test_every_view_shows_a_tuned_study(tmp_path: Path, view: str) -> None:
+    store = Store(tmp_path)
+    losses = {"lora": (0.3, 0.2, None), "queryable": (None, 0.3, 0.4), "full": (0.1, None, None)}
+    tuned_study(store, losses)
+    assert render(view, store, tmp_path / "out", study="tuned") == 0

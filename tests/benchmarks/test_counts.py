@@ -75,6 +75,18 @@ def by_hand(rows: int) -> dict[str, int]:
         "vera": 2 * 256 * ENTRIES,
         "vb_lora": 2 * lora + 2 * 8 * seeds,  # twice the rank; 8 vectors in the bank
         "lily": lora + rows * 2 * linears * 2 * 4 * 4 + 2 * 4 * 4 * OUT,  # 4 experts: R A h, B
+        "hira": 2 * 4 * ENTRIES,
+        "lora_xs": lora + rows * 2 * linears * 2 * 4 * 4,  # R A h
+        "core": lora + rows * 2 * linears * 2 * 4 * 4,  # C A h
+        "core_block": lora + rows * 2 * linears * 2 * 4 * 4,
+        "core_network": lora + rows * 2 * linears * 2 * 4 * 4,
+        "comol": lora + rows * 2 * linears * 2 * 3 * (4 + 4 * 4 + 4),  # R A h, M A h, their sum
+        "nara": lora + rows * (2 * 32 * (4 + 16) + 2 * linears * 2 * 4 * 4),  # 32 hidden; C A h
+        "ld_mole": (
+            3 * lora
+            + rows * 2 * (2 * 3 * IN + 2 * 4 * IN + linears * 2 * 4)  # W_g; 4 hidden of f
+            + linears * 2 * 3  # the balance
+        ),
         "mix_lora": rows * 2 * 2 * 8 * (3 * IN + OUT) + rows * linears * 2 * 8 * 8,  # pools of 8
         "moe_lora": 3 * lora + rows * 2 * 2 * 3 * IN + linears * 2 * 3,  # gates; their balance
         "rep_lora": lora + networks,
@@ -157,7 +169,7 @@ def test_what_merges_gives_the_same_outputs_and_no_adapter_is_at_its_start(metho
 def test_methods_whose_change_depends_on_the_input_cannot_be_merged() -> None:
     refused = {name for name in METHODS if merged(small(name), CPU) is None}
     routed = {"queryable", "instruction_queryable", "prior_only", "query_only"}
-    assert refused == {*routed, "lily", "mix_lora", "moe_lora"}
+    assert refused == {*routed, "lily", "mix_lora", "moe_lora", "comol", "ld_mole", "nara"}
 
 
 def test_a_batch_that_fills_the_memory_is_refused_and_half_of_it_is_not(

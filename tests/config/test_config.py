@@ -168,7 +168,8 @@ def test_every_experiment_composes(
         return [{"status": "done", "validation_loss": 0.0} for _ in configs]
 
     monkeypatch.setattr("qlexp.sweep.jobs.execute", note)
-    outcome = qlexp(f"experiment={name}", "function=drop_wave", "seed=0", "device=cpu")
+    settings = ("function=drop_wave", "seed=0", "device=cpu", "hydra.sweeper.tuning.setting=null")
+    outcome = qlexp(f"experiment={name}", *settings)
     assert (outcome.code, outcome.err) == (0, "")
     assert {config.study for config in planned} == {name}
     cells = Store(store).study(name)

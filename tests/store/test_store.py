@@ -176,6 +176,7 @@ def test_a_study_reads_back_and_is_replaced_by_the_next_sweep(tmp_path: Path) ->
         Cell("a", "matyas", "lora", 0, "equal_rank"),
         Cell("b", "matyas", "lora", 1, "equal_rank", {"a": 2, "b": None, "c": [1, 2]}, ("a",)),
         Cell("c", "matyas", "lora", 2, "equal_rank", {"a": True, "b": None}, ("b", "a"), 512),
+        Cell("d", "matyas", "lora", 3, "equal_rank", {"a": 4}, ("a",), 512, extension=1),
     ]
     store.write_study("mine", cells)
     assert store.study("mine") == cells

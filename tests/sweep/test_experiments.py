@@ -36,6 +36,7 @@ AXES = {
     "shift": {"shift.strength", "shift.rotation"},
     "samples": {"data.adapt"},
     "switches": {"method.gated", "method.depth_summary", "method.routing"},
+    "core": {"method.routing", "method.bank"},
     "tuned": {"trainer.adapt.learning_rate"},
     "tuned_rank": {"trainer.adapt.learning_rate", "budget.rank"},
     "instructions": {"instruction", "instruction.control"},
@@ -61,7 +62,7 @@ def jobs(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
         Plugins.instance()  # loads the launcher anew
         module = import_module("hydra_plugins.qlexp_lanes")
         monkeypatch.setattr(module.LanesLauncher, "launch", launch)
-        outcome = qlexp(*arguments)
+        outcome = qlexp(*arguments, "hydra.sweeper.tuning.setting=null")
         assert (outcome.code, outcome.err) == (0, "")
         return asked
 
@@ -71,7 +72,7 @@ def jobs(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize("name", MINUTES)
 def test_a_study_has_a_few_hundred_runs_and_all_seeds_alike(name: str, jobs: Any) -> None:
     asked = jobs(f"experiment={name}")
-    assert 10 < len(asked) <= {"tuned": 720, "tuned_rank": 486, "ten_seeds": 360}.get(name, 324)
+    assert 10 < len(asked) <= {"tuned": 837, "tuned_rank": 486, "ten_seeds": 360}.get(name, 324)
     count = 10 if name == "ten_seeds" else 3
     assert len({tuple(sorted(job.items())) for job in asked}) == len(asked)
     assert {job["seed"] for job in asked} == set(map(str, range(count)))
@@ -156,7 +157,8 @@ def planned(qlexp: Command, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
             return [{"status": "done", "validation_loss": 0.0} for _ in configs]
 
         monkeypatch.setattr("qlexp.sweep.jobs.execute", note)
-        assert qlexp(f"experiment={name}", "function=matyas", "seed=0", "device=cpu").code == 0
+        words = ("function=matyas", "seed=0", "device=cpu", "hydra.sweeper.tuning.setting=null")
+        assert qlexp(f"experiment={name}", *words).code == 0
         return found
 
     return call

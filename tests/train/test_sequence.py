@@ -169,12 +169,18 @@ def test_what_is_frozen_does_not_forget(composed: Compose) -> None:
     summary = execute([composed("method=frozen")])[0]
     assert summary["steps"] == 0
     assert summary["task_losses"] == [summary["task_losses"][0]] * (TASKS + 1)
+    assert summary["learnt_loss"] == pytest.approx(summary["frozen_validation_loss"], rel=1e-12)
+    assert summary["test_loss_clean"] == summary["frozen_loss_clean"]
 
 
 def test_one_target_has_no_matrix(composed: Compose) -> None:
-    summary = execute([composed("method=queryable", "shift.targets=3", base=TINY)])[0]
+    config = composed("method=queryable", "shift.targets=3", base=TINY)
+    summary = execute([config])[0]
     for key in ("task_losses", "route_drift", "atom_usage"):
         assert summary[key] is None
+    assert summary["learnt_loss"] == summary["validation_loss"]
+    variance = problem_of(config).validation.y.var()
+    assert summary["learnt_r2"] == pytest.approx(1 - summary["learnt_loss"] / variance)
 
 
 def test_tasks_come_in_their_order_and_are_all_measured_in_between(tmp_path: Path) -> None:
@@ -184,6 +190,7 @@ def test_tasks_come_in_their_order_and_are_all_measured_in_between(tmp_path: Pat
     adapter.backbone.head.weight.data.zero_()
     data = samples(seeds, 12)
     tasks, tests = data.chunk(3), samples([7, 9], 6).chunk(3)
+    validations = samples([8, 10], 9).chunk(3)
     order = []
 
     def train_task(own: Samples, part: Checkpoint, alive: torch.Tensor | None) -> Curves:
@@ -194,7 +201,7 @@ def test_tasks_come_in_their_order_and_are_all_measured_in_between(tmp_path: Pat
 
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", interval=1e9)
     history = adapt_in_sequence(
-        adapter, tasks, tests, tests, train_task, checkpoint, lambda done: None
+        adapter, tasks, validations, tests, train_task, checkpoint, lambda done: None
     )
     for own, rows in zip(order, (slice(0, 4), slice(4, 8), slice(8, 12)), strict=True):
         assert torch.equal(own.y, data.y[:, rows])
@@ -205,6 +212,12 @@ def test_tasks_come_in_their_order_and_are_all_measured_in_between(tmp_path: Pat
             for task, test in enumerate(tests):
                 loss = (own.y[lane].mean() - test.y[lane]).square().mean()
                 assert losses[after][task] == pytest.approx(loss.item(), rel=1e-12)
+        just_learnt = [
+            (own.y[lane].mean() - held_out.y[lane]).square().mean().item()
+            for own, held_out in zip(order, validations, strict=True)
+        ]
+        learnt = history.learnt_loss[lane].item()
+        assert learnt == pytest.approx(np.mean(just_learnt), rel=1e-12)
     curves = history.joined_curves()
     assert curves.steps == [0, 1, 2]
     assert curves.loss.tolist() == [[1, 1], [2, 2], [3, 3]]

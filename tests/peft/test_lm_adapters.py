@@ -12,6 +12,7 @@ from models import CLOSE, FAMILIES, ROUTINGS, adapted, config, jolt, tiny, token
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch.testing import assert_close
+from transformers import Trainer, TrainingArguments
 
 from qlexp import UsageError
 from qlexp.peft import QueryableLoraConfig, QueryableLoraLinear, QueryableLoraModel
@@ -250,3 +251,35 @@ def test_dropout_takes_inputs_of_a_off_in_training() -> None:
     assert_close(model(ids).logits, adapted()(ids).logits, **CLOSE)
     model.train()
     assert not torch.equal(model(ids).logits, model(ids).logits)
+
+
+@both_routings
+def test_the_trainer_trains_and_goes_on(routing: str, tmp_path: Path) -> None:
+    """With checkpoints of activations, and from a checkpoint of the run."""
+    data = [{"input_ids": row, "labels": row, "instruction": row[:7] / 48.0} for row in tokens(8)]
+
+    def trained(steps: int, resume: bool = False) -> dict[str, torch.Tensor]:
+        model = get_peft_model(
+            tiny(dtype=torch.float32), config(routing=routing, instruction_dim=7)
+        )
+        options = TrainingArguments(
+            output_dir=str(tmp_path),
+            max_steps=steps,
+            save_steps=2,
+            per_device_train_batch_size=4,
+            learning_rate=1e-2,
+            lr_scheduler_type="constant",
+            gradient_checkpointing=True,
+            remove_unused_columns=False,
+            use_cpu=True,
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = Trainer(model=model, args=options, train_dataset=data)
+        trainer.train(resume_from_checkpoint=resume)
+        return get_peft_model_state_dict(model)
+
+    trained(2)
+    resumed, straight = trained(4, resume=True), trained(4)
+    for name, tensor in straight.items():
+        assert_close(resumed[name], tensor)

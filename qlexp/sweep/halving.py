@@ -34,8 +34,8 @@ class Tuning(Checked):
     """
 
     setting: str | None = None
-    rungs: list[int] = field(default_factory=lambda: [8, 2])  # at 1/8 and 1/2 of the updates
-    keep: float = bounded(0.4, above=0.0, maximum=1.0)  # the share of the trials that a rung keeps
+    rungs: list[int] = field(default_factory=lambda: [4])  # at 1/4 of the updates
+    keep: float = bounded(0.2, above=0.0, maximum=1.0)  # the share of the trials that a rung keeps
     extend: int = bounded(4, minimum=0)  # the most values that are added to a row's grid
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ route), and one bank for all blocks (`bank=block`: it is dealt out, K / N_b atom
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -174,20 +174,24 @@ class Routing(Context):
     states: tuple[Tensor, ...] = ()
     averages: tuple[Tensor, ...] = ()
 
-    def enter_layer(self, layer: int, low: Tensor) -> "Routing":
+    def enter_layer(self, layer: int, low: Tensor) -> Self:
         """Notes the state of a layer, and routes where a block begins; low (L, N, T, rank)."""
+        assert self.router is not None
+        per_token = self.router.config.routing == "token"
+        return self.enter(layer, low if per_token else self.token_mean(low))
+
+    def enter(self, layer: int, state: Tensor) -> Self:
+        """The same with the state (L, N, rank), or (L, N, T, rank) with one route per token."""
         router = self.router
         assert router is not None
-        per_token = router.config.routing == "token"
-        state = low if per_token else self.token_mean(low)
         if layer % router.config.block_size:
             return replace(self, states=(*self.states, state))
         averages = self.averages
         if self.states:
             averages = (*averages, sum(self.states[1:], self.states[0]) / len(self.states))
-        instruction = self.instruction
+        per_token, instruction = router.config.routing == "token", self.instruction
         if per_token and instruction is not None:
-            instruction = instruction.unsqueeze(2).expand(-1, -1, low.shape[2], -1)
+            instruction = instruction.unsqueeze(2).expand(-1, -1, state.shape[2], -1)
         block = layer // router.config.block_size
         weights = router.route(block, state, averages, instruction)
         return replace(

@@ -33,6 +33,12 @@ UNCHECKED = (
 _LOSSES_WITHOUT_NOISE = (DECIDING, "post_train_loss")  # training can fit the noise
 
 
+def row_notes(table: pd.DataFrame) -> list[str]:
+    """What the marks of rows say, where a row of `table` has them."""
+    told = {STYLE_NOTE: "reading", OFF_BUDGET_NOTE: "off_budget"}
+    return [note for note, flag in told.items() if table[flag].any()]
+
+
 def column_marks(frame: pd.DataFrame, function: str) -> str:
     """The marks of a function's column."""
     own = finished(frame)

@@ -214,7 +214,7 @@ def read_runs(path: str | Path) -> pd.DataFrame:
 def joined_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
     """The table of a study whose parts were run apart, each with a `runs.csv` of its own.
 
-    Of a cell that several files name the first finished run counts.
+    Of a cell that several files name the first finished run counts, a missing one least.
 
     Raises:
         UsageError: a file is no `runs.csv`, or two have the same run with different losses, or
@@ -230,7 +230,8 @@ def joined_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
             raise UsageError(
                 f"The files disagree in {column} of {', '.join(words)}: give those of one version."
             )
-    ranked = whole.assign(gap=~whole["status"].isin(FINISHED)).sort_values("gap", kind="stable")
+    gap = 2 * ~whole["status"].isin(FINISHED) + whole["status"].eq("missing")
+    ranked = whole.assign(gap=gap).sort_values("gap", kind="stable")
     kept = ranked.drop_duplicates(list(_NAME)).drop(columns="gap").reset_index(drop=True)
     cells = kept[[*_NAME, "run_id"]].to_dict("records")
     return kept.loc[sorted(kept.index, key=lambda i: _order(cells[i]))].reset_index(drop=True)

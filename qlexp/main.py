@@ -92,7 +92,8 @@ def _is_override(argument: str) -> bool:
 def _mode(arguments: Sequence[str]) -> list[str]:
     """A study is a sweep; Hydra 1.4 no longer lets its YAML say so."""
     study = any(word.startswith("experiment=") for word in arguments)
-    return ["hydra.mode=MULTIRUN"] * study
+    asked = any(word.startswith("hydra.mode=") for word in arguments)
+    return ["hydra.mode=MULTIRUN"] * (study and not asked)
 
 
 def _help() -> str:

@@ -10,6 +10,7 @@ from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out
 from analysis.claims.rules import (
     ABOVE,
     BELOW,
+    KEPT,
     LITTLE,
     UNDECIDED,
     Answer,
@@ -33,13 +34,14 @@ _NOTES = (
     "Ratios are method over other: geometric means over seeds, then over functions. Intervals: "
     "Welch's t on the logarithms, for new seeds on the same functions and, where a remark says so, "
     "over functions; no correction for the number of claims.",
-    f"Could show: the ratio nearest to 1 that these seeds tell from 1 with {CHANCE:.0%} chance. "
-    "Seeds: how many a function would tell what is wanted as surely.",
+    f"Could show: the ratio nearest to 1 that these seeds tell from 1 with {CHANCE:.0%} chance, or "
+    "some 75% where they are three. Seeds: how many a function would tell a ratio as far from 1 as "
+    "is wanted from 1 as surely, by the spread seen here; of hundreds take the size alone.",
     "Supported: the interval excludes 1 and the ratio is as far from it as is wanted; not "
     "supported: the interval ends before that; undecided: else. Where little is claimed: the "
     "interval lies within what is wanted, outside of it, or else. More help in one part is "
-    "supported only where help in that part is, too. Runs in doubt, as a remark says, decide "
-    "nothing.",
+    "supported only where help in that part is, too, and what was gained in training can be kept "
+    "only where there is such a gain. Runs in doubt, as a remark says, decide nothing.",
     "A diverged run has loss inf, and an interval with such a run decides only where all runs "
     "say the same. The run_ids behind each answer are in the CSV.",
 )
@@ -172,8 +174,9 @@ def _texts(answer: Answer) -> list[Text]:
         BELOW: f"at most {1 / claim.smallest:.2f}",
         ABOVE: f"at least {claim.smallest:.2f}",
         LITTLE: f"{1 / claim.smallest:.2f} to {claim.smallest:.2f}",
+        KEPT: f"at most {claim.smallest:.2f}",
     }[claim.rule]
-    sign, seeds = (1 if claim.rule == ABOVE else -1), seeds_wanted(answer)
+    sign, seeds = (1 if claim.rule in (ABOVE, KEPT) else -1), seeds_wanted(answer)
     texts = [
         f"{claim.text} ({place})",
         answer.verdict,

@@ -54,15 +54,16 @@ def loss_ratio(
 
 
 def kept_ratio(method: str, against: str, evidence: Evidence, *, loss: str, fitted: str) -> Finding:
-    """The ratio of the losses over that of the losses that were `fitted`: above 0 the method fits
-    better than it does on data that it has not seen, by the other's measure.
+    """The ratio of the losses over that of the losses that were `fitted`, which is the `part`.
 
-    A diverged run has neither, and its infinite losses would cancel.
+    Above 0 the method does worse on data that it has not seen than its fit, held against the
+    other's. A diverged run has neither loss, and the two would cancel.
     """
     pairs = of_one_network(evidence.pairs(method, against, finite=True, loss=loss))
     fit = evidence.pairs(method, against, finite=True, loss=fitted)["log_ratio"]
-    kept = pairs.assign(kept=minus(pairs["log_ratio"], fit))
-    return average(kept, "kept", without_diverged(evidence, method, against))
+    pairs = pairs.assign(fit=fit, kept=minus(pairs["log_ratio"], fit))
+    kept = average(pairs, "kept", without_diverged(evidence, method, against))
+    return replace(kept, part=average(pairs, "fit").effect)
 
 
 def lowest_ratio(method: str, against: str, evidence: Evidence, *, function: str) -> Finding:

@@ -8,6 +8,8 @@ seeds (`analysis.stats.intervals.contrast`). `smallest` is the smallest factor o
     ABOVE     the same with all sides turned: of what is claimed to be larger
     LITTLE    supported      the interval lies between 1 / `smallest` and `smallest`
               not supported  the interval lies outside of them
+    KEPT      supported      the interval lies below `smallest`, and a gain is there (`part`)
+              not supported  the interval lies above `smallest`: what was gained is lost
     else      undecided      also where the study lacks what the claim needs, or where the runs are
                              in doubt (`analysis.doubts`), with the reason
 
@@ -27,7 +29,7 @@ from analysis.stats.intervals import NO_INTERVAL, Interval
 from analysis.stats.power import Precision
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-BELOW, ABOVE, LITTLE = "below", "above", "little"
+BELOW, ABOVE, LITTLE, KEPT = "below", "above", "little", "kept"
 
 
 class LackingError(Exception):
@@ -66,7 +68,7 @@ class Claim:
         measure: what the effect is the ratio of.
         compute: the finding; takes an `Evidence`, raises `LackingError`.
         answered_by: what to run where the study lacks the data, or "".
-        rule: `BELOW`, `ABOVE` or `LITTLE`.
+        rule: `BELOW`, `ABOVE`, `LITTLE` or `KEPT`.
         smallest: the smallest factor of interest, above 1.
     """
 
@@ -108,12 +110,24 @@ def verdict(claim: Claim, effect: Interval, part: Interval | None = None) -> str
     if effect.low == effect.high and math.isfinite(effect.low):
         return UNDECIDED
     if claim.rule == LITTLE:
-        if -limit < effect.low and effect.high < limit:
-            return SUPPORTED
-        return NOT_SUPPORTED if effect.low > limit or effect.high < -limit else UNDECIDED
+        within = -limit < effect.low and effect.high < limit
+        return _answer(within, effect.low > limit or effect.high < -limit)
+    if claim.rule == KEPT:
+        gained = part is not None and _is_there(-part, limit)
+        return _answer(effect.high < limit and gained, effect.low > limit)
     if claim.rule == BELOW:
         effect, part = -effect, None if part is None else -part
-    if effect.low > 0 and effect.value >= limit:
-        helped = part is None or (part.low > 0 and part.value >= limit and part.low < part.high)
-        return SUPPORTED if helped else UNDECIDED
-    return NOT_SUPPORTED if effect.high < limit else UNDECIDED
+    helped = part is None or _is_there(part, limit)
+    return _answer(_is_there(effect, limit) and helped, effect.high < limit)
+
+
+def _is_there(effect: Interval, limit: float) -> bool:
+    """Whether a gain of interest is told from none; no interval without width tells any."""
+    told = effect.low > 0 and effect.value >= limit
+    return told and (effect.low < effect.high or math.isinf(effect.low))
+
+
+def _answer(supported: bool, not_supported: bool) -> str:
+    if supported:
+        return SUPPORTED
+    return NOT_SUPPORTED if not_supported else UNDECIDED

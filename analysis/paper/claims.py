@@ -11,7 +11,7 @@ of `CLAIMS`. Readings of this project, where the paper gives no measure:
 - "helps": queryable LoRA's test loss, its noise left out, is below LoRA's, on the same function,
   seed and network, each adapter serving one target;
 - "fits better" (the paper's Table 1): its post-training loss is below LoRA's; "keeps it": its test
-  loss over LoRA's lies no further than 2 % from its post-training loss over LoRA's;
+  loss over LoRA's lies at most 2 % above its post-training loss over LoRA's, where it fits better;
 - "above all": more than on any other function;
 - "locally heterogeneous": the target has ripples (a period) and is none of the four on which the
   paper says that it helps little; against all others;
@@ -50,7 +50,7 @@ from analysis.claims.measures import (
     spread_ratio,
 )
 from analysis.claims.own import read_claims
-from analysis.claims.rules import ABOVE, BELOW, LITTLE, Claim, Finding, LackingError
+from analysis.claims.rules import ABOVE, BELOW, KEPT, LITTLE, Claim, Finding, LackingError
 from analysis.claims.traces import (
     evenness,
     forgetting,
@@ -149,10 +149,10 @@ CLAIMS: list[Claim] = [
     _synthetic(
         "fit_kept",
         "What it gains over LoRA in training it keeps on held-out data",
-        "the ratio of test losses over that of post-training losses, mean over functions",
+        "the ratio of noisy test losses over that of post-training losses, mean over functions",
         _on_one(kept_ratio, loss=NOISY_LOSS, fitted=FITTED_LOSS),
         place="Tables 1 and 2",
-        rule=LITTLE,
+        rule=KEPT,
     ),
     _synthetic(
         "drop_wave", "Helps on Drop-Wave", _TEST, _on_one(loss_ratio, functions=["drop_wave"])

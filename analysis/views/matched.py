@@ -9,12 +9,13 @@ rsLoRA is LoRA with twice the scale, and a routed operator I + g R changes the s
 losses are held against each other at one training loss as well, the larger of the two that the runs
 end with. Each run's losses are known after 1/64, 1/32, ..., 1/2 and all of its updates
 (`path` in its summary); between, the logarithm of the test loss is taken as linear in that of the
-training loss. What is left of a ratio there is not a matter of how far the runs have come. A study
-that tunes the learning rate (`experiment=tuned`) says the same with another control: each method at
-its own best rate.
+training loss. What is left of a ratio there is no matter of how far the runs have come. It may be
+one of the rate at which they came there: the run that fits better is read before its schedule has
+ended. Against that stands the other control, each method at its own best rate (`experiment=tuned`).
 """
 
 import json
+import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.cells import ROW
-from analysis.legend import flags
+from analysis.legend import flags, row_notes
 from analysis.load import DECIDING, finished
 from analysis.names import FROZEN
 from analysis.render import Grid
@@ -61,7 +62,7 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
         f"Loss over LoRA's at equal training loss, study {study.name}",
         ("method", *RATIOS.values(), "pairs"),
         sections(table, _texts),
-        [*tuning.notes(), *_NOTES, *flags(frame)],
+        [*tuning.notes(), *_NOTES, *row_notes(table), *flags(frame)],
     )
     return Shown({"matched": [grid]}, {"matched": table, "matched_cells": cells}, latex=["matched"])
 
@@ -71,7 +72,8 @@ _NOTES = (
     "seeds, then functions, with Welch's 95 % intervals. Test losses are without noise, training "
     "losses with it.",
     "Equal training loss: the larger of the two that the pair ends with, read off the losses on "
-    "the way. A ratio that is 1 there and is not at the end is one of how far the runs have come.",
+    "the way, which under a falling schedule is before the better fit has come to its low rates. A "
+    "ratio that is 1 there and is not at the end is one of how far the runs have come.",
     "Pairs: those of which neither diverged, of all; a pair without a common training loss counts "
     "at the end alone.",
 )
@@ -101,17 +103,21 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     )
     both["status"] = both["status"].where(both["status_lora"] == "done", both["status_lora"])
     done = both["status"] == "done"
-    levels = np.log(both[[FITTED, f"{FITTED}_lora"]].astype(float).max(axis=1)).where(done)
+    ends = [
+        max(own[0, -1], other[0, -1])
+        for own, other in zip(both["path"], both["path_lora"], strict=True)
+    ]
+    levels = pd.Series(ends, both.index, dtype=float).where(done)
     at_level = [
         _at(own, level) - _at(other, level)
         for own, other, level in zip(both["path"], both["path_lora"], levels, strict=True)
     ]
-    ends = {
+    at_end = {
         name: pd.Series(log_ratio(both[loss], both[f"{loss}_lora"]), both.index).where(done)
         for name, loss in (("fit", FITTED), ("end", DECIDING))
     }
     kept = [*ROW, *CELL, "reading", "off_budget", "status"]
-    return both[kept].assign(**ends, level=levels, matched=at_level)
+    return both[kept].assign(**at_end, level=levels, matched=at_level)
 
 
 def _paths(cells: pd.DataFrame) -> list[np.ndarray]:
@@ -130,7 +136,8 @@ def _paths(cells: pd.DataFrame) -> list[np.ndarray]:
 def _losses(record: Mapping, name: str) -> Sequence[float]:
     """The losses of one run on its way; none where it tells none."""
     text = record.get(f"path.{name}")
-    return json.loads(text, parse_constant=float) if isinstance(text, str) else ()
+    losses = json.loads(text) if isinstance(text, str) else ()
+    return [math.inf if loss is None else loss for loss in losses]  # null where a lane diverged
 
 
 def _at(path: np.ndarray, level: float) -> float:

@@ -22,7 +22,7 @@ from analysis.cells import ROW, by_budget, rows_of, with_references
 from analysis.figures.layout import add_legend
 from analysis.figures.rows import line_of, look_of
 from analysis.figures.ticks import log_ticks
-from analysis.legend import flags
+from analysis.legend import flags, row_notes
 from analysis.load import finished
 from analysis.names import ALL, budget_title
 from analysis.render import NO_CELL, Grid, Text
@@ -60,7 +60,7 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
         f"Loss against cost, study {study.name}",
         ("method", *COSTS.values(), "loss over LoRA's", "on the front of"),
         sections(table, _texts),
-        [*tuning.notes(), *_NOTES, *flags(frame)],
+        [*tuning.notes(), *_NOTES, *row_notes(table), *flags(frame)],
     )
     return Shown({"pareto": [grid]}, {"pareto": table}, _pictures(table), ["pareto"])
 
@@ -69,7 +69,8 @@ _NOTES = (
     "Loss over LoRA's: test loss without noise, the geometric mean over seeds, then functions, "
     "with Welch's 95 % interval. On the front of: costs at which no other adapter of the block is "
     "both cheaper and better; an interval that holds 1 says that the front is not settled.",
-    "Seconds: a batch's wall time over its lanes. MiB: counted, what one lane holds in training.",
+    "Seconds: a batch's wall time over its lanes, whatever else the machine did: differences that "
+    "matter are for a benchmark (`python -m benchmarks.methods`). MiB: counted, what a lane holds.",
 )
 
 

@@ -12,7 +12,8 @@ def precision_of(config: Config, stage: str) -> str:
     a run's numbers depend on the batch that it shares.
 
     Backbones are pretrained in float64 and stored in float32: the order of a sum moves their
-    weights by some 1e-13, which rounding removes. So all runs of a cell start from the same bits,
+    weights by some 1e-13, which rounding removes but where a weight lies that near to the middle of
+    two float32 numbers, about once in a million. So all runs of a cell start from the same weights,
     whatever their precision, batch and number of threads. An optimiser may ask for it too
     (`LaneOptimizer.needs_float64`).
     """

@@ -197,8 +197,9 @@ def all_of(gain: float) -> Gain:
     [
         (0.1, 0.1, SUPPORTED, SUPPORTED),
         (0.0, 0.1, SUPPORTED, NOT_SUPPORTED),  # fits better, and does not generalise better
-        (0.1, 0.0, NOT_SUPPORTED, NOT_SUPPORTED),
-        (0.0, 0.0, NOT_SUPPORTED, SUPPORTED),
+        (0.1, 0.0, NOT_SUPPORTED, UNDECIDED),  # nothing was gained that could be kept
+        (0.0, 0.0, NOT_SUPPORTED, UNDECIDED),
+        (0.2, 0.1, SUPPORTED, SUPPORTED),  # more than kept
     ],
 )
 def test_what_fits_better_need_not_generalise_better(

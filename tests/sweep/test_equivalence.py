@@ -96,8 +96,8 @@ def test_in_float32_a_run_does_not_depend_on_its_batch_or_its_threads(
     settings = (
         f"method={method}",
         "backbone.depth=2",
-        "trainer.pretrain.epochs=10",
-        "trainer.adapt.epochs=30",
+        "trainer.pretrain.epochs=5",
+        "trainer.adapt.epochs=15",
         "trainer.adapt.learning_rate=5e-3",
         "data.test=64",
     )

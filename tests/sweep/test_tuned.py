@@ -141,7 +141,8 @@ def statuses(store: Path) -> dict[str, int]:
 
 
 def test_a_tuned_sweep_trains_what_the_rungs_keep(qlexp: Command, store: Path) -> None:
-    outcome = qlexp(*TUNED, "hydra.sweeper.tuning.extend=0")
+    settings = [f"hydra.sweeper.tuning.{word}" for word in ("extend=0", "rungs=[8,2]", "keep=0.4")]
+    outcome = qlexp(*TUNED, *settings)
     assert (outcome.code, outcome.out, outcome.err) == (0, "4 done, 12 stopped\n", "")
     stored = all_runs(store)
     for function in ("drop_wave", "matyas"):
@@ -160,7 +161,7 @@ def test_a_tuned_sweep_trains_what_the_rungs_keep(qlexp: Command, store: Path) -
     assert not list((store / "groups").iterdir())
     assert len(Store(store).study("adhoc")) == 16
     before = written(store)
-    assert qlexp(*TUNED, "hydra.sweeper.tuning.extend=0").out == "4 done, 12 stopped\n"
+    assert qlexp(*TUNED, *settings).out == "4 done, 12 stopped\n"
     assert written(store) == before
 
 

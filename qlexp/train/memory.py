@@ -1,5 +1,7 @@
 """What a run holds in memory, counted without running it."""
 
+import logging
+
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
@@ -10,6 +12,17 @@ from qlexp.model.backbone import COORDINATES, Backbone
 from qlexp.model.initial import Shapes
 from qlexp.model.precision import precision_of
 from qlexp.train.loop import lane_losses
+
+log = logging.getLogger(__name__)
+
+
+def counted_bytes(config: Config, stage: str) -> int | None:
+    """`lane_bytes`; None, and a warning, for a method that cannot be counted."""
+    try:
+        return lane_bytes(config, stage)
+    except Exception as error:  # a method may fail on the meta device, or anywhere
+        log.warning("the memory of a run cannot be counted (%s): one run at a time", error)
+        return None
 
 
 def lane_bytes(config: Config, stage: str) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,23 +19,21 @@ from qlexp.config.schema import Config, StageConfig
 from qlexp.model.backbone import Backbone
 from qlexp.model.evaluate import Samples, mean_square_error, worst_share
 from qlexp.model.initial import Draw
-from qlexp.model.precision import arithmetic, dtype_of, precision_of
+from qlexp.model.precision import arithmetic, dtype_of
 from qlexp.problem.functions import FUNCTIONS, samples_per_period
-from qlexp.problem.instructions import encode
-from qlexp.problem.targets import Problem, problem_of
 from qlexp.store.files import PAUSED, lane_tensors, read_state, read_summary, write_folder
 from qlexp.store.store import Store
+from qlexp.train.batch import Batch
 from qlexp.train.checkpoint import Checkpoint, Left, Relay
 from qlexp.train.compilation import loss_function
 from qlexp.train.loop import Curves, train
-from qlexp.train.memory import lane_bytes
+from qlexp.train.memory import counted_bytes
 from qlexp.train.sequence import History, adapt_in_sequence
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Advance = Callable[[int], object]
-_SPLITS = {"test_clean": "test", "paraphrased": "test"}
 PATH = {
     "adapt": "post_train_loss",
     "validation": "validation_loss",
@@ -52,25 +49,21 @@ def pretrain(
     Args:
         advance: called with the number of updates just done, all lanes counted.
     """
-    first = configs[0]
-    device = environment.pick_device(first.device)
-    environment.start_peak_memory(device)
-    problems = [problem_of(config) for config in configs]
-    precision = precision_of(first, "pretrain")
-    draw = Draw(lane_seeds(configs, "backbone"), dtype_of(precision))
-    model = Backbone(first.backbone, draw).to(device)
-    model.recompute = first.recompute
+    batch = _begun(configs, "pretrain")
+    draw = Draw(lane_seeds(configs, "backbone"), dtype_of(batch.precision))
+    model = Backbone(batch.first.backbone, draw).to(batch.device)
+    model.recompute = batch.first.recompute
     parameters = dict(model.named_parameters())
-    samples = _stack(configs, problems, "pretrain", device, precision)
-    curves = _train(model, configs, parameters, samples, "pretrain", checkpoint, advance)
+    samples = batch.samples("pretrain")
+    curves = _train(model, batch, parameters, samples, checkpoint, advance)
     for parameter in parameters.values():
         parameter.data.copy_(parameter.float())  # as they are stored
-    validation = _stack(configs, problems, "source_validation", device, precision)
-    with arithmetic(precision, device):
+    validation = batch.samples("source_validation")
+    with arithmetic(batch.precision, batch.device):
         fit = mean_square_error(model, samples).tolist()
         held_out = mean_square_error(model, validation)
     r2 = _r2(held_out, validation).tolist()
-    provenance = _provenance(checkpoint.seconds, len(configs), device)
+    provenance = _provenance(checkpoint.seconds, batch)
     for lane, config in enumerate(configs):
         summary = {
             "backbone_id": backbone_id(config),
@@ -97,16 +90,11 @@ def adapt(
     Args:
         advance: called with the number of updates just done, all lanes counted.
     """
-    first = configs[0]
-    device = environment.pick_device(first.device)
-    environment.start_peak_memory(device)
-    problems = [problem_of(config) for config in configs]
-    precision = precision_of(first, "adapt")
-    backbone = load_backbones(configs, store, device)
-    splits = {
-        name: _stack(configs, problems, name, device, precision) for name in _evaluated(configs)
-    }
-    with arithmetic(precision, device):
+    batch = _begun(configs, "adapt")
+    first = batch.first
+    backbone = load_backbones(configs, store, batch.device)
+    splits = {name: batch.samples(name) for name in _evaluated(configs)}
+    with arithmetic(batch.precision, batch.device):
         frozen = {
             name: mean_square_error(backbone, splits[name])
             for name in ("validation", "test", "test_clean")
@@ -120,36 +108,35 @@ def adapt(
     if tasks == 1:
         curves = _train(
             adapter,
-            configs,
+            batch,
             parameters,
             splits["adapt"],
-            "adapt",
             checkpoint,
             advance,
             measure=_measured(adapter, splits),
         )
     else:
-        with arithmetic(precision, device):
+        with arithmetic(batch.precision, batch.device):
             history = adapt_in_sequence(
                 adapter,
                 splits["adapt"].chunk(tasks),
                 splits["validation"].chunk(tasks),
                 splits["test"].chunk(tasks),
                 lambda samples, part, alive: _train(
-                    adapter, configs, parameters, samples, "adapt", part, advance, alive
+                    adapter, batch, parameters, samples, part, advance, alive
                 ),
                 checkpoint,
                 lambda done: advance(done * len(configs)),
             )
         curves = history.joined_curves()
-    with arithmetic(precision, device):
+    with arithmetic(batch.precision, batch.device):
         losses = {name: mean_square_error(adapter, split) for name, split in splits.items()}
         worst = worst_share(adapter, splits["test_clean"])
     r2 = _r2(losses["test"], splits["test"])
-    held = _lane_bytes(first)
+    held = counted_bytes(first, "adapt")
     learnt = losses["validation"] if history is None else history.learnt_loss
     learnt_r2 = _r2(learnt, splits["validation"])
-    provenance = _provenance(checkpoint.seconds, len(configs), device)
+    provenance = _provenance(checkpoint.seconds, batch)
     for lane, config in enumerate(configs):
         final = {name: values[lane].item() for name, values in losses.items()}
         seen = (final["adapt"], final["validation"])  # the test samples decide nothing
@@ -173,7 +160,7 @@ def adapt(
             "unseen_loss": final["unseen"] if config.shift.targets > 1 else None,
             "paraphrased_loss": final.get("paraphrased"),
             "test_r2": r2[lane].item(),
-            "test_loss_raw": final["test"] * problems[lane].deviation ** 2,
+            "test_loss_raw": final["test"] * batch.problems[lane].deviation ** 2,
             **(history or History()).summary(lane),
             "path": _path(curves, lane),
             "trainable_parameters": _count(parameters.values()),
@@ -184,7 +171,7 @@ def adapt(
             "steps": updates(config, "adapt"),
             "samples_per_period": samples_per_period(
                 FUNCTIONS[config.function.name],
-                problems[lane].target_coefficients,
+                batch.problems[lane].target_coefficients,
                 config.function.domain,
                 config.data.adapt,
             ),
@@ -214,27 +201,22 @@ def adapt_to(
     Args:
         rung: a power of two; there the losses of the way are measured (`loop.moments`).
     """
-    first = configs[0]
-    device = environment.pick_device(first.device)
-    environment.start_peak_memory(device)
-    problems = [problem_of(config) for config in configs]
-    precision = precision_of(first, "adapt")
-    splits = {name: _stack(configs, problems, name, device, precision) for name in PATH}
-    adapter = build_adapter(configs, load_backbones(configs, store, device))
+    batch = _begun(configs, "adapt")
+    splits = {name: batch.samples(name) for name in PATH}
+    adapter = build_adapter(configs, load_backbones(configs, store, batch.device))
     parameters = adapter.trainable()
-    relay, until = Relay(checkpoint, _left(configs, store)), updates(first, "adapt") // rung
+    relay, until = Relay(checkpoint, _left(configs, store)), updates(batch.first, "adapt") // rung
     curves = _train(
         adapter,
-        configs,
+        batch,
         parameters,
         splits["adapt"],
-        "adapt",
         relay,
         advance,
         measure=_measured(adapter, splits),
         until=until,
     )
-    provenance = _provenance(relay.seconds, len(configs), device)
+    provenance = _provenance(relay.seconds, batch)
     for lane, (config, left) in enumerate(zip(configs, relay.left(len(configs)), strict=True)):
         if store.rung(run_id(config)) <= rung:
             continue
@@ -264,6 +246,13 @@ def _measured(adapter: Adapter, splits: Mapping[str, Samples]) -> Callable[[], d
     return lambda: {name: mean_square_error(adapter, splits[name]) for name in PATH}
 
 
+def _begun(configs: Sequence[Config], stage: str) -> Batch:
+    """A batch that is to be stored; its peak memory counts from here."""
+    batch = Batch(configs, stage)
+    environment.start_peak_memory(batch.device)
+    return batch
+
+
 def replay(config: Config, store: Store, observe: Callable[[Adapter, int], object]) -> Curves:
     """Adapts the stored backbone of `config` once more, alone; nothing is stored.
 
@@ -273,20 +262,17 @@ def replay(config: Config, store: Store, observe: Callable[[Adapter, int], objec
     Args:
         observe: called with the adapter and the updates done, at the start and after each update.
     """
-    device = environment.pick_device(config.device)
-    adapter = build_adapter([config], load_backbones([config], store, device))
-    precision = precision_of(config, "adapt")
-    samples = _stack([config], [problem_of(config)], "adapt", device, precision)
+    batch = Batch([config], "adapt")
+    adapter = build_adapter([config], load_backbones([config], store, batch.device))
     updates_done, history = count(1), History()
     observe(adapter, 0)
-    for task in samples.chunk(config.shift.tasks):
+    for task in batch.samples("adapt").chunk(config.shift.tasks):
         history.note(
             _train(
                 adapter,
-                [config],
+                batch,
                 adapter.trainable(),
                 task,
-                "adapt",
                 None,
                 lambda _: observe(adapter, next(updates_done)),
                 history.alive,
@@ -317,19 +303,18 @@ def identity(config: Config) -> dict[str, Any]:
 
 def _train(
     model: nn.Module,
-    configs: Sequence[Config],
+    batch: Batch,
     parameters: dict[str, nn.Parameter],
     samples: Samples,
-    stage: str,
     checkpoint: Checkpoint | None,
     advance: Advance,
     alive: Tensor | None = None,
     measure: Callable[[], dict[str, Tensor]] | None = None,
     until: int | None = None,
 ) -> Curves:
-    """One stage of a batch of lanes, or one task of it; a lane not `alive` (L,) does not move."""
-    first, device, lanes = configs[0], samples.x.device, len(configs)
-    settings: list[StageConfig] = [getattr(config.trainer, stage) for config in configs]
+    """A batch's stage, or one task of it; a lane not `alive` (L,) does not move."""
+    first, stage, device, lanes = batch.first, batch.stage, batch.device, len(batch.configs)
+    settings: list[StageConfig] = [getattr(config.trainer, stage) for config in batch.configs]
     if not parameters:
         empty = torch.empty(0, lanes)
         return Curves([], empty, empty, {}, torch.ones(lanes, dtype=torch.bool))
@@ -338,7 +323,7 @@ def _train(
         rates = rates * alive.to(device)
     component = first.optimizer if stage == "adapt" else first.pretrain_optimizer
     optimizer = component.kind(list(parameters.values()), lr=rates, config=component.config)
-    with arithmetic(precision_of(first, stage), device):
+    with arithmetic(batch.precision, device):
         return train(
             model,
             parameters,
@@ -346,7 +331,7 @@ def _train(
             settings[0],
             optimizer,
             rates,
-            lane_seeds(configs, f"order of {stage}"),
+            lane_seeds(batch.configs, f"order of {stage}"),
             first.trainer.record_every,
             loss_function(first.compile, device, (stage, lanes, group_id(first))),
             checkpoint,
@@ -354,35 +339,6 @@ def _train(
             measure,
             until,
         )
-
-
-def _stack(
-    configs: Sequence[Config],
-    problems: Sequence[Problem],
-    name: str,
-    device: torch.device,
-    precision: str,
-) -> Samples:
-    """One split of every lane, with the instructions that its method reads.
-
-    `test_clean` is the test split without its noise, `paraphrased` with held-out wordings.
-    """
-    splits = [getattr(problem, _SPLITS.get(name, name)) for problem in problems]
-    texts = [
-        encode(config, split, held_out=name == "paraphrased")
-        for config, split in zip(configs, splits, strict=True)
-        if split.shifts
-    ]
-
-    def tensor(arrays: Sequence[np.ndarray]) -> Tensor:
-        return torch.as_tensor(np.stack(arrays), dtype=dtype_of(precision), device=device)
-
-    given = [text for text in texts if text is not None]
-    return Samples(
-        tensor([split.x for split in splits]),
-        tensor([split.clean if name == "test_clean" else split.y for split in splits]),
-        tensor(given) if given else None,
-    )
 
 
 def _beyond(backbone: Backbone, samples: Samples) -> Tensor:
@@ -425,14 +381,6 @@ def _path(curves: Curves, lane: int) -> dict[str, list[float]] | None:
     return {"updates": [updates for updates, _ in curves.path], **losses}
 
 
-def _lane_bytes(config: Config) -> int | None:
-    """What a lane holds; None for a method that cannot be counted."""
-    try:
-        return lane_bytes(config, "adapt")
-    except Exception:  # a method may fail on the meta device, or anywhere
-        return None
-
-
 def _source(config: Config, store: Store) -> dict[str, Any]:
     """What a run's summary repeats of its backbone's."""
     summary = read_summary(store.backbone_folder(backbone_id(config)))
@@ -441,8 +389,9 @@ def _source(config: Config, store: Store) -> dict[str, Any]:
     return {key: summary[key] for key in keys}
 
 
-def _provenance(seconds: float, lanes: int, device: torch.device) -> dict[str, Any]:
+def _provenance(seconds: float, batch: Batch) -> dict[str, Any]:
     """Where and how fast; `seconds` is the batch's wall time over its lanes."""
+    lanes, device = len(batch.configs), batch.device
     return {
         "lanes": lanes,
         "seconds": seconds / lanes,

@@ -213,7 +213,7 @@ def test_a_failed_batch_holds_no_memory_while_its_halves_run(composed: Compose) 
         return adapter
 
     def narrow(model: Adapter, *rest: Any, **more: Any) -> Any:
-        if len(rest[0]) > 1:
+        if len(rest[0].configs) > 1:
             raise MemoryError("two lanes are too many")
         return train_stage(model, *rest, **more)
 

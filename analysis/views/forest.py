@@ -18,20 +18,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.cells import by_budget, cells_of, with_references
+from analysis.cells import by_budget, cells_of
 from analysis.doubts import doubts
 from analysis.figures.layout import wrapped
 from analysis.figures.rows import labels_of
 from analysis.figures.ticks import log_ticks
 from analysis.legend import OFF_BUDGET, STYLE
-from analysis.load import DECIDING, finished
-from analysis.names import ALL, FROZEN, budget_title
+from analysis.load import finished
+from analysis.names import ALL, budget_title
 from analysis.render.output import Picture
 from analysis.render.style import method_colour
-from analysis.rows import by_row
 from analysis.settings import require_one
-from analysis.stats.intervals import welch_of_mean
-from analysis.stats.pairs import BASELINE, CELL, frozen_of, groups, log_ratio, paired
+from analysis.stats.pairs import BASELINE
+from analysis.stats.ratios import ratios
 from analysis.study import Study
 from analysis.text import interval_text
 from analysis.view import Shown
@@ -58,51 +57,6 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
             "can be learnt: a forest plot wants one."
         )
     return Shown(frames={"forest": table}, pictures=_pictures(table, frame))
-
-
-def ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a method of a block and function, and one over all functions, which comes first.
-
-    Columns: budget, method, variant, reading, off_budget, is_reference, baseline, function,
-    functions, runs, diverged, ratio, low, high (NaN where seeds do not suffice). The row of LoRA,
-    which is 1, is left out where the block is divided by it.
-    """
-    cells = paired(frame, DECIDING)
-    cells = pd.concat([cells.assign(is_reference=False), _references(frame, cells)])
-    cells = cells[(cells["method"] != BASELINE) | (cells["baseline"] != BASELINE)]
-    flags = ("reading", "off_budget", "is_reference")
-    return pd.DataFrame(
-        {
-            **row,
-            **{name: bool(own[name].any()) for name in flags},
-            "baseline": own["baseline"].iloc[0],
-            "function": function,
-            **_interval(part),
-        }
-        for row, own in by_row(cells.dropna(subset="log_ratio"))
-        for function, part in [(ALL, own), *own.groupby("function", sort=False)]
-    )
-
-
-def _interval(cells: pd.DataFrame) -> dict[str, float]:
-    logs = groups(cells, "log_ratio")
-    diverged = int((cells["status"] == "diverged").sum())
-    counts = {"functions": len(logs), "runs": len(cells), "diverged": diverged}
-    return {**counts, **welch_of_mean(logs).exp().named("ratio")}
-
-
-def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells of full fine-tuning as `paired` gives those of adapters."""
-    done = with_references(finished(frame))
-    done = done[done["is_reference"] & (done["method"] != FROZEN) & ~done["not_learnable"]]
-    lora = cells[cells["method"] == BASELINE].drop_duplicates(["budget", *CELL], keep=False)
-    lora = lora[["budget", *CELL, "loss"]].rename(columns={"loss": "base"})
-    baselines = cells[["budget", "baseline"]].drop_duplicates()
-    done = done.merge(baselines, on="budget").merge(lora, on=["budget", *CELL], how="left")
-    base = done["base"].where(done["baseline"] == BASELINE, done[frozen_of(DECIDING)])
-    return done.assign(
-        reading=False, loss=done[DECIDING], log_ratio=log_ratio(done[DECIDING].astype(float), base)
-    )[[*cells, "is_reference"]]
 
 
 def _pictures(table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[Picture]:

@@ -91,9 +91,8 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     cells = cells[(cells["method"] != FROZEN) & ~cells["not_learnable"]]
     if "path.updates" not in cells:
         return cells[:0]
-    cells = cells.assign(
-        reading=cells["reading"].eq(True), off_budget=cells["off_budget"], path=_paths(cells)
-    )[[*names, "path"]].reset_index(drop=True)
+    cells = cells.assign(reading=cells["reading"].eq(True), path=_paths(cells))
+    cells = cells[[*names, "path"]].reset_index(drop=True)
     lora = cells[cells["method"] == BASELINE].rename(columns={"variant": "partner"})
     keys = ["budget", "partner", *CELL]
     others = cells[cells["method"] != BASELINE]
@@ -154,13 +153,12 @@ def _at(path: np.ndarray, level: float) -> float:
 
 
 def _means(cells: pd.DataFrame) -> dict[str, float]:
-    known = cells["matched"].notna()
     means: dict[str, float] = {
         "reading": bool(cells["reading"].any()),
         "off_budget": bool(cells["off_budget"].any()),
         "pairs": len(cells),
         "done": int((cells["status"] == "done").sum()),
-        "common": int(known.sum()),
+        "common": int(cells["matched"].notna().sum()),
     }
     for name in RATIOS:
         logs = groups(cells, name)

@@ -30,10 +30,10 @@ from analysis.render.output import Picture
 from analysis.sections import sections
 from analysis.settings import require_one
 from analysis.stats.pairs import BASELINE
+from analysis.stats.ratios import ratios
 from analysis.study import Study
 from analysis.text import interval_text, number
 from analysis.view import Shown
-from analysis.views.forest import ratios
 from qlexp.errors import UsageError
 
 COSTS = {

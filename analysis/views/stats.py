@@ -23,7 +23,7 @@ import pandas as pd
 
 from analysis.cells import ROW, by_budget
 from analysis.figures.stats import improvement_figure, iqm_figure, profile_figure, ranks_figure
-from analysis.legend import OFF_BUDGET_NOTE, STYLE, STYLE_NOTE, flags, unchecked
+from analysis.legend import STYLE, flags, row_notes, unchecked
 from analysis.load import DECIDING, LOSSES
 from analysis.names import UNRESTRICTED, budget_title, function_title, loss_title
 from analysis.render import NO_CELL, Grid, Text
@@ -214,8 +214,7 @@ def notes_of(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss
         "with it above the ceiling.": beyond,
         f"No LoRA to stand beside in {', '.join(alone)}: there the loss ratio is the loss over the "
         "frozen backbone's, and nothing is tested.": len(alone),
-        STYLE_NOTE: table["reading"].any(),
-        OFF_BUDGET_NOTE: table["off_budget"].any(),
+        **dict.fromkeys(row_notes(table), True),
         f"Left out with all seeds, since {UNRESTRICTED} could not learn it: "
         f"{', '.join(map(function_title, unlearnt))}.": unlearnt,
         f"Without LoRA's run, so not normalised: {'; '.join(without)}.": without,

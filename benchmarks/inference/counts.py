@@ -8,6 +8,7 @@ Mixtures count as the code computes them: over the whole pool, with zeros for wh
 """
 
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,8 +125,9 @@ class _Watch(TorchDispatchMode):
         self.note(getattr(func, "overloadpacket", None), args, result)
         return result
 
+    @abstractmethod
     def note(self, operation: Any, args: Sequence[Any], result: Any) -> None:
-        raise NotImplementedError
+        """Takes one operation, what it was given and what it made."""
 
 
 class _WrittenOut(_Watch):

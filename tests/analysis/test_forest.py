@@ -12,8 +12,9 @@ from scipy import stats as scipy_stats
 
 from analysis.names import ALL
 from analysis.render.style import figure_style
+from analysis.stats.ratios import ratios
 from analysis.table import with_columns
-from analysis.views.forest import forest_figure, ratios
+from analysis.views.forest import forest_figure
 from qlexp.store.store import Store
 
 

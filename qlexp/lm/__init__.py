@@ -1,0 +1,1 @@
+"""Methods compared on language models: `qlexp-lm`, its tasks, its training and its measurements."""

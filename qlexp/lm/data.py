@@ -1,7 +1,7 @@
 """The samples of a run as tokens, with the texts that its router reads, and neutral text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -31,6 +31,17 @@ class Data:
     test: dict[str, list[Encoded]]
     untrained: dict[str, list[Encoded]]
     neutral: Tensor
+
+    def without_texts(self) -> "Data":
+        """The same for a model that reads none."""
+        plain = {
+            split: {
+                name: [replace(one, text=None) for one in own]
+                for name, own in getattr(self, split).items()
+            }
+            for split in (*SPLITS, "untrained")
+        }
+        return replace(self, **plain)
 
 
 def prepare(config: LmConfig, tokenizer: PreTrainedTokenizerBase) -> Data:

@@ -102,7 +102,7 @@ def _frozen(config: LmConfig, store: Store, data: Data) -> dict[str, Any]:
         found = read_summary(store.backbone_folder(identity))
         if found is None:
             model, tokenizer = model_of(config)
-            exam = examine(model, data, tokenizer)
+            exam = examine(model, data.without_texts(), tokenizer)
             found = {"backbone_id": identity, "exam": asdict(exam)}
             write_folder(store.backbone_folder(identity), found)
     return found

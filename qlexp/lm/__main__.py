@@ -1,0 +1,5 @@
+"""`python -m qlexp.lm` is `qlexp-lm`."""
+
+from qlexp.lm.main import main
+
+main()

@@ -27,7 +27,10 @@ def inputs(batch: Batch) -> dict[str, Any]:
 
 def answer_losses(model: Any, batch: Batch) -> Tensor:
     """-log p of every token of the answers, (N, A), 0 on padding."""
-    logits = model(**inputs(batch), logits_to_keep=batch.answers + 1, use_cache=False).logits
+    length = batch.ids.shape[1]
+    asked = torch.arange(length - batch.answers - 1, length, device=batch.ids.device)
+    # As indices: a slice of the states has gaps, for which CPUs copy the head's weight.
+    logits = model(**inputs(batch), logits_to_keep=asked, use_cache=False).logits
     losses = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), batch.labels, reduction="none")
     return losses * batch.asked
 

@@ -19,8 +19,8 @@ INSTRUCTION = 16  # d_e of an encoded text
 
 def configs(rank: int) -> dict[str, PeftConfig]:
     """Every method by name, on all linears of the decoder layers, with alpha = 2 rank."""
-    lora = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
-    queryable = {"r": rank, "alpha": 2.0 * rank}
+    lora: dict[str, Any] = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
+    queryable: dict[str, Any] = {"r": rank, "alpha": 2.0 * rank}
     return {
         REFERENCE: LoraConfig(**lora),
         "dora": LoraConfig(**lora, use_dora=True),

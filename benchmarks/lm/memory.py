@@ -1,21 +1,24 @@
 """How many bytes a training step holds, counted tensor by tensor."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
+from weakref import WeakSet
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.lm.contenders import Contender, trainable
 
+_OF_ADAMW = 3  # numbers a trained one: its gradient and two moments
+
 
 class StepBytes(NamedTuple):
-    """What a step with AdamW holds as its backward pass begins.
+    """What a step with AdamW holds where its backward pass begins.
 
     Attributes:
         weights: frozen and trained ones.
-        optimizer: gradients and both moments of the trained ones.
-        saved: activations that the backward pass wants.
+        optimizer: gradients and moments of the trained ones.
+        saved: what the forward pass leaves for the backward pass.
     """
 
     weights: int
@@ -27,25 +30,36 @@ class StepBytes(NamedTuple):
         return sum(self)
 
 
+class _Saved:
+    """A tensor in the autograd graph, which alone holds it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
 def step_bytes(contender: Contender, ids: Tensor) -> StepBytes:
-    """Of a step on the tokens ids (N, T). Storages count once, whoever shares them."""
-    model = contender.model.train()
-    held: dict[int, int] = {}
-    for tensor in (*model.parameters(), *model.buffers()):
-        _hold(held, tensor)
-    weights = sum(held.values())
+    """Of a step on the tokens ids (N, T). A storage counts once, however many tensors share it."""
+    model, extra = contender.model.train(), contender.extra(len(ids))
+    graph = WeakSet[_Saved]()  # without what is saved and then dropped, as behind a detach()
 
-    def pack(tensor: Tensor) -> Tensor:
-        _hold(held, tensor)
-        return tensor
+    def pack(tensor: Tensor) -> _Saved:
+        saved = _Saved(tensor)
+        graph.add(saved)
+        return saved
 
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = model(input_ids=ids, labels=ids, use_cache=False, **contender.extra(len(ids))).loss
-    saved = sum(held.values()) - weights
-    del loss  # only now: a storage that is freed may lend its address to another
-    return StepBytes(weights, 3 * sum(one.nbytes for one in trainable(model)), saved)
+    with saved_tensors_hooks(pack, lambda saved: saved.tensor):
+        output = model(input_ids=ids, labels=ids, use_cache=False, **extra)
+    weights = _storages((*model.parameters(), *model.buffers()))
+    saved = _storages(one.tensor for one in graph)
+    del output
+    return StepBytes(
+        sum(weights.values()),
+        _OF_ADAMW * sum(parameter.nbytes for parameter in trainable(model)),
+        sum(size for place, size in saved.items() if place not in weights),
+    )
 
 
-def _hold(held: dict[int, int], tensor: Tensor) -> None:
-    storage = tensor.untyped_storage()
-    held[storage.data_ptr()] = storage.nbytes()
+def _storages(tensors: Iterable[Tensor]) -> dict[int, int]:
+    """Bytes by address."""
+    storages = (tensor.untyped_storage() for tensor in tensors)
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}

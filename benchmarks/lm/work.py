@@ -1,4 +1,7 @@
-"""What is timed of an adapted model: one training step, one prefill, one decoded token."""
+"""The pieces of work that are timed, at which size, and how much over LoRA's they may take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,3 +48,28 @@ def decoding(contender: Contender, ids: Tensor) -> Call:
         cache.crop(-1)  # type: ignore[attr-defined]
 
     return run
+
+
+@dataclass(frozen=True)
+class Work:
+    """A piece of work on `rows` sequences of `length` tokens.
+
+    Attributes:
+        limit: how many times LoRA's time queryable LoRA may take; None: not set.
+    """
+
+    name: str
+    of: Callable[[Contender, Tensor], Call]
+    rows: int
+    length: int
+    limit: float | None = None
+
+
+STEP = Work("training step, 8 x 64 tokens", training_step, 8, 64, limit=1.2)
+INFERENCE = (
+    Work("prefill, 1 x 128 tokens", prefill, 1, 128),
+    Work("prefill, 8 x 128 tokens", prefill, 8, 128),
+    Work("a token, batch 1", decoding, 1, 128, limit=1.3),
+    Work("a token, batch 8", decoding, 8, 128, limit=1.3),
+)
+MEMORY_LIMIT = 1.05

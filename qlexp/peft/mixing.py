@@ -11,15 +11,18 @@ from qlexp import routing
 class MixedAtoms(torch.autograd.Function):
     """`routing.apply_atoms`, whose products M_m a are made anew when gradients are wanted.
 
-    They are K times as large as a, in every linear: kept, they would be a tenth of what LoRA's
-    step holds.
+    They are K times as large as a, in every linear: kept, they would be a tenth of the activations
+    of a step.
     """
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, atoms: Tensor, low: Tensor) -> Tensor:
+    def forward(weights: Tensor, atoms: Tensor, low: Tensor) -> Tensor:
         """sum_m w_m (M_m a): weights (L, N, T, K), atoms (L, K, r, r), low a (L, N, T, r)."""
-        ctx.save_for_backward(weights, atoms, low)
         return routing.apply_atoms(weights, atoms, low)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:

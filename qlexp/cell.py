@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from qlexp import extensions
+from qlexp.command import refusal
 from qlexp.config.identity import run_id
 from qlexp.config.messages import one_sentence
 from qlexp.config.schema import Config, register_schema
-from qlexp.errors import RunError, UsageError
+from qlexp.errors import RunError
 from qlexp.main import CONF
 from qlexp.store.files import read_curves
 from qlexp.store.store import Store
@@ -89,7 +88,7 @@ def run_from_command_line() -> None:
 
 def _run_one(composed: DictConfig) -> float | None:
     """A job of Hydra's; returns the validation loss, for sweepers that optimise."""
-    with _refusal(), one_sentence():
+    with refusal("qlexp"), one_sentence():
         hydra_node = HydraConfig.get()
         sources = hydra_node.runtime.config_sources
         extensions.load(source.path for source in sources if source.provider == extensions.NAMED)
@@ -111,13 +110,3 @@ def _line(summary: dict[str, Any]) -> str:
         f"{key} {'inf' if summary[key] is None else format(summary[key], '.4g')}" for key in keys
     )
     return f"{cell}  {summary['status']}  {values}  run_id {summary['run_id']}"
-
-
-@contextmanager
-def _refusal() -> Iterator[None]:
-    """Prints a `UsageError` and leaves, inside Hydra, so that Hydra adds no words."""
-    try:
-        yield
-    except UsageError as error:
-        print(f"qlexp: {error}", file=sys.stderr)
-        sys.exit(2)

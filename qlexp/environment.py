@@ -19,10 +19,10 @@ _PACKAGES = ("qlexp", "torch", "numpy", "hydra-core", "pandas", "safetensors")
 
 
 @cache
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a number depends on."""
+def versions(more: tuple[str, ...] = ()) -> dict[str, str]:
+    """Versions of Python and of the packages that a number depends on, and of `more`."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

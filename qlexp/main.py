@@ -6,13 +6,12 @@ The parts are imported when they are needed, so that the help waits for none of 
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
 
 from qlexp import extensions
-from qlexp.errors import RunError, UsageError
+from qlexp.command import guarded, hydra_words
 from qlexp.problem.functions import FUNCTIONS
 
 _PACKAGE = Path(__file__).parent
@@ -35,6 +34,7 @@ shifted one. Every run is stored, and none is computed twice.
 
   qlexp show VIEW STUDY       tables, figures, statistics of a stored study (qlexp show --help)
   qlexp check method=lora     what a method promises, tested, and what it can do
+  qlexp-lm --help             the same for language models
   qlexp migrate STORE         bring an older store to the schema of today
 
   --config-dir FOLDER         methods, functions and studies of your own (examples/extending)
@@ -50,59 +50,49 @@ each with a comment). These stand for a whole group of settings:
 
 def choices(group: str) -> list[str]:
     """The names in a group of `conf/`, such as method."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return _options(CONF / group)
 
 
 def main() -> None:
-    """The console script: a mistake of the user's is one sentence on stderr and exit code 2.
+    """The console script; its exit codes are those of `qlexp.command.guarded`."""
+    guarded("qlexp", _main)
 
-    A run that raised an error is one sentence and exit code 1, after all others are stored.
-    """
+
+def _main() -> None:
     arguments = sys.argv[1:]
     command = arguments[0] if arguments else ""
-    try:
-        if command in _COMMANDS:
-            if code := import_module(_COMMANDS[command]).main(arguments[1:], f"qlexp {command}"):
-                sys.exit(code)
-            return
-        if {"-h", "--help"} & set(arguments):
-            print(_help())
-            return
-        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
-        words = [*extensions.load_named(arguments), *_mode(arguments)]
-        sys.argv[1:] = sorted(words, key=_is_override)  # as Hydra wants
-        import_module("qlexp.cell").run_from_command_line()
-    except UsageError as error:
-        _leave(error, 2)
-    except RunError as error:
-        _leave(error, 1)
-    except KeyboardInterrupt:
-        _leave("stopped; finished runs are stored and a rerun skips them.", 130)
-
-
-def _leave(reason: object, code: int) -> NoReturn:
-    print(f"qlexp: {reason}", file=sys.stderr)
-    sys.exit(code)
-
-
-def _is_override(argument: str) -> bool:
-    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
-
-
-def _mode(arguments: Sequence[str]) -> list[str]:
-    """A study is a sweep; Hydra 1.4 no longer lets its YAML say so."""
-    study = any(word.startswith("experiment=") for word in arguments)
-    asked = any(word.startswith("hydra.mode=") for word in arguments)
-    return ["hydra.mode=MULTIRUN"] * (study and not asked)
+    if command in _COMMANDS:
+        if code := import_module(_COMMANDS[command]).main(arguments[1:], f"qlexp {command}"):
+            sys.exit(code)
+        return
+    if {"-h", "--help"} & set(arguments):
+        print(_help())
+        return
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
+    sys.argv[1:] = hydra_words(extensions.load_named(arguments))
+    import_module("qlexp.cell").run_from_command_line()
 
 
 def _help() -> str:
-    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
-    named = {"function": sorted(FUNCTIONS), **{group: choices(group) for group in groups}}
-    lines = [
+    return _HELP.format(groups=groups_of(CONF, {"function": sorted(FUNCTIONS)}))
+
+
+def groups_of(root: Path, more: Mapping[str, Sequence[str]] | None = None) -> str:
+    """The config groups in a folder, and `more`, each with its options, a paragraph a group."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not _is_root(path))
+    named = {**(more or {}), **{path.name: _options(path) for path in folders}}
+    return "\n".join(
         textwrap.fill(
             f"{group}: {', '.join(names)}", 98, initial_indent="  ", subsequent_indent="    "
         )
         for group, names in named.items()
-    ]
-    return _HELP.format(groups="\n".join(lines))
+    )
+
+
+def _options(group: Path) -> list[str]:
+    return sorted(path.stem for path in group.glob("*.yaml"))
+
+
+def _is_root(folder: Path) -> bool:
+    """Whether a folder holds the configs of another command."""
+    return (folder / "config.yaml").exists()

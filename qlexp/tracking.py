@@ -96,15 +96,16 @@ def mirror(
     try:
         wandb = _import_wandb(tracking)
         wandb.setup(settings=_quiet(wandb, tracking))
-        function, method = config["function"]["name"], config["method"]["name"]
+        function, method = summary["function"], summary["method"]
+        optimizer = [own["name"] for own in [config.get("optimizer")] if own]
         settings = _settings(
             wandb,
             tracking,
             run_id=run_id,
             run_group=study,
-            run_name=f"{function}/{method}/s{config['seed']}",
+            run_name=f"{function}/{method}/s{summary['seed']}",
             run_job_type="adapt",
-            run_tags=(function, method, config["optimizer"]["name"], summary["status"]),
+            run_tags=(function, method, *optimizer, summary["status"]),
         )
         with wandb.init(config=dict(config), settings=settings) as run:
             run.define_metric("*", summary="none")  # no last values of the curves in the summary

@@ -21,7 +21,8 @@ from qlexp.tracking import check, mirror
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ("embed", "layer_0")
-SUMMARY = {"status": "done", "r2": 0.875, "validation": {"rmse": 0.25, "mae": None}}
+CELL = {"function": "ackley", "method": "lora", "seed": 0}
+SUMMARY = {**CELL, "status": "done", "r2": 0.875, "validation": {"rmse": 0.25, "mae": None}}
 
 
 @pytest.fixture(autouse=True)
@@ -92,14 +93,17 @@ def test_two_runs_of_one_process_are_read_back_whole(
     tables = {"0a" * 8: curves(5), "1b" * 8: curves(400)}  # the second fills several blocks
     check(tracking(tmp_path, project="mine"))
     for run_id, cell in cells.items():
-        mirror(tracking(tmp_path, project="mine"), run_id, "main", cell, SUMMARY, tables[run_id])
+        own = {**SUMMARY, "function": cell["function"]["name"], "seed": cell["seed"]}
+        mirror(tracking(tmp_path, project="mine"), run_id, "main", cell, own, tables[run_id])
     runs = mirrored(tmp_path)
     assert runs.keys() == cells.keys()
     for run_id, run in runs.items():
         assert (run.group, run.project, run.job_type) == ("main", "mine", "adapt")
         assert {name: run.config[name] for name in cells[run_id]} == cells[run_id]
         assert logged(run) == expected(tables[run_id])
-        assert {key: run.summary[key] for key in SUMMARY} == SUMMARY
+        cell = cells[run_id]
+        own = {**SUMMARY, "function": cell["function"]["name"], "seed": cell["seed"]}
+        assert {key: run.summary[key] for key in own} == own
         assert not {"loss", "learning_rate"} & run.summary.keys()
         assert run.exit_code == 0
     assert runs["0a" * 8].name == "ackley/lora/s0"
@@ -112,7 +116,7 @@ def test_values_that_are_not_finite_survive(tmp_path: Path) -> None:
     table = curves(3)
     table.loc[1, "loss"] = math.inf
     table.loc[2, ["loss", "gradient_norm.embed"]] = math.nan
-    summary = {"status": "diverged", "r2": math.nan, "loss": math.inf}
+    summary = {**CELL, "status": "diverged", "r2": math.nan, "loss": math.inf}
     mirror(tracking(tmp_path), "2c" * 8, "main", config(), summary, table)
     (run,) = mirrored(tmp_path).values()
     for row, wanted in zip(logged(run), expected(table), strict=True):
@@ -123,7 +127,7 @@ def test_values_that_are_not_finite_survive(tmp_path: Path) -> None:
 
 
 def test_a_run_without_curves_has_no_history(tmp_path: Path) -> None:
-    mirror(tracking(tmp_path), "3d" * 8, "main", config(), {"status": "failed"}, None)
+    mirror(tracking(tmp_path), "3d" * 8, "main", config(), {**CELL, "status": "failed"}, None)
     (run,) = mirrored(tmp_path).values()
     assert run.history == []
     assert run.summary["status"] == "failed"

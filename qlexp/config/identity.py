@@ -19,35 +19,35 @@ from qlexp.config.schema import Component, Config
 NUMERICS_VERSION = 2  # part of every id: raised when the same config gives other numbers
 
 
-def plain(config: Config) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """The config as nested dictionaries of JSON values."""
     return {item.name: _plain_value(getattr(config, item.name)) for item in fields(config)}
 
 
 def _plain_value(value: Any) -> Any:
-    if isinstance(value, Component):
+    if hasattr(value, "plain"):
         return value.plain()
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def run_id(config: Config) -> str:
     """Identity of a run: 16 hexadecimal digits."""
-    return _digest(_identifying(config))
+    return digest(identifying(config))
 
 
 def backbone_id(config: Config) -> str:
     """Identity of the backbone of a run: what pretraining depends on, and no more."""
-    values = _identifying(config)
+    values = identifying(config)
     for key in ("shift", "instruction", "method", "optimizer", "precision"):
         del values[key]
     for key in ("adapt", "test"):
         del values["data"][key]
-    return _digest({**values, "trainer": values["trainer"]["pretrain"]})
+    return digest({**values, "trainer": values["trainer"]["pretrain"]})
 
 
 def group_id(config: Config) -> str:
     """Identity of the batch a run may share: everything but what may differ from lane to lane."""
-    values = _identifying(config)
+    values = identifying(config)
     for key in ("function", "shift", "seed"):
         del values[key]
     del values["data"]["noise"]
@@ -55,10 +55,10 @@ def group_id(config: Config) -> str:
         del values["trainer"][stage]["learning_rate"]
     for name in config.method.kind.lane_fields:
         values["method"].pop(name, None)
-    return _digest({**values, "tasks": config.shift.tasks})
+    return digest({**values, "tasks": config.shift.tasks})
 
 
-def _identifying(config: Config) -> dict[str, Any]:
+def identifying(config: Any) -> dict[str, Any]:
     """The nested values that decide the numbers of a run."""
     values: dict[str, Any] = _kept(config)
     del values["budget"]
@@ -68,6 +68,10 @@ def _identifying(config: Config) -> dict[str, Any]:
 def _kept(value: Any) -> Any:
     if isinstance(value, Component):
         return {"_target_": value.target, **_kept(value.config)}
+    if hasattr(value, "plain"):
+        return value.plain()
+    if isinstance(value, dict):
+        return {key: _kept(inner) for key, inner in value.items()}
     if not is_dataclass(value):
         return value
     own = [(item, getattr(value, item.name)) for item in fields(value)]
@@ -84,6 +88,7 @@ def _default(item: Field[Any]) -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
-def _digest(values: Mapping[str, Any]) -> str:
-    text = json.dumps({"numerics": NUMERICS_VERSION, **values}, sort_keys=True)
+def digest(values: Mapping[str, Any], numerics: int | str = NUMERICS_VERSION) -> str:
+    """16 hexadecimal digits of values and the version of the numerics."""
+    text = json.dumps({"numerics": numerics, **values}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

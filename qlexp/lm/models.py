@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -48,7 +49,8 @@ def load_model(config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
     if config.file is not None:
         model = _dense(model)
     model.generation_config.do_sample = False
-    return model.to(dtype=dtype).eval().requires_grad_(False)
+    nn.Module.to(model, dtype)
+    return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:

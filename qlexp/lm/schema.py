@@ -39,7 +39,7 @@ class PartConfig(Checked):
     system: str | None = None  # the system turn; null: what the model's chat template says
     prompt: str = "question"  # the columns of a sample
     answer: str = "answer"
-    choices: str | None = None  # the answers to choose from
+    choices: Any = None  # the column of the answers to choose from, or their list
     instruction: str | None = None  # a text for the router
     score: str = one_of("verifier", "verifier", "exact", "choice")
 

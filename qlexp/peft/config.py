@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from peft import PeftConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
@@ -49,6 +49,8 @@ class QueryableLoraConfig(PeftConfig):
         channels: where the instruction enters: "query", "prior" or "both".
         prior_strength: lambda of the language prior.
     """
+
+    near_lora: ClassVar[bool] = True  # its count promises to stay near LoRA's
 
     r: int = bounded(8, minimum=1)
     alpha: float = bounded(16.0, above=0.0)

@@ -76,7 +76,7 @@ def run_sweep(
     return summaries
 
 
-def name_cells(jobs: Sequence[Job], goes_on: bool = False) -> None:
+def name_cells(jobs: Sequence[Any], goes_on: bool = False) -> None:
     """Lists the cells of `jobs` in the manifests of their studies; `goes_on` as `run_sweep`'s."""
     for place, study in {(job.config.store, job.config.study) for job in jobs}:
         members = [job for job in jobs if (job.config.store, job.config.study) == (place, study)]

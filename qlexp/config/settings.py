@@ -1,34 +1,44 @@
 """The settings of a run by their dotted names, and the role that each plays."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
 from qlexp.config.roles import OUTSIDE, SHARED, Role
 from qlexp.config.schema import Config
+from qlexp.lm.schema import LmConfig
 
-NAMED = ("function", "method", "seed", "budget")  # by which a cell is called in its study
+SCHEMAS = (Config, LmConfig)  # of each command
+NAMED = ("function", "task", "method", "seed", "budget")  # by which a cell is called in its study
 
 
 @cache
 def role_of(key: str) -> Role | None:
-    """The role of a setting; None for what is no part of the config, such as `experiment`.
+    """The role of a setting; None for what is no part of a config, such as `experiment`.
+
+    Of `SCHEMAS` the one that knows the longest part of the name says it, the first of several.
 
     Args:
         key: the dotted name of a field or a section, or a group such as
             `optimizer@pretrain_optimizer`. A section has the role of what is declared for it,
             though a field below it may have another.
     """
-    schema: Any = Config
+    names = key.rpartition("@")[2].split(".")
+    found = [_known(schema, names) for schema in SCHEMAS]
+    return max(found, key=lambda known: known[0])[1]
+
+
+def _known(schema: Any, names: Sequence[str]) -> tuple[int, Role | None]:
+    """How many of `names`, each a field of the one before, a schema has, and their role."""
     role = None
-    for name in key.rpartition("@")[2].split("."):
+    for depth, name in enumerate(names):
         known = {item.name: item for item in fields(schema)} if is_dataclass(schema) else {}
         if name not in known:
-            break
+            return depth, role
         role = known[name].metadata.get("role", role)
         schema = known[name].type
-    return role
+    return len(names), role
 
 
 def is_setting(key: str) -> bool:

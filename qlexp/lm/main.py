@@ -25,7 +25,7 @@ qlexp-lm: does one parameter-efficient fine-tuning method really beat another on
 A frozen language model is adapted to a task by each method, under the same samples, budget and
 seeds. Every run is stored, and none is computed twice.
 
-  qlexp-lm method=queryable task=spelling seed=1     one run
+  qlexp-lm method=queryable task=addition seed=1     one run
   qlexp-lm -m method=lora,queryable seed=0,1         a sweep: every combination
   qlexp-lm experiment=lm_quick                       a study; it goes on where it was stopped
 

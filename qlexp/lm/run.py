@@ -28,6 +28,7 @@ from qlexp.train.checkpoint import Checkpoint
 log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0  # at most this much work is lost when a run is stopped
+_CURVES = ("step", "loss", "learning_rate")
 _PACKAGES = ("transformers", "peft", "reasoning-gym")
 
 
@@ -67,7 +68,7 @@ def _run(config: LmConfig, store: Store, advance: Callable[[int], object]) -> No
     began = time.monotonic()
     if config.method.target is None:
         outcome = _outcome(Exam(**frozen["exam"]), History(), frozen)
-        _store(config, store, outcome, None, {})
+        _store(config, store, outcome, _curves(History()), {})
         return
     folder = store.root / "groups" / run_id(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,18 +191,19 @@ def _size(config: LmConfig, adapted: Any, tensors: Mapping[str, Tensor]) -> dict
 
 
 def _curves(history: History) -> pd.DataFrame:
+    """The recorded updates of all trainings, none of the frozen model."""
     rows, before = [], 0
     for one in history.trained:
         rows += [{**row, "step": int(row["step"]) + before} for row in one["rows"]]
         before += one["step"]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows or dict.fromkeys(_CURVES, pd.Series(dtype=float)))
 
 
 def _store(
     config: LmConfig,
     store: Store,
     outcome: Mapping[str, Any],
-    curves: pd.DataFrame | None,
+    curves: pd.DataFrame,
     tensors: Mapping[str, Tensor],
 ) -> None:
     device = environment.pick_device(config.device)

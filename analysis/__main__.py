@@ -7,9 +7,10 @@ from pathlib import Path
 
 from analysis.cli import exit_code, writing
 from analysis.study import Study
-from analysis.tuning import LEARNING_RATE
 from analysis.view import add_no_options, views
+from analysis.words import worded, worded_shown
 from qlexp import extensions
+from qlexp.errors import UsageError
 
 RENDERED = "rendered"  # where a user's own tables go, apart from the committed results/
 
@@ -23,7 +24,11 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m analy
 def _run(options: argparse.Namespace) -> None:
     extensions.load(options.config_dir)
     study = Study.read(options.study, options)
-    shown = options.show(study, options)
+    words = study.benchmark.words
+    try:
+        shown = worded_shown(options.show(study, options), words)
+    except UsageError as error:
+        raise UsageError(worded(str(error), words)) from error
     with writing(Path(options.out) / study.name) as folder:
         shown.write(folder)
     print(f"{len(study.frame)} cells -> {folder}")
@@ -72,8 +77,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         "--tune",
         nargs="*",
         metavar="SETTING",
-        help="settings whose values are trials, the best one by validation loss being shown "
-        f"({LEARNING_RATE}, where it is swept); none: every trial is a row",
+        help="settings whose values are trials, the best one by validation loss being shown (the "
+        "learning rate, where it is swept); none: every trial is a row",
     )
 
 

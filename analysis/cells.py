@@ -45,7 +45,7 @@ def estimate(losses: Sequence[float]) -> dict[str, float]:
     }
 
 
-def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
+def loss_cells(frame: pd.DataFrame, loss: str, largest: bool = False) -> pd.DataFrame:
     """One row a budget, row and function, in the order of the tables.
 
     The frozen backbone and full fine-tuning have no rank, so a budget means nothing to them: one
@@ -59,6 +59,7 @@ def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
 
     Args:
         frame: the table (`analysis.table`) with a column `loss`.
+        largest: whether the best mean is the largest one, as of accuracies.
     """
     frame = with_references(frame)
     keys = [*ROW, "function"]
@@ -76,7 +77,7 @@ def loss_cells(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     for name in ("not_learnable", "weak_backbone", "beyond_reach"):
         flagged = set(finished.loc[finished[name], "function"])
         cells[name] = cells["function"].isin(flagged)
-    cells["best_adapter"] = _best(cells)
+    cells["best_adapter"] = _best(cells.assign(mean=-cells["mean"]) if largest else cells)
     order = sorted(cells.index, key=lambda index: _order(*cells.loc[index, keys]))
     return cells.loc[order].reset_index(drop=True)
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis.flags import LEAST_LEARNT
+from analysis.benchmark import benchmark_of
 from analysis.names import UNRESTRICTED, function_order, function_title, method_order
 
 
@@ -11,7 +11,7 @@ def doubts(cells: pd.DataFrame) -> list[str]:
     everywhere = set(cells["function"])
     little = cells[cells["little_learnt"]]
     learners = ", ".join(sorted(set(little["method"]), key=method_order))
-    share = f"{LEAST_LEARNT:.0%}".replace("%", " %")
+    share = f"{benchmark_of(cells).least_learnt:.0%}".replace("%", " %")
     found = {
         "weak backbone on {}": cells[cells["weak_backbone"]],
         "targets beyond the frozen head's reach on {}": cells[cells["beyond_reach"]],

@@ -4,12 +4,12 @@ import math
 
 import pandas as pd
 
+from analysis.benchmark import benchmark_of
 from analysis.names import FROZEN, UNRESTRICTED
 from qlexp.store.files import FINISHED
 
 COUNT_TOLERANCE = 0.1  # trainable parameters further from LoRA's are marked
 MATCHED = "matched"  # the control of an instruction under which a target has its own text
-LEAST_LEARNT = 0.5  # a run that learnt less of what the frozen backbone lacks says little
 
 
 def off_budget(count: pd.Series, reference: pd.Series) -> pd.Series:
@@ -54,14 +54,14 @@ def learnt(frame: pd.DataFrame) -> pd.Series:
 
 
 def little_learnt(frame: pd.DataFrame) -> pd.Series:
-    """Whether a run learnt less than `LEAST_LEARNT`, elementwise.
+    """Whether a run learnt less than the least of its benchmark, elementwise.
 
     Not of runs that diverged or train nothing, nor of those that read another text than their
     target's: what such a control does not learn is what it shows.
     """
     own_text = _column(frame, "config.instruction.control", MATCHED) == MATCHED
     trained = (frame["status"] == "done") & (frame["method"] != FROZEN)
-    return trained & own_text & ~(learnt(frame) >= LEAST_LEARNT)
+    return trained & own_text & ~(learnt(frame) >= benchmark_of(frame).least_learnt)
 
 
 def _column(frame: pd.DataFrame, name: str, default: object) -> pd.Series:

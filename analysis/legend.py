@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from analysis.benchmark import SYNTHETIC, benchmark_of
 from analysis.flags import COUNT_TOLERANCE, beyond_reach, not_learnable, weak_backbones
-from analysis.load import DECIDING, finished, incomplete
+from analysis.load import finished, incomplete
 from analysis.names import UNRESTRICTED, function_order, function_title, method_order, row_label
 from analysis.text import number, seed_list, spread
 
@@ -30,7 +31,7 @@ OFF_BUDGET_NOTE = (
 UNCHECKED = (
     f"No run of {UNRESTRICTED} fine-tuning: whether the functions can be learnt was not checked."
 )
-_LOSSES_WITHOUT_NOISE = (DECIDING, "post_train_loss")  # training can fit the noise
+_LOSSES_WITHOUT_NOISE = (SYNTHETIC.deciding, "post_train_loss")  # training can fit the noise
 
 
 def row_notes(table: pd.DataFrame) -> list[str]:
@@ -81,7 +82,13 @@ def _flagged(text: str, found: Mapping[str, Mapping[int, float]]) -> list[str]:
 
 def unchecked(frame: pd.DataFrame) -> list[str]:
     """That functions may not be learnable, where full fine-tuning has no run to tell."""
-    return [] if UNRESTRICTED in set(finished(frame)["method"]) else [UNCHECKED]
+    told = UNRESTRICTED in set(finished(frame)["method"])
+    return [] if told or not benchmark_of(frame).has_full else [UNCHECKED]
+
+
+def deciding_note(frame: pd.DataFrame) -> list[str]:
+    """What the loss is by which effects are decided, where its name does not say."""
+    return list(filter(None, [benchmark_of(frame).deciding_note]))
 
 
 def noise_note(frame: pd.DataFrame, loss: str) -> list[str]:
@@ -93,7 +100,7 @@ def noise_note(frame: pd.DataFrame, loss: str) -> list[str]:
     return [
         f"{loss} holds the variance of the noise, so that its ratios lie nearer to 1 than those of "
         "the error alone, the more the smaller the losses: where losses or the noise change, so "
-        "do the ratios" + (f". --loss {DECIDING} has none of it." if clean else ".")
+        "do the ratios" + (f". --loss {SYNTHETIC.deciding} has none of it." if clean else ".")
     ]
 
 
@@ -110,9 +117,12 @@ def diverged_note(frame: pd.DataFrame) -> list[str]:
 
 
 def shift_notes(frame: pd.DataFrame) -> list[str]:
-    """What the shift costs the frozen backbone, and how densely the ripples are sampled."""
+    """What the shift costs the frozen backbone, and how densely the ripples are sampled; none where
+    there is no shift."""
     costs, densities = [], []
-    networks = backbones(frame).groupby("function")
+    networks = backbones(frame).dropna(subset="source_loss").groupby("function")
+    if not len(networks):
+        return []
     for function, part in sorted(networks, key=lambda item: function_order(item[0])):
         before, after = (spread(part[name].tolist()) for name in ("source_loss", "frozen_loss"))
         costs.append(f"{function_title(function)} {before} → {after}")
@@ -131,31 +141,12 @@ def backbones(frame: pd.DataFrame) -> pd.DataFrame:
     return done.drop_duplicates(["function", "seed", "backbone_id", *shift])
 
 
-_SETTINGS = (
-    ("backbone depth", "config.backbone.depth"),
-    ("width", "config.backbone.width"),
-    ("heads", "config.backbone.heads"),
-    ("tokens", "config.backbone.tokens"),
-    ("precision", "config.precision"),
-    ("shift strength", "config.shift.strength"),
-    ("rotation in degrees", "config.shift.rotation"),
-    ("pretraining samples", "config.data.pretrain"),
-    ("epochs", "config.trainer.pretrain.epochs"),
-    ("batch", "config.trainer.pretrain.batch_size"),
-    ("learning rate", "config.trainer.pretrain.learning_rate"),
-    ("adaptation samples", "config.data.adapt"),
-    ("epochs", "config.trainer.adapt.epochs"),
-    ("batch", "config.trainer.adapt.batch_size"),
-    ("learning rate", "config.trainer.adapt.learning_rate"),
-    ("test samples", "config.data.test"),
-)
-
-
 def setting_notes(frame: pd.DataFrame) -> list[str]:
-    """Settings, optimisers, time and provenance of the finished runs."""
+    """Settings, optimisers, time and provenance of the finished runs, and what is to be known of
+    their models."""
     settings = [
         f"{label} {'/'.join(map(_plain, distinct(frame, column, gaps=True))) or 'unknown'}"
-        for label, column in _SETTINGS
+        for label, column in benchmark_of(frame).settings
     ]
     if places := distinct(frame, "config.shift.places"):
         settings.insert(-1, f"strength and rotation of each target {'/'.join(places)}")
@@ -180,13 +171,23 @@ def setting_notes(frame: pd.DataFrame) -> list[str]:
     commit, device = (
         "/".join(map(str, distinct(frame, name))) or "unknown" for name in ("commit", "device")
     )
-    time = f"Mean seconds a run, a batch's time shared by its lanes: {', '.join(seconds)}."
+    lanes = ", a batch's time shared by its lanes" * bool(distinct(frame, "lanes"))
+    time = f"Mean seconds a run{lanes}: {', '.join(seconds)}."
     return [
+        *_model_notes(runs),
         f"Settings: {', '.join(settings)}.",
         *[f"Optimisers: {', '.join(optimizers)}."] * bool(optimizers),
         *[time] * one_device,
         f"Versions: {', '.join(versions)}; commit {commit}; device {device}.",
     ]
+
+
+def _model_notes(runs: pd.DataFrame) -> list[str]:
+    """What a run's summary says of its model, such as how its weights are rounded."""
+    if "model_note" not in runs:
+        return []
+    noted = runs.dropna(subset="model_note").drop_duplicates(["model", "model_note"])
+    return [f"{run.model}: {run.model_note}." for run in noted.itertuples()]
 
 
 def _in_order(methods: Iterable[str]) -> list[str]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.benchmark import SYNTHETIC, Benchmark, benchmark_named, benchmark_of
 from analysis.names import budget_order, function_order, method_order
 from analysis.settings import SEPARATOR, different, joined
+from analysis.tasks import with_tasks
 from analysis.text import seed_list
 from qlexp.errors import UsageError
 from qlexp.store.files import FINISHED, STOPPED
@@ -19,32 +21,17 @@ from qlexp.store.manifest import Cell
 from qlexp.store.migrate import setting_in
 from qlexp.store.store import Store
 
-# Of the adapted model: infinite where the run diverged.
-LOSSES = ("post_train_loss", "validation_loss", "test_loss", "test_loss_clean", "test_loss_raw")
-DECIDING = "test_loss_clean"  # by what effects are decided: the noise hides help and harm alike
-_ADAPTED = (*LOSSES, "learnt_loss")
-_BACKBONE_LOSSES = (
-    *("pretrain_loss", "source_loss"),
-    *("frozen_loss", "frozen_loss_clean", "frozen_validation_loss"),
-)
-_ADAPTED_SCORES = ("test_r2", "learnt_r2")
-_SCORES = ("pretrain_r2", *_ADAPTED_SCORES)
 _SHARES = ("worst_share", "beyond_head")
 _COUNTS = ("trainable_parameters", "reference_parameters")
-_OLDER = {
-    "learnt_loss": "validation_loss",
-    "learnt_r2": "test_r2",
-    "frozen_validation_loss": "frozen_loss",
-    "frozen_loss_clean": "frozen_loss",
-}  # what stands in for it in runs of numerics version 1
 _COLUMNS = (
     *("budget", "function", "method", "overrides", "settings", "seed", "run_id", "status", "error"),
-    *("backbone_id", *_BACKBONE_LOSSES, "pretrain_r2", *_ADAPTED, *_ADAPTED_SCORES, *_SHARES),
+    *("backbone_id", *SYNTHETIC.frozen_losses, "pretrain_r2", *SYNTHETIC.adapted_losses),
+    *("test_r2", "learnt_r2", *_SHARES),
     *("reading", *_COUNTS, "total_parameters", "rank", "steps", "samples_per_period"),
     *("lanes", "seconds", "lane_bytes", "peak_memory_bytes", "device", "commit"),
 )
 _NUMBERS = (
-    *(*_BACKBONE_LOSSES, *_ADAPTED, *_SCORES, *_SHARES, *_COUNTS),
+    *(*SYNTHETIC.frozen_losses, *SYNTHETIC.adapted_losses, *SYNTHETIC.scores, *_SHARES, *_COUNTS),
     *("samples_per_period", "steps", "seconds", "lane_bytes"),
 )
 _NAME = ("budget", "function", "method", "overrides", "seed")  # what a row and a seed are called
@@ -72,12 +59,14 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     names) with their text, `overrides`: those that tell cells of the study apart. `status`
     is "missing" where no run is stored, and `extension` counts the values that a tuned sweep added
     to a row's grid. The store writes null for what is not finite: a loss comes
-    back as inf and an R² as -inf, and the losses of the adapted model (`LOSSES`) are inf in every
-    diverged run, whatever they are, and where they lie above the config's ceiling. The error of a
-    diverged run has no worst share.
+    back as inf and a score such as R² as -inf, and the losses of the adapted model
+    (`analysis.benchmark`) are inf in every diverged run, whatever they are, and where they lie
+    above the config's ceiling. The error of a diverged run has no worst share. What a benchmark
+    lacks is NaN.
 
     Raises:
-        UsageError: the study is unknown, or its manifest or a summary is not readable.
+        UsageError: the study is unknown or of several benchmarks, or its manifest or a summary is
+            not readable.
     """
     cells = store.study(study)
     if not cells:
@@ -89,7 +78,9 @@ def load_study(store: Store, study: str) -> pd.DataFrame:
     found = set().union(*rows)
     names = [*_COLUMNS, *sorted(found.difference(_COLUMNS))]
     columns = {name: pd.Series([row.get(name, math.nan) for row in rows]) for name in names}
-    return pd.DataFrame(columns | {name: pd.to_numeric(columns[name]) for name in _NUMBERS})
+    frame = pd.DataFrame(columns)
+    numbers = [name for name in (*_NUMBERS, *benchmark_of(frame).numbers) if name in columns]
+    return frame.assign(**{name: pd.to_numeric(columns[name]) for name in numbers})
 
 
 def _named(cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -156,30 +147,35 @@ def _read_run(store: Store, identity: str) -> dict[str, Any]:
     summary = store.summary(identity)
     if summary is None:
         return {"status": "missing"}
+    benchmark = benchmark_named(summary.get("benchmark"))
     row: dict[str, Any] = {}
-    _flatten(summary, "", row)
-    if row.get("status") not in FINISHED:
-        return row
     try:
-        for name, older in _OLDER.items():
-            row.setdefault(name, row[older])
-        for name in (*_ADAPTED, *_BACKBONE_LOSSES):
-            diverged = row["status"] == "diverged" and name in _ADAPTED
-            row[name] = math.inf if diverged or row[name] is None else float(row[name])
-        ceiling = row.get("config.trainer.loss_ceiling", math.inf)
-        for name in _ADAPTED:
-            scaled = "test_loss" if name == "test_loss_raw" else name
-            row[name] = math.inf if row[scaled] > ceiling else row[name]
-        if row["status"] == "diverged":
-            row["worst_share"] = math.nan
-        for name in _SCORES:
-            row[name] = -math.inf if row[name] is None else float(row[name])
+        _flatten(with_tasks(summary), "", row)
+        if row.get("status") in FINISHED:
+            _complete(row, benchmark)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"The summary of run {identity} has no usable value for {error}: delete "
             f"{store.run_folder(identity)} and run the study again."
         ) from error
     return row
+
+
+def _complete(row: dict[str, Any], benchmark: Benchmark) -> None:
+    """Puts numbers in the columns of a finished run that its benchmark says it has."""
+    diverged, adapted = row["status"] == "diverged", benchmark.adapted_losses
+    for name, older in benchmark.older.items():
+        row.setdefault(name, row[older])
+    for name in (*adapted, *benchmark.frozen_losses):
+        lost = (diverged and name in adapted) or row[name] is None
+        row[name] = math.inf if lost else float(row[name])
+    ceiling = row.get("config.trainer.loss_ceiling", math.inf)
+    for name in adapted:
+        scaled = "test_loss" if name == "test_loss_raw" else name
+        row[name] = math.inf if row[scaled] > ceiling else row[name]
+    for name in benchmark.scores:
+        row[name] = -math.inf if row[name] is None else float(row[name])
+    row.update(benchmark.of_diverged if diverged else {})
 
 
 def _flatten(values: Mapping[str, Any], prefix: str, row: dict[str, Any]) -> None:
@@ -203,7 +199,8 @@ def read_runs(path: str | Path) -> pd.DataFrame:
         runs = pd.read_csv(path, dtype=texts, float_precision="round_trip")
         settings = [_settings_in(text) for text in runs["overrides"].fillna("")]
         runs["overrides"] = list(map(joined, settings))
-        older = {name: runs[old] for name, old in _OLDER.items() if name not in runs}
+        known = benchmark_of(runs).older.items()
+        older = {name: runs[old] for name, old in known if name not in runs}
         gone = set(_COLUMNS) - {*runs, *older}
         lacking = older | dict.fromkeys(gone, math.nan) | {"settings": settings}
         return pd.concat([runs, pd.DataFrame(lacking)], axis=1).copy()  # in one block
@@ -218,9 +215,10 @@ def joined_runs(paths: Sequence[str | Path]) -> pd.DataFrame:
 
     Raises:
         UsageError: a file is no `runs.csv`, or two have the same run with different losses, or
-            different runs of one cell.
+            different runs of one cell, or runs of different benchmarks.
     """
     whole = pd.concat([read_runs(path) for path in paths], ignore_index=True)
+    _ = benchmark_of(whole)
     done = finished(whole)
     for keys, column in ((list(_NAME), "run_id"), (["run_id"], "test_loss")):
         values = done.groupby(keys)[column].nunique()
@@ -257,9 +255,10 @@ def require_complete(frame: pd.DataFrame, study: str) -> None:
     if not lines:
         return
     more = f"; and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    command = benchmark_of(frame).command
     raise UsageError(
         f"Study '{study}' is incomplete: {'; '.join(lines[:_LISTED])}{more}. Run "
-        f"`qlexp experiment={study}` again, or pass --allow-missing to print the gaps."
+        f"`{command} experiment={study}` again, or pass --allow-missing to print the gaps."
     )
 
 

@@ -59,7 +59,8 @@ def row_order(budget: str, method: str, variant: str) -> tuple[object, ...]:
 
 
 def function_title(function: str) -> str:
-    return FUNCTIONS[function].title if function in FUNCTIONS else function
+    """`drop_wave` -> "Drop-Wave"; of anything else, such as a task, its words."""
+    return FUNCTIONS[function].title if function in FUNCTIONS else function.replace("_", " ")
 
 
 def loss_title(loss: str) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from analysis.benchmark import Benchmark, benchmark_of
 from analysis.load import joined_runs, open_store, require_complete
 from analysis.table import read_table, with_columns
 from analysis.tuning import Tuning, tune
@@ -59,6 +60,19 @@ class Study:
                 "weights: leave --runs out and name their store by --store."
             )
         return self.stored
+
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        """What its runs are of."""
+        return benchmark_of(self.frame)
+
+    def require(self, benchmark: Benchmark, what: str) -> None:
+        """Raises a `UsageError` where the study is of another benchmark, and so has no `what`."""
+        if self.benchmark is not benchmark:
+            raise UsageError(
+                f"Study '{self.name}' is of the benchmark '{self.benchmark.name}', which has no "
+                f"{what}: that is for studies of '{benchmark.name}'."
+            )
 
     @cached_property
     def kept(self) -> tuple[pd.DataFrame, Tuning]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from analysis.benchmark import benchmark_of
 from analysis.flags import (
     beyond_reach,
     learnt,
@@ -38,14 +39,17 @@ def with_columns(frame: pd.DataFrame) -> pd.DataFrame:
         weak_backbone: the backbone's validation R² lies below its floor.
         beyond_reach: the frozen head cannot say some of the targets.
         not_learnable: full fine-tuning could not learn the function with one of its seeds;
-            `learnability_checked`: the study has such a run of the function.
+            `learnability_checked`: the study has such a run of the function, or its benchmark wants
+            none.
         learnt: the share of the frozen backbone's loss above the noise floor that adaptation took
             away: 1 is all of it, 0 none. `little_learnt`: too little to say much of the method.
     """
     unlearnable = not_learnable(frame)
     reference = frame["method"].isin(REFERENCES)
     done = finished(frame)
-    checked = set(done.loc[done["method"] == UNRESTRICTED, "function"])
+    if benchmark_of(frame).has_full:
+        done = done[done["method"] == UNRESTRICTED]
+    checked = set(done["function"])
     whole = frame.copy()  # in one block: a wide frame is slow to add columns to
     return whole.assign(
         variant=variants(frame),

@@ -2,7 +2,8 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,32 @@ def spread(values: Sequence[float]) -> str:
     if len(values) == 1:
         return number(values[0])
     return f"{number(statistics.fmean(values))} ± {number(statistics.stdev(values), 2)}"
+
+
+def cell_text(cell: Mapping[str, Any]) -> str:
+    """`0.123 ± 0.004`, `inf (1/3)`, `missing`, `0.123 ± 0.004, 1 failed`."""
+    parts = []
+    if cell["infinite"]:
+        parts = [f"{cell['mean']} ({cell['infinite']}/{cell['seeds']})"]
+    elif cell["seeds"]:
+        own = number(cell["mean"])
+        parts = [own if cell["seeds"] == 1 else f"{own} ± {number(cell['deviation'], 2)}"]
+    for word in ("missing", "failed"):
+        if cell[word]:
+            parts.append(f"{cell[word]} {word}" if cell["seeds"] else word)
+    return ", ".join(parts)
+
+
+def cost_text(cost: str, value: float) -> str:
+    """What a run costs, by the name of the column: parameters in full, all else in its unit."""
+    if math.isnan(value):
+        return NO_CELL
+    return f"{value:,.0f}" if cost.endswith("parameters") else number(value / unit_of(cost))
+
+
+def unit_of(cost: str) -> int:
+    """The unit in which a column of costs is shown: MiB for bytes."""
+    return 2**20 if cost.endswith("bytes") else 1
 
 
 def listed(numbers: Iterable[int]) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.benchmark import benchmark_of
 from analysis.legend import OFF_BUDGET
 from analysis.load import finished
 from analysis.names import FROZEN, function_title, row_label
@@ -34,7 +35,6 @@ from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError, unknown_name
 from qlexp.store.files import STOPPED
 
-LEARNING_RATE = "trainer.adapt.learning_rate"
 EDGE = "¶"
 _ROW = ["budget", "method", "overrides", "function"]  # of which the best trial is kept
 _Key = tuple[str, ...]
@@ -188,10 +188,10 @@ def tune(
             of trials. The frozen backbone, which trains nothing, needs none.
     """
     cost = Cost.of(frame)
-    grid = _grid(swept(frame), settings)
+    grid = _grid(frame, settings)
     if not grid:
         return (frame[frame["status"] != STOPPED], Tuning(cost)) if cost else (frame, UNTUNED)
-    begun = _grid(swept(frame[_added(frame) == 0]), settings)
+    begun = _grid(frame[_added(frame) == 0], settings)
     rest = [without(own, grid) for own in frame["settings"]]
     trials = [{key: own[key] for key in grid if key in own} for own in frame["settings"]]
     named = [joined(own) for own in trials]
@@ -235,10 +235,12 @@ def _rank(trial: Mapping[str, Any]) -> list[tuple[bool, float, str]]:
     return [order(text_of(value)) for value in trial.values()]
 
 
-def _grid(axes: Mapping[str, list[str]], settings: Collection[str] | None) -> dict[str, list[str]]:
-    """The `axes` that are trials; `settings` as `tune` takes them."""
+def _grid(frame: pd.DataFrame, settings: Collection[str] | None) -> dict[str, list[str]]:
+    """The swept settings that are trials, with their values; `settings` as `tune` takes them."""
+    axes = swept(frame)
     if settings is None:
-        return {key: values for key, values in axes.items() if key == LEARNING_RATE}
+        rate = benchmark_of(frame).learning_rate
+        return {key: values for key, values in axes.items() if key == rate}
     choices = [key for key in axes if not is_shared(key)]
     for name in settings:
         if is_shared(name):

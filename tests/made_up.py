@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.__main__ import main
-from analysis.load import LOSSES
+from analysis.benchmark import SYNTHETIC
 from qlexp.config.settings import flat
 from qlexp.problem import functions
 from qlexp.store.files import write_folder
@@ -36,6 +36,8 @@ NINE = (
 )  # the published ones; a function that is added to them changes no test
 FUNCTIONS = {name: functions.FUNCTIONS[name] for name in NINE}
 STUDY = "made_up"
+LOSSES, DECIDING = SYNTHETIC.losses, SYNTHETIC.deciding
+LEARNING_RATE = SYNTHETIC.learning_rate
 BUDGETS = ("equal_rank", "lora_r4")
 METHODS = ("full", "queryable", "lora", "shared_lora", "frozen")
 TRAINABLE = {"frozen": 0, "lora": 1000, "shared_lora": 600, "queryable": 1050, "full": 90_000}

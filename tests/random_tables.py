@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from hypothesis import strategies as st
+from made_up import DECIDING
 
-from analysis.load import DECIDING
 from analysis.stats.pairs import paired
 from analysis.table import with_columns
 

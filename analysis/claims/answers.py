@@ -6,18 +6,21 @@ from dataclasses import replace
 
 import pandas as pd
 
+from analysis.benchmark import benchmark_of
 from analysis.claims.evidence import Evidence, Norms, evidence_of, left_out
 from analysis.claims.rules import (
     ABOVE,
     BELOW,
     KEPT,
     LITTLE,
+    NO_WORSE,
     UNDECIDED,
     Answer,
     Claim,
     LackingError,
     verdict,
 )
+from analysis.legend import deciding_note
 from analysis.load import incomplete
 from analysis.names import budget_order, budget_title
 from analysis.render import NO_CELL, Grid, Section, Text
@@ -44,6 +47,12 @@ _NOTES = (
     "only where there is such a gain. Runs in doubt, as a remark says, decide nothing.",
     "A diverged run has loss inf, and an interval with such a run decides only where all runs "
     "say the same. The run_ids behind each answer are in the CSV.",
+)
+
+
+_NO_WORSE = (
+    "Where no harm is claimed: supported, the interval lies below what is wanted; not supported, "
+    "above it; undecided, else."
 )
 
 
@@ -147,17 +156,20 @@ def grid(
         if any(own.runs for own in block)
     ]
     left, gaps = left_out(frame), incomplete(frame)
-    more = [_more_seeds(study)] if any(map(seeds_wanted, answers)) else []
-    notes = [*tuning.notes(), *_NOTES, *more, f"Left out: {'; '.join(left) or 'nothing'}."]
+    command = benchmark_of(frame).command
+    more = [_more_seeds(command, study)] if any(map(seeds_wanted, answers)) else []
+    kept = [_NO_WORSE] * any(own.claim.rule == NO_WORSE for own in answers)
+    notes = [*tuning.notes(), *_NOTES, *kept, *deciding_note(frame), *more]
+    notes += [f"Left out: {'; '.join(left) or 'nothing'}."]
     notes += [f"Gaps: {'; '.join(gaps)}."] if gaps else []
     caption = f"Claims of {of}, study {study}"
     return Grid(label, caption, _HEADERS, sections, [*notes, *_not_asked(blocks)])
 
 
-def _more_seeds(study: str) -> str:
+def _more_seeds(command: str, study: str) -> str:
     return (
-        f"To run N seeds: qlexp experiment={study} 'seed=range(0,N)', or the command that made the "
-        "study with these seeds. What is stored is kept."
+        f"To run N seeds: {command} experiment={study} 'seed=range(0,N)', or the command that made "
+        "the study with these seeds. What is stored is kept."
     )
 
 
@@ -174,9 +186,9 @@ def _texts(answer: Answer) -> list[Text]:
         BELOW: f"at most {1 / claim.smallest:.2f}",
         ABOVE: f"at least {claim.smallest:.2f}",
         LITTLE: f"{1 / claim.smallest:.2f} to {claim.smallest:.2f}",
-        KEPT: f"at most {claim.smallest:.2f}",
+        **dict.fromkeys((KEPT, NO_WORSE), f"at most {claim.smallest:.2f}"),
     }[claim.rule]
-    sign, seeds = (1 if claim.rule in (ABOVE, KEPT) else -1), seeds_wanted(answer)
+    sign, seeds = (1 if claim.rule in (ABOVE, KEPT, NO_WORSE) else -1), seeds_wanted(answer)
     texts = [
         f"{claim.text} ({place})",
         answer.verdict,

@@ -7,22 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.benchmark import Benchmark, benchmark_of
 from analysis.claims.rules import LackingError
 from analysis.curves import layer_columns, load_curves
 from analysis.doubts import doubts
 from analysis.flags import MATCHED
-from analysis.load import DECIDING, LOSSES, finished
+from analysis.load import finished
 from analysis.stats.pairs import log_ratio
 from analysis.study import Study
 
 NETWORK = ["depth", "width"]
 CELL = ["function", *NETWORK, "seed"]
-LOSS, NOISY_LOSS, FITTED_LOSS = DECIDING, "test_loss", "post_train_loss"
-TEXT_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
 _FLAGS = ["weak_backbone", "beyond_reach", "learnability_checked", "little_learnt"]
 _COUNTS = ["samples_per_period", "trainable_parameters", "reference_parameters"]
-_LISTS = ["task_losses", "atom_usage"]
-_COLUMNS = ["function", "seed", "method", "run_id", "status", *LOSSES, *TEXT_LOSSES]
+_LISTS = ["task_losses", "route_drift", "atom_usage"]
+_COLUMNS = ["benchmark", "function", "seed", "method", "run_id", "status"]
 
 Norms = Callable[[str], np.ndarray]  # run_id -> mean gradient norm of each layer, first to last
 
@@ -36,17 +35,19 @@ class Evidence:
             that one adapter serves, the control of its instruction, and how many atoms are mixed
             (NaN without a bank). All losses are inf where the run diverged.
         norms: reads the gradient norms of a run.
+        benchmark: what the runs are of.
     """
 
     cells: pd.DataFrame
     norms: Norms
+    benchmark: Benchmark
 
     def pairs(
         self,
         method: str,
         other: str,
         finite: bool = False,
-        loss: str = LOSS,
+        loss: str | None = None,
         control: str = MATCHED,
     ) -> pd.DataFrame:
         """The runs of two methods on the same function, network and seed, side by side.
@@ -56,13 +57,14 @@ class Evidence:
 
         Args:
             finite: leaves out pairs of which a run diverged; `diverged` counts them.
-            loss: what the ratio is of.
+            loss: what the ratio is of; None: the loss that decides.
             control: of the other's instruction.
 
         Raises:
             LackingError: a method has no run, or several a cell, or no pair is left, or a run lacks
                 the loss.
         """
+        loss = loss or self.benchmark.deciding
         own, others = self.runs(method), self.runs(other, control)
         pairs = own.merge(others, on=CELL, suffixes=("_own", "_other"))
         if finite:
@@ -118,10 +120,12 @@ def evidence_of(frame: pd.DataFrame, budget: str, norms: Norms) -> Evidence:
         "control": _column(cells, "config.instruction.control", MATCHED),
         "top_k": _column(cells, "config.method.top_k", math.nan),
     }
-    cells = cells.reindex(columns=[*_COLUMNS, *_COUNTS, *_LISTS, *_FLAGS]).assign(**settings)
-    for loss in TEXT_LOSSES:
+    benchmark = benchmark_of(frame)
+    names = [*_COLUMNS, *benchmark.losses, *benchmark.extra_losses, *_COUNTS, *_LISTS, *_FLAGS]
+    cells = cells.reindex(columns=names).assign(**settings)
+    for loss in benchmark.extra_losses:
         cells[loss] = pd.to_numeric(cells[loss]).astype(float).mask(diverged, math.inf)
-    return Evidence(cells, norms)
+    return Evidence(cells, norms, benchmark)
 
 
 def _column(cells: pd.DataFrame, name: str, default: float | str) -> pd.Series:

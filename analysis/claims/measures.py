@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analysis.claims.evidence import CELL, LOSS, NETWORK, NOISY_LOSS, Evidence
+from analysis.claims.evidence import CELL, NETWORK, Evidence
 from analysis.claims.rules import Finding, LackingError
 from analysis.flags import off_budget
 from analysis.names import function_title
@@ -29,13 +29,14 @@ def loss_ratio(
     evidence: Evidence,
     *,
     functions: Collection[str] = (),
-    loss: str = LOSS,
+    loss: str | None = None,
     comparable: bool = False,
 ) -> Finding:
     """The mean ratio over functions.
 
     Args:
         functions: none: all on which both have runs.
+        loss: None: the loss that decides.
         comparable: whether the two must have counts near each other.
     """
     pairs = of_one_network(evidence.pairs(method, against, loss=loss))
@@ -45,11 +46,10 @@ def loss_ratio(
     if functions:
         pairs = _on(pairs, functions)
     remark = ""
-    if loss == LOSS:
-        noisy = evidence.pairs(method, against, loss=NOISY_LOSS).merge(pairs[CELL])
-        remark = (
-            f"with the noise {ratio_text(mean_over_functions(noisy, 'log_ratio').effect.value)}"
-        )
+    if loss in (None, evidence.benchmark.deciding):
+        label, second = evidence.benchmark.beside
+        others = evidence.pairs(method, against, loss=second).merge(pairs[CELL])
+        remark = f"{label} {ratio_text(mean_over_functions(others, 'log_ratio').effect.value)}"
     return average(pairs, "log_ratio", remark)
 
 
@@ -131,8 +131,9 @@ def spread_ratio(method: str, against: str, evidence: Evidence) -> Finding:
     pairs = of_one_network(evidence.pairs(method, against))
     if pairs["function"].value_counts().min() < 2:
         raise LackingError("a spread over seeds wants two seeds of every function")
-    spreads = pairs.groupby("function")[[f"{LOSS}_own", f"{LOSS}_other"]].agg(_spread)
-    ratios = log_ratio(spreads[f"{LOSS}_own"], spreads[f"{LOSS}_other"])
+    losses = [f"{evidence.benchmark.deciding}_{side}" for side in ("own", "other")]
+    spreads = pairs.groupby("function")[losses].agg(_spread)
+    ratios = log_ratio(*(spreads[loss] for loss in losses))
     remark = f"{diverged(evidence, method, against)}; the interval is over functions"
     return Finding(contrast([ratios], [1.0]), runs_of(pairs), remark)
 

@@ -8,6 +8,8 @@ seeds (`analysis.stats.intervals.contrast`). `smallest` is the smallest factor o
     ABOVE     the same with all sides turned: of what is claimed to be larger
     LITTLE    supported      the interval lies between 1 / `smallest` and `smallest`
               not supported  the interval lies outside of them
+    NO_WORSE  supported      the interval lies below `smallest`
+              not supported  the interval lies above `smallest`
     KEPT      supported      the interval lies below `smallest`, and a gain is there (`part`)
               not supported  the interval lies above `smallest`: what was gained is lost
     else      undecided      also where the study lacks what the claim needs, or where the runs are
@@ -29,7 +31,7 @@ from analysis.stats.intervals import NO_INTERVAL, Interval
 from analysis.stats.power import Precision
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-BELOW, ABOVE, LITTLE, KEPT = "below", "above", "little", "kept"
+BELOW, ABOVE, LITTLE, KEPT, NO_WORSE = "below", "above", "little", "kept", "no worse"
 
 
 class LackingError(Exception):
@@ -68,7 +70,7 @@ class Claim:
         measure: what the effect is the ratio of.
         compute: the finding; takes an `Evidence`, raises `LackingError`.
         answered_by: what to run where the study lacks the data, or "".
-        rule: `BELOW`, `ABOVE`, `LITTLE` or `KEPT`.
+        rule: `BELOW`, `ABOVE`, `LITTLE`, `NO_WORSE` or `KEPT`.
         smallest: the smallest factor of interest, above 1.
     """
 
@@ -112,6 +114,8 @@ def verdict(claim: Claim, effect: Interval, part: Interval | None = None) -> str
     if claim.rule == LITTLE:
         within = -limit < effect.low and effect.high < limit
         return _answer(within, effect.low > limit or effect.high < -limit)
+    if claim.rule == NO_WORSE:
+        return _answer(effect.high < limit, effect.low > limit)
     if claim.rule == KEPT:
         gained = part is not None and _is_there(-part, limit)
         return _answer(effect.high < limit and gained, effect.low > limit)

@@ -76,8 +76,14 @@ def larger_there(own: np.ndarray, other: np.ndarray) -> float:
     return larger(own[first:], other[first:])
 
 
-def text_ratio(method: str, evidence: Evidence, *, loss: str, control: str) -> Finding:
-    """The loss with a target's own text over that with what `control` puts in its place."""
+def text_ratio(
+    method: str, evidence: Evidence, *, control: str, loss: str | None = None
+) -> Finding:
+    """The loss with a target's own text over that with what `control` puts in its place.
+
+    Args:
+        loss: None: the loss that decides.
+    """
     pairs = evidence.pairs(method, method, loss=loss, control=control)
     return average(of_one_network(pairs), "log_ratio")
 
@@ -98,6 +104,21 @@ def forgetting(method: str, against: str, evidence: Evidence) -> Finding:
     )
     effects = pairs.assign(effect=minus(own, other))
     return average(effects, "effect", diverged(evidence, method, against))
+
+
+def stillness(method: str, evidence: Evidence) -> Finding:
+    """The share of old tasks' atom weights that stayed where it was, over all of it.
+
+    That is 1 less the drift at the end, mean over the tasks but the last; a diverged run keeps 0.
+    """
+    runs = of_one_network(evidence.runs(method))
+    rows = [np.array(drifts[-1][:-1], float) for drifts in _parsed(runs, "route_drift")]
+    drifts = np.array([own.mean() for own in rows])
+    lost = runs["status"].eq("diverged").to_numpy()
+    kept = np.where(lost, -np.inf, log_ratio(1 - drifts, np.ones(len(drifts))))
+    found = mean_over_functions(runs.assign(effect=kept), "effect")
+    remark = f"mean drift {number(float(drifts[~lost].mean()))}" if not lost.all() else ""
+    return replace(found, runs=list(runs["run_id"]), remark=remark)
 
 
 def _growth(losses: list[list[float | None]]) -> float:

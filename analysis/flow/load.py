@@ -1,12 +1,14 @@
 """The runs of a study with what is said of their gradients: a frame, one row a run."""
 
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.benchmark import LANGUAGE, SYNTHETIC, benchmark_of
 from analysis.cells import ROW
 from analysis.curves import GRADIENT, layer_columns, load_curves
 from analysis.flow.measures import measures
@@ -17,9 +19,11 @@ from qlexp.config.schema import Config
 from qlexp.errors import UsageError
 from qlexp.model.backbone import Backbone, layer_of
 from qlexp.model.initial import Shapes
+from qlexp.store.files import read_tensors
 from qlexp.store.store import Store
 
 PLACE = ["function", "seed", "backbone_id"]
+Count = Callable[[Store, str], Counter[str]]  # trainable parameters of a run by layer
 
 
 def load_runs(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
@@ -34,12 +38,13 @@ def load_runs(store: Store, frame: pd.DataFrame) -> pd.DataFrame:
             have other layers.
     """
     done = frame.loc[frame["status"] == "done", [*ROW, *PLACE, "run_id"]]
-    settings = frame.filter(regex=r"^config\.(backbone|method)\.").loc[done.index]
+    settings = frame.filter(regex=r"^config\.(backbone|model|method)\.").loc[done.index]
     recorded = pd.DataFrame([_recorded(store, run) for run in done["run_id"]], done.index)
     runs = done.assign(shape=list(map(repr, settings.to_numpy().tolist()))).join(recorded)
     if runs.empty or (runs := runs[runs["norms"].map(np.size) > 0]).empty:
         return runs
-    runs = runs.assign(parameters=list(_parameters(store, runs)))
+    count = COUNTS[benchmark_of(frame).name]
+    runs = runs.assign(parameters=list(_parameters(store, runs, count)))
     return pd.concat([with_measures(row) for _, row in by_row(runs)], ignore_index=True)
 
 
@@ -55,11 +60,10 @@ def _recorded(store: Store, identity: str) -> dict[str, Any]:
     }
 
 
-def _parameters(store: Store, runs: pd.DataFrame) -> Iterable[list[int]]:
+def _parameters(store: Store, runs: pd.DataFrame, count: Count) -> Iterable[list[int]]:
     """Trainable parameters of each layer, by run."""
-    counts = {  # one of each shape: resolving a config takes time
-        run.shape: layer_parameters(stored_config(store, run.run_id))
-        for run in runs.drop_duplicates("shape").itertuples()
+    counts = {  # one of each shape: it takes time
+        run.shape: count(store, run.run_id) for run in runs.drop_duplicates("shape").itertuples()
     }
     for identity, shape, layers in runs[["run_id", "shape", "layers"]].itertuples(index=False):
         if empty := [layer for layer in layers if not counts[shape][layer]]:
@@ -79,6 +83,29 @@ def layer_parameters(config: Config) -> Counter[str]:
     for name, parameter in adapter.trainable().items():
         counts[layer_of(name)] += parameter.numel()
     return counts
+
+
+def _resolved_parameters(store: Store, identity: str) -> Counter[str]:
+    return layer_parameters(stored_config(store, identity))
+
+
+def saved_parameters(store: Store, identity: str) -> Counter[str]:
+    """Parameters of a language model's saved adapter by layer, under the names of the curves.
+
+    Raises:
+        UsageError: the file is not readable.
+    """
+    counts: Counter[str] = Counter()
+    for name, tensor in read_tensors(store.run_folder(identity) / "adapter.safetensors").items():
+        if layer := re.search(r"\.layers\.(\d+)\.", name):
+            counts[f"layer_{layer[1]}"] += tensor.numel()
+    return counts
+
+
+COUNTS: Mapping[str, Count] = {
+    SYNTHETIC.name: _resolved_parameters,
+    LANGUAGE.name: saved_parameters,
+}
 
 
 def with_measures(runs: pd.DataFrame) -> pd.DataFrame:

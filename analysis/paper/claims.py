@@ -5,8 +5,9 @@
     claims_<file>.*     the same of the claims in a file of one's own, by --claims FILE
 
 The rule is that of `analysis.claims.rules`; how a file of one's own looks: `analysis.claims.own`.
-The paper's are those of "Queryable LoRA" (arXiv 2605.08423) on its synthetic study, one entry each
-of `CLAIMS`. Readings of this project, where the paper gives no measure:
+The paper's are those of "Queryable LoRA" (arXiv 2605.08423), on its synthetic study one entry each
+of `CLAIMS`, on language models of `analysis.paper.language_claims`. Readings of this project, where
+the paper gives no measure:
 
 - "helps": queryable LoRA's test loss, its noise left out, is below LoRA's, on the same function,
   seed and network, each adapter serving one target;
@@ -32,15 +33,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from analysis.benchmark import LANGUAGE, SYNTHETIC
 from analysis.claims.answers import answer, grid, table
-from analysis.claims.evidence import (
-    FITTED_LOSS,
-    LOSS,
-    NOISY_LOSS,
-    TEXT_LOSSES,
-    Evidence,
-    stored_norms,
-)
+from analysis.claims.evidence import Evidence, stored_norms
 from analysis.claims.measures import (
     kept_ratio,
     loss_ratio,
@@ -50,24 +45,16 @@ from analysis.claims.measures import (
     spread_ratio,
 )
 from analysis.claims.own import read_claims
-from analysis.claims.rules import ABOVE, BELOW, KEPT, LITTLE, Claim, Finding, LackingError
-from analysis.claims.traces import (
-    evenness,
-    forgetting,
-    gradients,
-    larger,
-    larger_later,
-    larger_there,
-    sparsity,
-    text_ratio,
-)
+from analysis.claims.rules import ABOVE, KEPT, LITTLE, Claim, Finding, LackingError
+from analysis.claims.traces import forgetting, sparsity, text_ratio
 from analysis.names import function_title, loss_title
+from analysis.paper.gradient_claims import gradient_claims
+from analysis.paper.language_claims import LANGUAGE_CLAIMS
+from analysis.paper.names import INSTRUCTED, LORA, PAPER, QUERYABLE, SETTLED
 from analysis.settings import require_one
 from analysis.study import Study
 from analysis.view import Shown
 
-LORA, QUERYABLE, INSTRUCTED = "lora", "queryable", "instruction_queryable"
-SETTLED = 1.1  # the ratio up to which a difference is little
 LITTLE_HELPED = ("sin_cos", "matyas", "ackley", "rastrigin")  # says the paper
 
 
@@ -82,9 +69,9 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
     Raises:
         UsageError: the study has several conditions, backbones apart, or the file is no claims.
     """
-    claims, of, name = CLAIMS, "the paper", "claims"
+    claims, of, name = CLAIMS_OF[study.benchmark.name], "the paper", "claims"
     if file := getattr(options, "claims", None):
-        claims, of, name = read_claims(file), Path(file).name, f"claims_{Path(file).stem}"
+        claims, of, name = read_claims(file, study), Path(file).name, f"claims_{Path(file).stem}"
     require_one(study.frame, study.name, backbones=False)
     frame, tuning = study.kept
     answers = answer(frame, stored_norms(study), claims)
@@ -124,10 +111,9 @@ def _synthetic(
     place: str = "synthetic study",
     **rule: Any,
 ) -> Claim:
-    return Claim(name, text, f"{_PAPER}, {place}", measure, compute, _QUICK, **rule)
+    return Claim(name, text, f"{PAPER}, {place}", measure, compute, _QUICK, **rule)
 
 
-_PAPER = "arXiv 2605.08423"
 _QUICK, _INSTRUCTIONS = "experiment=quick", "experiment=instructions"
 _CONTINUAL = "experiment=continual"
 _TEST = "queryable LoRA's test loss without noise over LoRA's"
@@ -143,14 +129,14 @@ CLAIMS: list[Claim] = [
         "fit",
         "Lower post-training loss than LoRA at a comparable parameter count",
         "queryable LoRA's post-training loss over LoRA's, mean over functions",
-        _on_one(loss_ratio, comparable=True, loss=FITTED_LOSS),
+        _on_one(loss_ratio, comparable=True, loss="post_train_loss"),
         place="Table 1",
     ),
     _synthetic(
         "fit_kept",
         "What it gains over LoRA in training it keeps on held-out data",
         "the ratio of noisy test losses over that of post-training losses, mean over functions",
-        _on_one(kept_ratio, loss=NOISY_LOSS, fitted=FITTED_LOSS),
+        _on_one(kept_ratio, loss="test_loss", fitted="post_train_loss"),
         place="Tables 1 and 2",
         rule=KEPT,
     ),
@@ -183,7 +169,7 @@ CLAIMS: list[Claim] = [
     Claim(
         "deep_narrow",
         "Helps more in the deep, narrow network",
-        f"{_PAPER}, appendix B",
+        f"{PAPER}, appendix B",
         f"{_TEST}: in the deepest network of the study over the shallowest",
         _on_one(ratio_with_depth),
         "experiment=deep_narrow",
@@ -195,43 +181,19 @@ CLAIMS: list[Claim] = [
         _on_one(spread_ratio),
         smallest=SETTLED,
     ),
-    *(
-        Claim(
-            f"gradients_{name}_{other}",
-            f"Adapter gradient norms {text} with instruction-conditioned routing than {without}",
-            f"{_PAPER}, Figures 3 and 4",
-            what,
-            _on_several(gradients, other, measure=measure, part=part),
-            _INSTRUCTIONS,
-            rule,
-            SETTLED,
-        )
-        for other, without in ((QUERYABLE, "without the instruction"), (LORA, "LoRA's"))
-        for name, text, what, rule, measure, part in (
-            ("larger", "larger", "norms, mean over layers", ABOVE, larger, None),
-            ("more_even", "more even over depth", "variation over layers", BELOW, evenness, None),
-            (
-                "later",
-                "larger in middle and late layers above all",
-                "norms: in the last two thirds of the layers over the first third",
-                ABOVE,
-                larger_later,
-                larger_there,
-            ),
-        )
-    ),
+    *gradient_claims(_on_several, _INSTRUCTIONS),
     *(
         Claim(
             f"text_{where}_{control}",
             f"A target's own text helps more than {what} on {place}",
-            f"{_PAPER}, instruction-conditioned routing; the controls are ours",
+            f"{PAPER}, instruction-conditioned routing; the controls are ours",
             f"instruction-queryable LoRA's {loss_title(loss)}: with its own over with {what}",
             _on_several(text_ratio, loss=loss, control=control),
             _INSTRUCTIONS,
         )
         for where, loss, place in zip(
             ("test", "unseen", "paraphrased"),
-            (LOSS, *TEXT_LOSSES),
+            (SYNTHETIC.deciding, *SYNTHETIC.extra_losses),
             ("the targets served", "unseen targets", "held-out wordings"),
             strict=True,
         )
@@ -240,7 +202,7 @@ CLAIMS: list[Claim] = [
     Claim(
         "retention",
         "Retains the losses of old tasks better than LoRA",
-        f"{_PAPER}, appendix C",
+        f"{PAPER}, appendix C",
         "queryable LoRA's growth of old tasks' losses over LoRA's",
         partial(forgetting, QUERYABLE, LORA),
         _CONTINUAL,
@@ -248,7 +210,7 @@ CLAIMS: list[Claim] = [
     Claim(
         "sparsity",
         "Atoms are used sparsely, not uniformly",
-        f"{_PAPER}, appendix C",
+        f"{PAPER}, appendix C",
         "all atoms over those in effect used",
         partial(sparsity, QUERYABLE),
         _CONTINUAL,
@@ -256,3 +218,5 @@ CLAIMS: list[Claim] = [
         SETTLED,
     ),
 ]
+
+CLAIMS_OF = {SYNTHETIC.name: CLAIMS, LANGUAGE.name: LANGUAGE_CLAIMS}

@@ -11,6 +11,9 @@ The last two are of the methods that route. Below the methods stand two learners
 (`analysis.paper.limits`): what the targets alone make of forgetting, and of a method that is not
 told the task. A study with a run that was not trained in sequence is refused. A loss above the
 config's ceiling is inf.
+
+Of tasks in sequence on a language model a loss is the share of wrong answers; `continual.md` has
+the accuracies and drifts by task, too.
 """
 
 import json
@@ -23,19 +26,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.benchmark import LANGUAGE, SYNTHETIC, benchmark_of
 from analysis.cells import by_budget, estimate, loss_cells, rows_of
 from analysis.figures import continual as figures
 from analysis.load import finished
 from analysis.names import budget_title, function_title, row_label
 from analysis.paper import transfer
+from analysis.paper.accuracies import accuracy_cells, matrix_grids
 from analysis.paper.limits import Limits, limits_of, problem_key
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.render.output import Picture
 from analysis.rows import beside, function_titles, in_order
 from analysis.sections import rows
 from analysis.study import Study
+from analysis.text import cell_text
 from analysis.view import Shown
-from analysis.views.tables import cell_text, loss_notes
+from analysis.views.tables import loss_notes
 from qlexp.errors import UsageError
 
 
@@ -100,17 +106,25 @@ _IDEALS = (
     "the clean targets at the test points, with the variance of the noise."
 )
 _LOSSES = "task_losses"
+_ORDERED = {
+    SYNTHETIC.name: "shift.order=sequence, such as continual",
+    LANGUAGE.name: "task.order=sequence, such as lm_continual",
+}
 
 
 def show(study: Study, options: Namespace | None = None) -> Shown:
     """What later targets did to earlier ones."""
     frame = with_measures(study)
-    cells = measure_cells(frame)
+    cells, tasks = measure_cells(frame), task_cells(frame)
+    grids = [continual_grid(frame, cells, study.name)]
+    if study.benchmark is LANGUAGE:
+        tasks = accuracy_cells(tasks)
+        grids += matrix_grids(frame, tasks, study.name)
     return Shown(
-        {"continual": [continual_grid(frame, cells, study.name)]},
+        {"continual": grids},
         {
             "continual": cells[_COLUMNS].rename(columns={"variant": "overrides"}),
-            "continual_tasks": task_cells(frame),
+            "continual_tasks": tasks,
         },
         pictures(frame),
         latex=["continual"],
@@ -139,7 +153,7 @@ def _measured(study: Study, run: pd.Series) -> dict[str, Any]:
     if not isinstance(run.get(_LOSSES), str):  # the long table holds lists as JSON
         raise UsageError(
             f"Study '{study.name}' has a run of {run['method']} on {run['function']} whose targets "
-            "were not in sequence: render a study with shift.order=sequence, such as continual."
+            f"were not in sequence: render a study with {_ORDERED[study.benchmark.name]}."
         )
     try:
         found = _sources(run)
@@ -156,6 +170,8 @@ def _measured(study: Study, run: pd.Series) -> dict[str, Any]:
 
 def _sources(run: pd.Series) -> dict[str, Any]:
     losses = np.array(json.loads(run[_LOSSES]), dtype=float)
+    if isinstance(accuracies := run.get("task_accuracies"), str):  # what was not smoothed
+        losses = 1 - np.array(json.loads(accuracies), dtype=float)
     losses = np.where(np.isnan(losses), np.inf, losses)  # the store's null
     if losses.ndim != 2 or len(losses) != losses.shape[1] + 1:
         raise ValueError(f"task_losses has the shape {losses.shape}")
@@ -235,7 +251,7 @@ def continual_grid(frame: pd.DataFrame, cells: pd.DataFrame, study: str) -> Grid
         *_DEFINITIONS,
         *[_ROUTE_DEFINITIONS] * bool(frame["usage"].notna().any()),
         *[_IDEALS] * bool(frame["problem"].notna().any()),
-        _told_apart(frame),
+        *([_told_apart(frame)] if benchmark_of(frame) is SYNTHETIC else []),
         _lengths(frame),
         *loss_notes(frame, cells[cells["measure"] == "final_loss"], "final_loss"),
     ]

@@ -16,6 +16,9 @@ Of targets in sequence, runs are compared under the last, which their adapters h
 The maps show it too, for the first seed of each method of the study's first budget; with
 `--function NAME` that function's map alone is drawn, while the tables stay those of the whole
 study. A study without a finished run of a method that routes is refused.
+
+Of language models, from the summaries alone: how the tasks of a run use its atoms, and how far they
+lie apart (`routing.{md,csv}`, `routing_tasks.csv`).
 """
 
 from argparse import ArgumentParser, Namespace
@@ -27,11 +30,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.benchmark import LANGUAGE
 from analysis.figures.contours import grid
 from analysis.figures.routing import SIDE, Map, routing_figure
 from analysis.inputs import Array
 from analysis.names import function_title, row_label
 from analysis.paper import routes
+from analysis.paper.task_usage import task_usage
 from analysis.paper.trained import (
     POINTS,
     Trained,
@@ -93,7 +98,10 @@ def add_options(command: ArgumentParser) -> None:
 
 
 def show(study: Study, options: Namespace) -> Shown:
-    """All runs that route, and the maps of all functions or of one."""
+    """All runs that route, and the maps of all functions or of one; of language models
+    `analysis.paper.task_usage`."""
+    if study.benchmark is LANGUAGE:
+        return task_usage(study)
     cells = routed_cells(study.frame, study.name)
     drawn = of_function(cells, options.function, study.name)["function"].unique()
     runs = load_runs(study.store, cells)

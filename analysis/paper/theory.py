@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.benchmark import SYNTHETIC
 from analysis.curves import load_curves
 from analysis.figures.theory import theory_figure
 from analysis.inputs import split_inputs
@@ -72,6 +73,7 @@ def add_options(command: ArgumentParser) -> None:
 
 def show(study: Study, options: Namespace) -> Shown:
     """Bounds, routing, and both through the training of one run a method."""
+    study.require(SYNTHETIC, "norms over its inputs")
     cells = routed_cells(study.frame, study.name)
     replayed = of_function(cells, options.function, study.name)
     bounds, routes = look(study.store, cells)

@@ -5,7 +5,7 @@ runs share backbone, samples and noise, so that what the pair has in common canc
 function cancels too, which (loss - full) / (frozen - full) would not do: there every adapter stands
 near 0, and at or below it where full fine-tuning is not the best. Below 0 is better than LoRA, and
 -0.01 is about 1 % lower. A block in which a row has no LoRA to stand beside is normalised by
-the frozen backbone's loss instead, which every run's summary holds (`frozen_of`).
+the frozen backbone's loss instead, which every run's summary holds.
 
 Rules for what is not a finite number: a diverged run has loss inf and comes last, and so does one
 whose loss lies above the ceiling. Its normalised loss is inf, or -inf where LoRA's alone is
@@ -19,8 +19,9 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
+from analysis.benchmark import benchmark_of
 from analysis.cells import ROW, rows_of
-from analysis.load import DECIDING, finished
+from analysis.load import finished
 from analysis.names import FROZEN, row_label
 from analysis.settings import condition_of
 
@@ -44,7 +45,7 @@ def paired(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     cells = cells[~cells["is_reference"] & ~cells["not_learnable"]]
     cells = cells.assign(reading=cells["reading"].eq(True), loss=cells[loss].astype(float))
     names = [*ROW, "reading", "off_budget", *CELL, "run_id", "status", "loss"]
-    cells = cells.assign(frozen=cells[frozen_of(loss)].astype(float))
+    cells = cells.assign(frozen=cells[benchmark_of(frame).frozen_of(loss)].astype(float))
     cells = cells[[*names, "frozen"]]  # a wide table is slow to join
     parts = [_with_baseline(part) for _, part in cells.groupby("budget", sort=False)]
     names += ["baseline", "log_ratio"]
@@ -60,11 +61,6 @@ def _with_baseline(part: pd.DataFrame) -> pd.DataFrame:
     wanted = pd.MultiIndex.from_arrays([partner, part["function"], part["seed"]])
     base = losses.reindex(wanted).to_numpy(float)
     return part.assign(baseline=BASELINE, log_ratio=log_ratio(part["loss"], base))
-
-
-def frozen_of(loss: str) -> str:
-    """Which of the frozen backbone's losses stands beside `loss`: with its noise, or without."""
-    return "frozen_loss_clean" if loss == DECIDING else "frozen_loss"
 
 
 def partners(cells: pd.DataFrame) -> pd.Series:

@@ -1,13 +1,14 @@
-"""Each method's test loss without noise over LoRA's: over all functions and on each."""
+"""Each method's deciding loss over LoRA's: over all functions and on each."""
 
 import pandas as pd
 
+from analysis.benchmark import benchmark_of
 from analysis.cells import with_references
-from analysis.load import DECIDING, finished
+from analysis.load import finished
 from analysis.names import ALL, FROZEN
 from analysis.rows import by_row
 from analysis.stats.intervals import welch_of_mean
-from analysis.stats.pairs import BASELINE, CELL, frozen_of, groups, log_ratio, paired
+from analysis.stats.pairs import BASELINE, CELL, groups, log_ratio, paired
 
 
 def ratios(frame: pd.DataFrame) -> pd.DataFrame:
@@ -17,7 +18,7 @@ def ratios(frame: pd.DataFrame) -> pd.DataFrame:
     functions, runs, diverged, ratio, low, high (NaN where seeds do not suffice). The row of LoRA,
     which is 1, is left out where the block is divided by it.
     """
-    cells = paired(frame, DECIDING)
+    cells = paired(frame, benchmark_of(frame).deciding)
     cells = pd.concat([cells.assign(is_reference=False), _references(frame, cells)])
     cells = cells[(cells["method"] != BASELINE) | (cells["baseline"] != BASELINE)]
     flags = ("reading", "off_budget", "is_reference")
@@ -49,7 +50,9 @@ def _references(frame: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     lora = lora[["budget", *CELL, "loss"]].rename(columns={"loss": "base"})
     baselines = cells[["budget", "baseline"]].drop_duplicates()
     done = done.merge(baselines, on="budget").merge(lora, on=["budget", *CELL], how="left")
-    base = done["base"].where(done["baseline"] == BASELINE, done[frozen_of(DECIDING)])
-    return done.assign(
-        reading=False, loss=done[DECIDING], log_ratio=log_ratio(done[DECIDING].astype(float), base)
-    )[[*cells, "is_reference"]]
+    benchmark = benchmark_of(frame)
+    base = done["base"].where(done["baseline"] == BASELINE, done[benchmark.deciding_frozen])
+    loss = done[benchmark.deciding].astype(float)
+    return done.assign(reading=False, loss=loss, log_ratio=log_ratio(loss, base))[
+        [*cells, "is_reference"]
+    ]

@@ -7,7 +7,7 @@
                             LoRA's, averaged over the other settings (`analysis.stats.effects`);
                             same formats
 
-`--loss` names another loss than the test loss; its files then begin with `ablation_<loss>`.
+`--loss` names another loss than the one that decides; its files then begin with `ablation_<loss>`.
 
 A study that sweeps several settings gets one figure for each, `ablation_<setting>.svg`, with a line
 for each value of the others; `--axis` draws one. Methods that do not have the setting, such as LoRA
@@ -27,17 +27,19 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.benchmark import DECIDING, benchmark_of
 from analysis.figures.ablation import ablation_figure
 from analysis.legend import (
     NOT_LEARNABLE,
     OFF_BUDGET_NOTE,
     STYLE_NOTE,
+    deciding_note,
     flags,
     noise_note,
     setting_notes,
     unchecked,
 )
-from analysis.load import DECIDING, LOSSES, finished
+from analysis.load import finished
 from analysis.names import ALL, loss_title
 from analysis.render import NO_CELL, Grid
 from analysis.render.output import Picture
@@ -54,38 +56,32 @@ from analysis.view import Shown
 from qlexp.config.settings import is_shared
 from qlexp.errors import UsageError, unknown_name
 
-DEFAULT = DECIDING
-EXTRA_LOSSES = ("unseen_loss", "paraphrased_loss")  # of studies with several targets
-
 
 def add_options(command: ArgumentParser) -> None:
     command.add_argument("--axis", help="the setting to draw, such as method.block_size")
-    command.add_argument(
-        "--loss",
-        default=DEFAULT,
-        choices=[*LOSSES, *EXTRA_LOSSES],
-        help="what is drawn (%(default)s)",
-    )
+    command.add_argument("--loss", help=f"what is drawn ({DECIDING})")
 
 
 def show(study: Study, options: Namespace) -> Shown:
     """Raises a `UsageError` for a study that sweeps nothing, or not `options.axis`, has no finished
     run, or runs without the loss that is asked for."""
+    benchmark = study.benchmark
+    loss = benchmark.chosen(options.loss, (*benchmark.losses, *benchmark.extra_losses))
     axes = swept_axes(study.frame, study.name, options.axis)
     if finished(study.frame).empty:
         raise UsageError(f"Study '{study.name}' has no finished run to draw.")
     wide = [name for name in study.frame if name.startswith(("config.", "versions."))]
-    cells = with_loss(study.frame.drop(columns=wide), options.loss)  # a wide one is slow to group
+    cells = with_loss(study.frame.drop(columns=wide), loss)  # a wide one is slow to group
     points, changes = estimates(cells, axes), effects(cells, list(axes))
-    stem = "ablation" if options.loss == DEFAULT else f"ablation_{options.loss}"
-    grids = {stem: [estimates_grid(study, points, axes, options.loss, stem)]}
+    stem = "ablation" if loss == benchmark.deciding else f"ablation_{loss}"
+    grids = {stem: [estimates_grid(study, points, axes, loss, stem)]}
     frames = {stem: points}
     if not changes.empty:
         name = f"{stem}_effects"
-        grids[name] = [effects_grid(study, changes, axes, options.loss, name)]
+        grids[name] = [effects_grid(study, changes, axes, loss, name)]
         frames[name] = changes
     shown = [options.axis] if options.axis else list(axes)
-    return Shown(grids, frames, pictures(points, axes, options.loss, shown, stem), list(grids))
+    return Shown(grids, frames, pictures(points, axes, loss, shown, stem), list(grids))
 
 
 def swept_axes(frame: pd.DataFrame, study: str, asked: str | None = None) -> Sweep:
@@ -115,12 +111,9 @@ def with_loss(frame: pd.DataFrame, loss: str) -> pd.DataFrame:
     """
     done, lost = (frame["status"] == status for status in ("done", "diverged"))
     values = pd.to_numeric(frame[loss]) if loss in frame else pd.Series(math.nan, frame.index)
-    if loss in EXTRA_LOSSES:
+    if loss in (extra := benchmark_of(frame).extra_losses):
         if values[done].isna().all():
-            raise UsageError(
-                f"No run of this study has a {loss}: it takes several targets, such as "
-                "shift.targets=8, and for paraphrased_loss a method that reads a text."
-            )
+            raise UsageError(f"No run of this study has a {loss}: it takes {extra[loss]}.")
         having = frame["method"].isin(frame.loc[values.notna(), "method"])
         lost = having & (lost | done & values.isna())  # null in the store: not finite
     return frame.assign(loss=values.mask(lost, math.inf))
@@ -186,6 +179,7 @@ def _notes(study: Study, cells: pd.DataFrame, loss: str, told: dict[str, Any]) -
     return [
         *(text for text, holds in told.items() if holds),
         *[STYLE_NOTE] * bool(cells["reading"].any()),
+        *deciding_note(study.frame),
         *noise_note(study.frame, loss),
         *flags(study.frame),
         *unchecked(study.frame),

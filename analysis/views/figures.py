@@ -10,14 +10,15 @@ With `--function NAME`, for that function alone,
 
 Where an adapter serves several targets the first is drawn, and methods that read a text are given
 its first wording. Where a study sweeps the shift or the noise, `targets.svg` says which it shows.
-Missing and failed runs that are allowed are named in the figures. The same store and the same
-versions give the same bytes.
+Of language models there are the curves alone. Missing and failed runs that are allowed are named in
+the figures. The same store and the same versions give the same bytes.
 """
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
+from analysis.benchmark import SYNTHETIC
 from analysis.cells import RowName, cells_of, rows_of
 from analysis.figures.contours import grid
 from analysis.figures.curves import curves_figure
@@ -44,12 +45,14 @@ def add_options(command: ArgumentParser) -> None:
 
 
 def show(study: Study, options: Namespace) -> Shown:
-    """Raises a `UsageError` where no run has finished."""
+    """Raises a `UsageError` where no run has finished, and of a language model's predictions."""
     if finished(study.frame).empty:
         raise UsageError(f"Study '{study.name}' has no finished run to draw.")
     with figure_style():  # drawn at once: what is not readable is no fault of the folder written to
         if options.only is None:
-            return Shown(pictures=[*curves(study), targets(study)])
+            drawn = [targets(study)] if study.benchmark is SYNTHETIC else []
+            return Shown(pictures=[*curves(study), *drawn])
+        study.require(SYNTHETIC, "predictions over its inputs")
         suffix = f"_{options.only}"
         return Shown(pictures=[*curves(study, suffix), *_predictions(study, suffix)])
 

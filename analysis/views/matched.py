@@ -22,9 +22,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from analysis.benchmark import benchmark_of
 from analysis.cells import ROW
 from analysis.legend import flags, row_notes
-from analysis.load import DECIDING, finished
+from analysis.load import finished
 from analysis.names import FROZEN
 from analysis.render import Grid
 from analysis.rows import measured
@@ -53,8 +54,9 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
     cells = matched(frame)
     if cells.empty:
         raise UsageError(
-            f"Study '{study.name}' has no method beside LoRA whose runs tell their losses on the "
-            "way: runs of numerics version 2 and later do, so run it again."
+            f"Study '{study.name}' has no method beside LoRA whose runs tell their {FITTED} and "
+            f"{study.benchmark.deciding} on the way: runs on functions do, of numerics version 2 "
+            "and later."
         )
     table = measured(cells, _means)
     grid = Grid(
@@ -86,19 +88,20 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     `level` (of the training loss that both have reached) and `matched`; those are NaN where a run
     diverged or no level is common.
     """
-    names = [*ROW, *CELL, "reading", "off_budget", "status", FITTED, DECIDING]
+    test = benchmark_of(frame).deciding
+    names = [*ROW, *CELL, "reading", "off_budget", "status", FITTED, test]
     cells = finished(frame)
     cells = cells[(cells["method"] != FROZEN) & ~cells["not_learnable"]]
-    if "path.updates" not in cells:
+    if f"path.{test}" not in cells:
         return cells[:0]
-    cells = cells.assign(reading=cells["reading"].eq(True), path=_paths(cells))
+    cells = cells.assign(reading=cells["reading"].eq(True), path=_paths(cells, test))
     cells = cells[[*names, "path"]].reset_index(drop=True)
     lora = cells[cells["method"] == BASELINE].rename(columns={"variant": "partner"})
     keys = ["budget", "partner", *CELL]
     others = cells[cells["method"] != BASELINE]
     others = others.assign(partner=partners(cells).reindex(others.index))
     both = others.merge(
-        lora[[*keys, "status", FITTED, DECIDING, "path"]], on=keys, suffixes=("", "_lora")
+        lora[[*keys, "status", FITTED, test, "path"]], on=keys, suffixes=("", "_lora")
     )
     both["status"] = both["status"].where(both["status_lora"] == "done", both["status_lora"])
     done = both["status"] == "done"
@@ -113,19 +116,19 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     ]
     at_end = {
         name: pd.Series(log_ratio(both[loss], both[f"{loss}_lora"]), both.index).where(done)
-        for name, loss in (("fit", FITTED), ("end", DECIDING))
+        for name, loss in (("fit", FITTED), ("end", test))
     }
     kept = [*ROW, *CELL, "reading", "off_budget", "status"]
     return both[kept].assign(**at_end, level=levels, matched=at_level)
 
 
-def _paths(cells: pd.DataFrame) -> list[np.ndarray]:
+def _paths(cells: pd.DataFrame, test: str) -> list[np.ndarray]:
     """Of each run the logarithms of its training and test losses, (2, moments + 1)."""
     return [
         np.log(
             [
                 [*_losses(record, FITTED), record[FITTED]],
-                [*_losses(record, DECIDING), record[DECIDING]],
+                [*_losses(record, test), record[test]],
             ]
         )
         for record in cells.to_dict("records")

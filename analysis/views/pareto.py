@@ -11,7 +11,7 @@ and the activations kept for the backward pass, counted from the shapes and not 
 """
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from analysis.cells import ROW, by_budget, rows_of, with_references
 from analysis.figures.layout import add_legend
 from analysis.figures.rows import line_of, look_of
 from analysis.figures.ticks import log_ticks
-from analysis.legend import flags, row_notes
+from analysis.legend import deciding_note, flags, row_notes
 from analysis.load import finished
 from analysis.names import ALL, budget_title
 from analysis.render import NO_CELL, Grid, Text
@@ -32,16 +32,11 @@ from analysis.settings import require_one
 from analysis.stats.pairs import BASELINE
 from analysis.stats.ratios import ratios
 from analysis.study import Study
-from analysis.text import interval_text, number
+from analysis.text import cost_text, interval_text, unit_of
 from analysis.view import Shown
 from qlexp.errors import UsageError
 
-COSTS = {
-    "trainable_parameters": "trainable parameters",
-    "seconds": "seconds a run",
-    "lane_bytes": "MiB a lane",
-}
-_MEBI = 2**20
+Costs = Mapping[str, str]  # by column what it is called
 
 
 def show(study: Study, options: Namespace | None = None) -> Shown:
@@ -49,7 +44,8 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
     LoRA."""
     require_one(study.frame, study.name)
     frame, tuning = study.kept
-    table = costs_and_ratios(frame)
+    costs = study.benchmark.costs
+    table = costs_and_ratios(frame, costs)
     if table.empty:
         raise UsageError(
             f"Study '{study.name}' has no finished run to hold against LoRA's: a Pareto view wants "
@@ -58,24 +54,29 @@ def show(study: Study, options: Namespace | None = None) -> Shown:
     grid = Grid(
         "pareto",
         f"Loss against cost, study {study.name}",
-        ("method", *COSTS.values(), "loss over LoRA's", "on the front of"),
-        sections(table, _texts),
-        [*tuning.notes(), *_NOTES, *row_notes(table), *flags(frame)],
+        ("method", *costs.values(), "loss over LoRA's", "on the front of"),
+        sections(table, lambda title, cells: _texts(title, cells, costs)),
+        [
+            *tuning.notes(),
+            _NOTE,
+            study.benchmark.cost_note,
+            *deciding_note(frame),
+            *row_notes(table),
+            *flags(frame),
+        ],
     )
-    return Shown({"pareto": [grid]}, {"pareto": table}, _pictures(table), ["pareto"])
+    return Shown({"pareto": [grid]}, {"pareto": table}, _pictures(table, costs), ["pareto"])
 
 
-_NOTES = (
+_NOTE = (
     "Loss over LoRA's: test loss without noise, the geometric mean over seeds, then functions, "
     "with Welch's 95 % interval. On the front of: costs at which no other adapter of the block is "
-    "both cheaper and better; an interval that holds 1 says that the front is not settled.",
-    "Seconds: a batch's wall time over its lanes, whatever else the machine did: differences that "
-    "matter are for a benchmark (`python -m benchmarks.methods`). MiB: counted, what a lane holds.",
+    "both cheaper and better; an interval that holds 1 says that the front is not settled."
 )
 
 
-def costs_and_ratios(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a method of a block: `ROW`, is_reference, reading, off_budget, the `COSTS` (means
+def costs_and_ratios(frame: pd.DataFrame, costs: Costs) -> pd.DataFrame:
+    """One row a method of a block: `ROW`, is_reference, reading, off_budget, the `costs` (means
     over its finished runs), ratio, low, high, and for each cost whether it is on its front."""
     found = ratios(frame)
     if found.empty:
@@ -83,20 +84,20 @@ def costs_and_ratios(frame: pd.DataFrame) -> pd.DataFrame:
     names = [*ROW, "is_reference", "reading", "off_budget", "ratio", "low", "high"]
     found = found.loc[(found["function"] == ALL) & (found["baseline"] == BASELINE), names]
     runs = with_references(finished(frame))
-    runs = runs.assign(**{cost: pd.to_numeric(runs[cost]) for cost in COSTS})
+    runs = runs.assign(**{cost: pd.to_numeric(runs[cost]) for cost in costs})
     lora = runs[runs["method"] == BASELINE].drop_duplicates(ROW)[ROW]
     itself = {**dict.fromkeys(names[3:6], False), **dict.fromkeys(names[6:], 1.0)}
     lora = lora[lora["budget"].isin(found["budget"])].assign(**itself)
-    costs = runs.groupby(ROW)[list(COSTS)].mean()
-    table = pd.concat([lora, found], ignore_index=True).join(costs, on=ROW)
-    fronts = [_fronts(block) for _, block in by_budget(table)]
+    means = runs.groupby(ROW)[list(costs)].mean()
+    table = pd.concat([lora, found], ignore_index=True).join(means, on=ROW)
+    fronts = [_fronts(block, costs) for _, block in by_budget(table)]
     return pd.concat(fronts, ignore_index=True) if fronts else table
 
 
-def _fronts(block: pd.DataFrame) -> pd.DataFrame:
+def _fronts(block: pd.DataFrame, costs: Costs) -> pd.DataFrame:
     block = block.sort_values("ratio", kind="stable")
     rivals = block[~block["is_reference"]]
-    return block.assign(**{f"front_{cost}": _front(block, rivals, cost) for cost in COSTS})
+    return block.assign(**{f"front_{cost}": _front(block, rivals, cost) for cost in costs})
 
 
 def _front(block: pd.DataFrame, rivals: pd.DataFrame, cost: str) -> list[bool]:
@@ -114,38 +115,34 @@ def _front(block: pd.DataFrame, rivals: pd.DataFrame, cost: str) -> list[bool]:
     ]
 
 
-def _texts(title: str, cells: pd.DataFrame) -> list[str | Text]:
+def _texts(title: str, cells: pd.DataFrame, costs: Costs) -> list[str | Text]:
     (row,) = cells.to_dict("records")
-    fronts = [name for cost, name in COSTS.items() if row[f"front_{cost}"]]
-    parameters, seconds, held = (row[cost] for cost in COSTS)
+    fronts = [name for cost, name in costs.items() if row[f"front_{cost}"]]
     return [
         title,
-        f"{parameters:,.0f}",
-        number(seconds),
-        NO_CELL if np.isnan(held) else number(held / _MEBI),
+        *(cost_text(cost, row[cost]) for cost in costs),
         "1" if row["method"] == BASELINE else interval_text(row["ratio"], row["low"], row["high"]),
         ", ".join(fronts) or NO_CELL,
     ]
 
 
-def _pictures(table: pd.DataFrame) -> Iterator[Picture]:
+def _pictures(table: pd.DataFrame, costs: Costs) -> Iterator[Picture]:
     """To be drawn one by one, under `figure_style`."""
     for budget, block in by_budget(table):
         caption = (
             "Test loss without noise over LoRA's, with 95 % intervals, against what a run costs; "
             f"the line joins adapters that none beats in both. {budget_title(budget)}."
         )
-        yield Picture(f"pareto_{budget}", caption, pareto_figure(block, budget))
+        yield Picture(f"pareto_{budget}", caption, pareto_figure(block, budget, costs))
 
 
-def pareto_figure(block: pd.DataFrame, budget: str) -> Figure:
+def pareto_figure(block: pd.DataFrame, budget: str, costs: Costs) -> Figure:
     """A panel a cost; `block` are the rows of one budget."""
     figure = Figure(figsize=(7.2, 3.0), layout="constrained")
     rows = rows_of(block)
-    axes = figure.subplots(1, len(COSTS), sharey=True)
-    for axis, (cost, title) in zip(axes, COSTS.items(), strict=True):
-        scale = _MEBI if cost == "lane_bytes" else 1
-        _draw(axis, block.assign(cost=block[cost] / scale), rows, f"front_{cost}")
+    axes = figure.subplots(1, len(costs), sharey=True)
+    for axis, (cost, title) in zip(axes, costs.items(), strict=True):
+        _draw(axis, block.assign(cost=block[cost] / unit_of(cost)), rows, f"front_{cost}")
         axis.set_xlabel(title)
     axes[0].set_ylabel("loss over LoRA's")
     figure.suptitle(budget_title(budget))

@@ -28,6 +28,7 @@ from analysis.render.style import figure_style
 from analysis.study import Study
 from analysis.text import listed
 from analysis.view import Shown, default_options, views
+from analysis.words import worded, worded_shown
 from qlexp.errors import UsageError
 
 ROUTED = 100  # the most runs whose weights are loaded for a page
@@ -49,9 +50,11 @@ class Part:
     most_pictures: int | None = None
 
 
+SYNTHETIC_TABLES = ("table2", "table2_clean", "table2_raw", "table1", "worst")
+LANGUAGE_TABLES = ("accuracy", "test_loss", "retention", "cost")
 FIRST = Part("Findings", "forest", grids=())
 PARTS = (
-    Part("Losses", "tables", grids=("table2", "table2_clean", "table2_raw", "table1", "worst")),
+    Part("Losses", "tables", grids=(*SYNTHETIC_TABLES, *LANGUAGE_TABLES)),
     Part("Claims", "claims"),
     Part("Statistics", "stats"),
     Part("Cost", "pareto"),
@@ -71,14 +74,16 @@ def show(study: Study, options: Namespace) -> Shown:
     _ = study.kept
     with figure_style():
         shown, refused = _views(study, options)
-        first = Chapter(FIRST.title, findings(shown), pictures=_chapter(FIRST, shown).pictures)
+        told = [worded(text, study.benchmark.words) for text in findings(shown)]
+        first = Chapter(FIRST.title, told, pictures=_chapter(FIRST, shown).pictures)
+        chapters = (_chapter(part, shown) for part in PARTS if part.view in shown)
         page = Page(
             title=f"Study {study.name}",
-            facts=_facts(study.frame),
+            facts=_facts(study),
             gaps=incomplete(study.frame),
             chapters=[
                 first,
-                *(_chapter(part, shown) for part in PARTS if part.view in shown),
+                *(own for own in chapters if own.grids or own.pictures),
                 *_diverged(study.frame),
                 _settings(study.frame),
                 *_left_out(refused),
@@ -91,7 +96,7 @@ def show(study: Study, options: Namespace) -> Shown:
 
 def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str, str]]:
     """What each view shows of the study, and why others refuse it."""
-    known, shown = views(), dict[str, Shown]()
+    known, shown, words = views(), dict[str, Shown](), study.benchmark.words
     place = study.stored.root if study.stored else ""
     refused: dict[str, str] = {}
     for part in (FIRST, *PARTS):
@@ -100,10 +105,10 @@ def _views(study: Study, options: Namespace) -> tuple[dict[str, Shown], dict[str
         own = _few_routed(study) if part.view == "routing" else study
         view = known[part.view]
         try:
-            whole = view.show(own, default_options(view, options))
+            whole = worded_shown(view.show(own, default_options(view, options)), words)
             pictures = tuple(islice(whole.pictures, part.most_pictures))
         except UsageError as error:
-            refused[part.view] = str(error).replace(f"{place}/", "")
+            refused[part.view] = worded(str(error).replace(f"{place}/", ""), words)
         else:
             shown[part.view] = replace(whole, pictures=pictures)
     return shown, refused
@@ -138,8 +143,9 @@ def _left_out(refused: Mapping[str, str]) -> list[Chapter]:
     return [Chapter("Left out", lines)] if lines else []
 
 
-def _facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
+def _facts(study: Study) -> list[tuple[str, str]]:
     """What a reader wants to know first, as terms and descriptions."""
+    frame = study.frame
     statuses = frame["status"].value_counts()
     order = ("done", "diverged", "stopped", "failed", "missing")
     cells = [f"{statuses[name]:,} {name}" for name in order if name in statuses]
@@ -147,7 +153,7 @@ def _facts(frame: pd.DataFrame) -> list[tuple[str, str]]:
     return [
         ("Cells", ", ".join(cells)),
         ("Methods", ", ".join(sorted(frame["method"].unique(), key=method_order))),
-        ("Functions", ", ".join(map(function_title, functions))),
+        (worded("Functions", study.benchmark.words), ", ".join(map(function_title, functions))),
         ("Seeds", listed(frame["seed"])),
         *(
             (name.capitalize(), ", ".join(sorted(frame[name].dropna().unique())) or "unknown")

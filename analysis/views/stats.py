@@ -7,11 +7,12 @@
     stats_profiles.csv            performance profiles
     stats_<figure>_<budget>.svg   iqm, improvement, profiles, ranks
 
-The test loss without its noise is compared; files of another `--loss` begin with `stats_<loss>`. Of
-a tuned study the trials are compared that `tables` shows, by the same `--tune`. Blocks of equal
-rank and of equal count are never mixed, and the frozen backbone and full fine-tuning are not
-ranked. A study with several conditions is refused: see `ablation`. Intervals:
-`analysis.stats.intervals`; tests: `analysis.stats.ranks`; diverged runs: `analysis.stats.pairs`.
+The loss that decides is compared: the test loss without its noise, or of language models the test
+error. Files of another `--loss` begin with `stats_<loss>`. Of a tuned study the trials are compared
+that `tables` shows, by the same `--tune`. Blocks of equal rank and of equal count are never mixed,
+and the frozen backbone and full fine-tuning are not ranked. A study with several conditions is
+refused: see `ablation`. Intervals: `analysis.stats.intervals`; tests: `analysis.stats.ranks`;
+diverged runs: `analysis.stats.pairs`.
 """
 
 import math
@@ -21,10 +22,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.benchmark import DECIDING
 from analysis.cells import ROW, by_budget
 from analysis.figures.stats import improvement_figure, iqm_figure, profile_figure, ranks_figure
-from analysis.legend import STYLE, flags, row_notes, unchecked
-from analysis.load import DECIDING, LOSSES
+from analysis.legend import STYLE, deciding_note, flags, row_notes, unchecked
 from analysis.names import UNRESTRICTED, budget_title, function_title, loss_title
 from analysis.render import NO_CELL, Grid, Text
 from analysis.render.output import Picture
@@ -40,8 +41,6 @@ from analysis.text import interval_text, number, ratio_text
 from analysis.view import Shown
 from qlexp.errors import UsageError
 
-DEFAULT = DECIDING
-CHOICES = [name for name in LOSSES if name != "test_loss_raw"]  # a function's scale cancels
 _HEADERS = (
     *("method", "diverged", "loss ratio (IQM)", "P(lower than LoRA)"),
     *("functions better/worse/tied", "mean ratio", "p", "p (Holm)", "average rank"),
@@ -52,17 +51,17 @@ FEW = 4  # functions, below which a bootstrap interval is too narrow
 
 
 def add_options(command: ArgumentParser) -> None:
-    command.add_argument(
-        "--loss", default=DEFAULT, choices=CHOICES, help="what to compare (%(default)s)"
-    )
+    command.add_argument("--loss", help=f"what to compare ({DECIDING})")
 
 
 def show(study: Study, options: Namespace) -> Shown:
-    """Raises a `UsageError` for several conditions, and where no adapter has a finished run on a
-    function that can be learnt."""
+    """Raises a `UsageError` for several conditions, for a loss that the runs do not have, and where
+    no adapter has a finished run on a function that can be learnt."""
+    known = [name for name in study.benchmark.losses if name != "test_loss_raw"]  # a scale cancels
+    loss = study.benchmark.chosen(options.loss, known)
     require_one(study.frame, study.name)
     frame, tuning = study.kept
-    cells = paired(frame, options.loss)
+    cells = paired(frame, loss)
     if cells.empty:
         raise UsageError(
             f"Study '{study.name}' has no finished run of an adapter on a function that can be "
@@ -70,9 +69,9 @@ def show(study: Study, options: Namespace) -> Shown:
         )
     chances, functions, shares = improvement(cells), by_function(cells), profiles(cells)
     table = summary(cells, chances)
-    stem = "stats" if options.loss == DEFAULT else f"stats_{options.loss}"
-    title = f"{loss_title(options.loss)}, study {study.name}"
-    notes = [*tuning.notes(), *notes_of(frame, cells, table, options.loss)]
+    stem = "stats" if loss == study.benchmark.deciding else f"stats_{loss}"
+    title = f"{loss_title(loss)}, study {study.name}"
+    notes = [*tuning.notes(), *notes_of(frame, cells, table, loss)]
     caption, by_name = f"Adapters compared by {title}", f"Adapters by function, {title}"
     grids = {
         stem: [summary_grid(table, caption, stem, notes)],
@@ -82,7 +81,7 @@ def show(study: Study, options: Namespace) -> Shown:
     return Shown(
         grids,
         {f"{stem}{end}": numbers for end, numbers in frames.items()},
-        _pictures(table, shares, stem, options.loss),
+        _pictures(table, shares, stem, loss),
         latex=list(grids),
     )
 
@@ -219,7 +218,12 @@ def notes_of(frame: pd.DataFrame, cells: pd.DataFrame, table: pd.DataFrame, loss
         f"{', '.join(map(function_title, unlearnt))}.": unlearnt,
         f"Without LoRA's run, so not normalised: {'; '.join(without)}.": without,
     }
-    return [*(text for text, holds in told.items() if holds), *flags(frame), *unchecked(frame)]
+    return [
+        *(text for text, holds in told.items() if holds),
+        *deciding_note(frame),
+        *flags(frame),
+        *unchecked(frame),
+    ]
 
 
 def _test_note(table: pd.DataFrame) -> str:

@@ -9,6 +9,13 @@
     backbones.{md,csv,tex}   the frozen networks that all methods share
     runs.csv                 the run summaries behind them, one row a cell
 
+Of language models, with a row of the frozen one:
+
+    accuracy.{md,csv,tex}    share of the generated answers that are right, in percent
+    test_loss.{md,csv,tex}   cross-entropy of the right answers
+    retention.{md,csv,tex}   loss on neutral text and accuracy on untrained tasks, before and after
+    cost.{md,csv,tex}        parameters, size of the adapter, seconds, memory
+
 The Markdown and LaTeX tables are for reading; the CSV ones are long, one row a cell, with the same
 numbers in full. A mean over seeds of which one diverged is inf: it prints as `inf (1/3)`, and the
 mean of the other seeds stands in a note and in the CSV. The same store gives the same bytes.
@@ -18,12 +25,15 @@ each method and function the tables show the one with the smallest validation lo
 how many trials every method had and what was kept. `runs.csv` holds all trials.
 """
 
+import math
 import re
 from argparse import Namespace
 from collections.abc import Iterator
 
 import pandas as pd
 
+from analysis import models
+from analysis.benchmark import LANGUAGE, SYNTHETIC, Benchmark, Table, benchmark_of
 from analysis.cells import loss_cells
 from analysis.legend import (
     OFF_BUDGET_NOTE,
@@ -36,32 +46,16 @@ from analysis.legend import (
     setting_notes,
     shift_notes,
 )
-from analysis.load import LOSSES, finished
-from analysis.names import REFERENCES, function_order, function_title, row_label
+from analysis.load import finished
+from analysis.names import FROZEN, REFERENCES, function_order, function_title, row_label
 from analysis.render import NO_CELL, Grid, Section, Text
 from analysis.rows import beside, function_titles, in_order
 from analysis.sections import sections
 from analysis.study import Study
-from analysis.text import number, seed_list, spread
+from analysis.text import cell_text, number, seed_list, spread
 from analysis.tuning import EDGE, UNTUNED, Tuning
 from analysis.view import Shown
 
-TABLES = (
-    ("table1", "post_train_loss", "Post-training loss"),
-    ("table2", "test_loss", "Test loss"),
-    ("table2_clean", "test_loss_clean", "Test loss without noise"),
-    ("table2_raw", "test_loss_raw", "Test loss, raw scale"),
-    ("worst", "worst_share", "Share of the error in the worst hundredth of the points"),
-)
-_STANDARD = "Mean square error on the standardised scale: 1 is the variance of the clean source."
-_SCALES = {
-    "post_train_loss": f"{_STANDARD} Below the noise floor it is fitted noise, and no merit.",
-    "test_loss_clean": f"{_STANDARD} Against the target without its noise: the excess over the "
-    "noise floor.",
-    "test_loss_raw": "The test loss times the squared deviation of the function's clean source.",
-    "worst_share": "What the hundredth of the test points with the largest errors makes up of the "
-    "square error, noise left out. Near 1 the losses tell of a few points alone.",
-}
 _NOISY = ("post_train_loss", "test_loss")
 _PLACE = re.compile(r"config\.(store|study|tracking)\b")
 
@@ -69,20 +63,49 @@ _PLACE = re.compile(r"config\.(store|study|tracking)\b")
 def show(study: Study, options: Namespace | None = None) -> Shown:
     """The tables of a study."""
     frame, tuning = study.kept
-    networks = backbones(frame)
-    grids = {"backbones": [backbone_grid(frame, study.name)]}
-    frames = {"runs": _runs(study.frame), "backbones": _backbone_cells(networks)}
-    for name, loss, title in TABLES:
-        known = _having(frame, loss)
+    grids, frames = {}, {"runs": _runs(study.frame)}
+    for table in MORE[study.benchmark.name]:
+        grid, cells = table(frame, study.name)
+        grids[grid.label], frames[grid.label] = [grid], cells
+    for own in study.benchmark.tables:
+        known = _having(_with_frozen(frame, own), own.column)
         if finished(known).empty and len(known) < len(frame):
             continue
-        cells = loss_cells(known, loss)
-        if loss not in LOSSES:
-            cells["best_adapter"] = False  # a share is no merit
-        caption = f"{title}, study {study.name}"
-        grids[name] = [loss_grid(frame, cells, loss, caption, name, tuning)]
-        frames[name] = tuning.marked(cells[_COLUMNS].rename(columns={"variant": "overrides"}))
+        cells = _cells(known, own, study.benchmark)
+        caption = f"{own.title}, study {study.name}"
+        grids[own.name] = [loss_grid(frame, cells, own.column, caption, own.name, tuning)]
+        frames[own.name] = tuning.marked(cells[_COLUMNS].rename(columns={"variant": "overrides"}))
     return Shown(grids, frames, latex=list(grids))
+
+
+def _cells(frame: pd.DataFrame, table: Table, benchmark: Benchmark) -> pd.DataFrame:
+    """The cells of a table, in its unit."""
+    if table.is_share:
+        frame = frame.assign(**{table.column: 100 * frame[table.column].astype(float)})
+    cells = loss_cells(frame, table.column, largest=table.is_share)
+    if not table.is_share and table.column not in benchmark.losses:
+        cells["best_adapter"] = False  # where an error sits is no merit
+    return cells
+
+
+def _with_frozen(frame: pd.DataFrame, table: Table) -> pd.DataFrame:
+    """`frame` with what all runs say of the frozen model, where it has no run of its own."""
+    done = finished(frame)
+    if not table.frozen or FROZEN in set(done["method"]):
+        return frame
+    once = done.drop_duplicates(["budget", "function", "seed", "condition"])
+    rows = once.assign(
+        **{table.column: once[table.frozen]},
+        method=FROZEN,
+        variant=once["condition"],
+        status="done",
+        trainable_parameters=0,
+        reference_parameters=math.nan,
+        is_reference=True,
+        off_budget=False,
+        reading=False,
+    )
+    return pd.concat([frame, rows], ignore_index=True)
 
 
 def _having(frame: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -139,32 +162,22 @@ def _thousands(counts: str) -> str:
     return "/".join(f"{int(count):,}" for count in counts.split("/") if count)
 
 
-def cell_text(cell: dict) -> str:
-    """`0.123 ± 0.004`, `inf (1/3)`, `missing`, `0.123 ± 0.004, 1 failed`."""
-    parts = []
-    if cell["infinite"]:
-        parts = [f"{cell['mean']} ({cell['infinite']}/{cell['seeds']})"]
-    elif cell["seeds"]:
-        own = number(cell["mean"])
-        parts = [own if cell["seeds"] == 1 else f"{own} ± {number(cell['deviation'], 2)}"]
-    for word in ("missing", "failed"):
-        if cell[word]:
-            parts.append(f"{cell[word]} {word}" if cell["seeds"] else word)
-    return ", ".join(parts)
-
-
 def loss_notes(frame: pd.DataFrame, cells: pd.DataFrame, loss: str) -> list[str]:
     """The notes of a table of `loss`."""
+    benchmark = benchmark_of(frame)
+    ranked = loss in (*benchmark.losses, *benchmark.scores)
     one_setting = ", within the rows of one setting of data, shift, function and backbone"
+    references = f"{', '.join(REFERENCES)} are references"
     note = (
         f"Mean ± sample standard deviation over {seed_list(frame['seed'])}; "
-        f"{', '.join(REFERENCES)} are references."
+        f"{references if benchmark.has_full else f'{FROZEN} is a reference'}."
     )
     if frame["seed"].nunique() == 1:
         note += " One seed has no spread: differences between cells may be chance."
-    if loss in LOSSES:
+    if ranked:
+        best = "largest" if loss in benchmark.scores else "smallest"
         note += (
-            " Bold: the smallest mean of an adapter in its block, cells with an inf or a gap left "
+            f" Bold: the {best} mean of an adapter in its block, cells with an inf or a gap left "
             "out" + one_setting * (frame["condition"].nunique() > 1) + "."
         )
     floors = sorted({noise**2 for noise in distinct(frame, "config.data.noise")})
@@ -173,14 +186,14 @@ def loss_notes(frame: pd.DataFrame, cells: pd.DataFrame, loss: str) -> list[str]
     )
     return [
         note,
-        _SCALES.get(loss, _STANDARD),
+        benchmark.scale_of(loss),
         *_infinite(frame, cells),
-        *(diverged_note(frame) if loss not in LOSSES else []),
+        *([] if ranked else diverged_note(frame)),
         *_off_budget(cells),
         *[STYLE_NOTE] * bool(cells["reading"].any()),
         *flags(frame),
         *shift_notes(frame),
-        *[floor] * (loss in _NOISY),
+        *[floor] * (loss in _NOISY and bool(floors)),
         *setting_notes(frame),
     ]
 
@@ -190,14 +203,15 @@ def _infinite(frame: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     if lost.empty:
         return []
     ceilings = "/".join(f"{value:g}" for value in distinct(frame, "config.trainer.loss_ceiling"))
+    above = f", or a loss above {ceilings}" * bool(ceilings)
     listed = (
         f"{row_label(cell['method'], cell['variant'])} on {function_title(cell['function'])} "
         f"({cell['budget']}) {_finite(cell)}"
         for cell in lost.to_dict("records")
     )
     return [
-        f"inf (k/n): k of n seeds diverged (a value not finite, or a loss above {ceilings}), so "
-        f"the mean is inf. The finite seeds alone: {'; '.join(listed)}."
+        f"inf (k/n): k of n seeds diverged (a value not finite{above}), so the mean is inf. The "
+        f"finite seeds alone: {'; '.join(listed)}."
     ]
 
 
@@ -220,10 +234,10 @@ def _off_budget(cells: pd.DataFrame) -> list[str]:
     return [f"{OFF_BUDGET_NOTE.removesuffix('.')}: {'; '.join(listed)}."] if len(rows) else []
 
 
-def backbone_grid(frame: pd.DataFrame, study: str) -> Grid:
-    """The frozen networks by function."""
-    rows = []
-    for function, part in _backbone_cells(backbones(frame)).groupby("function", sort=False):
+def backbone_table(frame: pd.DataFrame, study: str) -> tuple[Grid, pd.DataFrame]:
+    """The frozen networks by function, and one by one."""
+    networks, rows = _backbone_cells(backbones(frame)), []
+    for function, part in networks.groupby("function", sort=False):
         spreads = (spread(part[name].tolist()) for name in _BACKBONE_NUMBERS)
         title = function_title(function) + column_marks(frame, function)
         rows.append([Text(text) for text in (title, str(len(part)), *spreads)])
@@ -234,7 +248,8 @@ def backbone_grid(frame: pd.DataFrame, study: str) -> Grid:
         *setting_notes(frame),
     ]
     headers = ["function", "backbones", *_BACKBONE_NUMBERS.values()]
-    return Grid("backbones", f"Backbones, study {study}", headers, [Section("", rows)], notes)
+    caption = f"Backbones, study {study}"
+    return Grid("backbones", caption, headers, [Section("", rows)], notes), networks
 
 
 _BACKBONE_NUMBERS = {
@@ -249,3 +264,6 @@ def _backbone_cells(networks: pd.DataFrame) -> pd.DataFrame:
     names = ["function", "seed", "backbone_id", "pretrain_loss", "pretrain_r2", "source_loss"]
     shift = [name for name in networks if name.startswith("config.shift.")]
     return networks.loc[order, [*names, "frozen_loss", *shift]]
+
+
+MORE = {SYNTHETIC.name: (backbone_table,), LANGUAGE.name: (models.retention, models.cost)}

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from made_up import NINE
+from made_up import DECIDING, LOSSES, NINE
 from random_tables import QUALITY
 
 from analysis.claims import answers as claims_answers
 from analysis.claims.evidence import Norms
 from analysis.claims.rules import Answer, Claim
-from analysis.load import DECIDING, LOSSES
 from analysis.paper.claims import CLAIMS, QUERYABLE
 from analysis.table import with_columns
 

@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import DECIDING
 from planted import answers, diverged, jitter, nothing, only, sequence, study, used
 from random_tables import named
 
 from analysis.claims.rules import NOT_SUPPORTED, SUPPORTED, UNDECIDED
 from analysis.claims.traces import evenness, larger, larger_later, larger_there
-from analysis.load import DECIDING
 from analysis.paper.claims import QUERYABLE
 from analysis.stats.intervals import Interval
 

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import cell_of, markdown_rows, render, summary_of, write_run
+from made_up import DECIDING, cell_of, markdown_rows, render, summary_of, write_run
 from random_tables import QUALITY, named
 from scipy import stats
 
 from analysis.legend import UNCHECKED, noise_note, unchecked
-from analysis.load import DECIDING
 from analysis.names import ALL
 from analysis.settings import swept
 from analysis.stats.effects import LOSS, RATIO, effects

@@ -11,6 +11,7 @@ import pytest
 from made_up import (
     BUDGETS,
     FUNCTIONS,
+    LOSSES,
     METHODS,
     NOISE,
     SEEDS,
@@ -24,14 +25,7 @@ from made_up import (
 
 from analysis.__main__ import main
 from analysis.curves import layer_columns
-from analysis.load import (
-    LOSSES,
-    joined_runs,
-    load_study,
-    open_store,
-    read_runs,
-    require_complete,
-)
+from analysis.load import joined_runs, load_study, open_store, read_runs, require_complete
 from analysis.paper import routing, theory
 from analysis.settings import swept
 from analysis.table import with_columns

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up import DECIDING
 from planted import nothing, study
 
-from analysis.load import DECIDING
 from analysis.table import with_columns
 from analysis.views.matched import FITTED, _at, matched
 

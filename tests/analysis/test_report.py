@@ -20,6 +20,7 @@ from made_up import SEEDS, cell_of, render, summary_of, write_run
 from matplotlib.figure import Figure
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from analysis.benchmark import SYNTHETIC
 from analysis.findings import findings
 from analysis.names import ALL
 from analysis.render import Grid, Section, Text, latex
@@ -350,7 +351,7 @@ def test_losses_are_those_of_the_best_trials(swept: Path) -> None:
     tree = Tree(swept.read_text())
     rows = {"lora", "queryable (method.block_size=2)", "queryable (method.block_size=4)"}
     marked = [row for row in tree.rows() if row[-1].endswith("¶")]  # of two rates each is an edge
-    assert len(marked) == len(tables.TABLES) * len(rows)
+    assert len(marked) == len(SYNTHETIC.tables) * len(rows)
     assert {row[0] for row in marked} == rows
 
 

@@ -11,17 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import NINE, STUDY, cell_of, render, summary_of, write_run
+from made_up import DECIDING, LEARNING_RATE, NINE, STUDY, cell_of, render, summary_of, write_run
 from random_tables import FUNCTIONS, SEEDS, TABLES, long_table, named, pairs_of, row, same
 
 from analysis.figures.stats import iqm_figure, ranks_figure
-from analysis.load import DECIDING
 from analysis.render import NO_CELL
 from analysis.stats.aggregates import by_function, improvement, iqm, profiles
 from analysis.stats.pairs import paired
 from analysis.stats.ranks import against_baseline, average_ranks, function_ranks
 from analysis.table import with_columns
-from analysis.tuning import LEARNING_RATE, tune
+from analysis.tuning import tune
 from analysis.views import stats
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from made_up import (
     BUDGETS,
     FUNCTIONS,
+    LOSSES,
     METHODS,
     SEEDS,
     STUDY,
@@ -28,10 +29,10 @@ from made_up import (
     write_run,
 )
 
+from analysis.benchmark import SYNTHETIC
 from analysis.cells import by_budget, estimate, loss_cells
 from analysis.figures.curves import curves_figure
 from analysis.flags import not_learnable
-from analysis.load import LOSSES
 from analysis.names import budget_order, function_order, method_order
 from analysis.render import NO_CELL, markdown
 from analysis.table import read_table
@@ -51,7 +52,7 @@ def rendered(store: Store, tmp_path: Path, *more: str) -> Path:
 
 # The numbers
 
-OF_LOSSES = [(name, loss) for name, loss, _ in tables.TABLES if loss in LOSSES]
+OF_LOSSES = [(own.name, own.column) for own in SYNTHETIC.tables if own.column in LOSSES]
 
 
 @pytest.mark.parametrize(("table", "key"), OF_LOSSES)
@@ -314,7 +315,7 @@ def test_tables_are_the_same_bytes_again(made_up: Store, tmp_path: Path) -> None
         ["runs.csv"]
         + [
             f"{table}.{kind}"
-            for table in (*(name for name, *_ in tables.TABLES), "backbones")
+            for table in (*(own.name for own in SYNTHETIC.tables), "backbones")
             for kind in ("md", "csv", "tex")
         ]
     )

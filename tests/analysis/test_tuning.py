@@ -9,12 +9,21 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up import SCORES, cell_of, markdown_rows, render, summary_of, write_run
+from made_up import (
+    LEARNING_RATE,
+    LOSSES,
+    SCORES,
+    cell_of,
+    markdown_rows,
+    render,
+    summary_of,
+    write_run,
+)
 from random_tables import QUALITY, named
 
 from analysis.cells import loss_cells
-from analysis.load import LOSSES, incomplete, load_study
-from analysis.tuning import LEARNING_RATE, Cost, tune
+from analysis.load import incomplete, load_study
+from analysis.tuning import Cost, tune
 from qlexp.errors import UsageError
 from qlexp.store.files import write_folder
 from qlexp.store.store import Store

@@ -1,5 +1,7 @@
 """The role of every setting, from the schema alone."""
 
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -7,12 +9,16 @@ from test_config import composed
 
 from qlexp.config.identity import plain
 from qlexp.config.roles import Role
-from qlexp.config.schema import Config
-from qlexp.config.settings import flat, is_setting, is_shared, key_of, role_of, told
+from qlexp.config.settings import SCHEMAS, flat, is_setting, is_shared, key_of, role_of, told
 
 
 def test_every_field_plays_a_role() -> None:
-    assert all(item.metadata.get("role") in Role for item in fields(Config))
+    assert all(item.metadata.get("role") in Role for own in SCHEMAS for item in fields(own))
+
+
+def test_roles_are_known_without_a_model() -> None:
+    program = "import sys, qlexp.config.settings; print({'torch', 'transformers'} & {*sys.modules})"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
 
 
 @pytest.mark.parametrize(
@@ -41,6 +47,14 @@ def test_every_field_plays_a_role() -> None:
         ("tracking.mode", Role.PLACE),
         ("store", Role.PLACE),
         ("trainer.r2_floor", Role.REPORT),
+        ("trainer.learning_rate", Role.METHOD),
+        ("trainer.steps", Role.METHOD),
+        ("trainer.keep", Role.PROBLEM),
+        ("model.name", Role.PROBLEM),
+        ("model.note", Role.REPORT),
+        ("task.order", Role.PROBLEM),
+        ("data.train", Role.PROBLEM),
+        ("instruction.text", Role.METHOD),
         ("experiment", None),
         ("hydra/launcher", None),
         ("datas", None),
@@ -69,6 +83,7 @@ def test_settings_are_what_identifies_a_run_and_its_budget() -> None:
         (["++method.rank=2", "backbone=small"], ("method.rank", "backbone")),
         (["data={noise: 0.1}"], ("data.noise", "data.test")),
         (["data.noise=0.1", "+data.noise=0.2"], ("data.noise",)),
+        (["task=gcd", "method=queryable", "trainer.learning_rate=1e-3"], ()),
     ],
 )
 def test_what_the_command_line_gave(overrides: list[str], asked: tuple[str, ...]) -> None:

@@ -57,7 +57,7 @@ from analysis.tuning import EDGE, UNTUNED, Tuning
 from analysis.view import Shown
 
 _NOISY = ("post_train_loss", "test_loss")
-_PLACE = re.compile(r"config\.(store|study|tracking)\b")
+_LEFT_OUT = re.compile(r"config\.(store|study|tracking)\b|right\.")
 
 
 def show(study: Study, options: Namespace | None = None) -> Shown:
@@ -115,9 +115,10 @@ def _having(frame: pd.DataFrame, value: str) -> pd.DataFrame:
 
 
 def _runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """What is known of the runs, but for empty columns and those that say where a run was kept."""
-    places = [name for name in frame if _PLACE.match(name)]
-    return frame.drop(columns=["settings", "variant", "task", *places]).dropna(
+    """What is known of the runs, but for empty columns, answers one by one, and where a run was
+    kept."""
+    others = [name for name in frame if _LEFT_OUT.match(name)]
+    return frame.drop(columns=["settings", "variant", "task", *others]).dropna(
         axis="columns", how="all"
     )
 

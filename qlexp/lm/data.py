@@ -34,14 +34,17 @@ class Data:
 
     def without_texts(self) -> "Data":
         """The same for a model that reads none."""
-        plain = {
-            split: {
-                name: [replace(one, text=None) for one in own]
-                for name, own in getattr(self, split).items()
-            }
-            for split in (*SPLITS, "untrained")
-        }
-        return replace(self, **plain)
+
+        def plain(samples: dict[str, list[Encoded]]) -> dict[str, list[Encoded]]:
+            return {name: [replace(one, text=None) for one in own] for name, own in samples.items()}
+
+        return Data(
+            plain(self.train),
+            plain(self.validation),
+            plain(self.test),
+            plain(self.untrained),
+            self.neutral,
+        )
 
 
 def prepare(config: LmConfig, tokenizer: PreTrainedTokenizerBase) -> Data:

@@ -9,11 +9,11 @@ from analysis.benchmark import LANGUAGE
 from analysis.cells import loss_cells
 from analysis.legend import flags, row_notes, setting_notes
 from analysis.load import finished
-from analysis.names import FROZEN, budget_title
+from analysis.names import FROZEN, budget_title, function_title
 from analysis.render import NO_CELL, Grid, Section
 from analysis.rows import beside, function_titles, in_order, measured
 from analysis.sections import rows, sections
-from analysis.text import cell_text, cost_text, number, seed_list
+from analysis.text import cell_text, cost_text, number, seed_list, spread
 
 RETAINED = {
     "retention_loss": ("Loss on neutral text, nats a token", 1),
@@ -65,6 +65,19 @@ _COLUMNS = [
     *("budget", "method", "variant", "function", "before", "mean", "deviation", "seeds"),
     *("infinite", "missing", "failed", "off_budget", "reading"),
 ]
+
+
+def constant_notes(frame: pd.DataFrame) -> list[str]:
+    """What one answer to every question gets, where the runs say it."""
+    if "constant_accuracy" not in frame:
+        return []
+    known = finished(frame).dropna(subset="constant_accuracy")
+    once = known.drop_duplicates(["function", "seed", "condition"])
+    listed = (
+        f"{function_title(task)} {spread((100 * part['constant_accuracy'].astype(float)).tolist())}"
+        for task, part in once.groupby("function", sort=False)
+    )
+    return [f"The most frequent training answer, given to every question: {', '.join(listed)}."]
 
 
 def cost(frame: pd.DataFrame, study: str) -> tuple[Grid, pd.DataFrame]:

@@ -188,6 +188,7 @@ def loss_notes(frame: pd.DataFrame, cells: pd.DataFrame, loss: str) -> list[str]
     return [
         note,
         benchmark.scale_of(loss),
+        *(models.constant_notes(frame) if loss == "accuracy" else []),
         *_infinite(frame, cells),
         *([] if ranked else diverged_note(frame)),
         *_off_budget(cells),

@@ -1,5 +1,6 @@
 """All that is asked of a model, frozen or adapted: the test split, and what it could do before."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +63,17 @@ def examine(model: Any, data: Data, tokenizer: Any) -> Exam:
 def answered(model: Any, samples: Mapping[str, Sequence[Encoded]], tokenizer: Any) -> Right:
     """By task, whether each question is answered rightly."""
     return {name: right_answers(model, own, tokenizer) for name, own in samples.items()}
+
+
+def constant_accuracy(data: Data) -> float:
+    """The share of the test split that the most frequent training answer of its task answers: what
+    a model gets that has learnt the answers and not the questions."""
+    right = []
+    for name, own in data.test.items():
+        answers = Counter(one.sample.answer for one in data.train[name])
+        ((answer, _),) = answers.most_common(1)
+        right += [one.sample.judge(answer) for one in own]
+    return mean(right)
 
 
 def joined(samples: Mapping[str, Sequence[Encoded]]) -> list[Encoded]:

@@ -1,6 +1,6 @@
 """Methods as peft makes them, each sized to LoRA's count of trainable parameters."""
 
-import math
+import sys
 from bisect import bisect_left
 from collections.abc import Mapping
 from copy import deepcopy
@@ -110,11 +110,11 @@ def with_budget(config: LmConfig, model: PreTrainedModel) -> LmConfig:
     assert wanted is not None
     targets = tuple(config.model.target_modules)
 
-    def count(size: int) -> float:
+    def count(size: int) -> int:
         try:
             return trainable_count(model, sized(method, size), targets)
         except UsageError:  # larger than a linear allows
-            return math.inf
+            return sys.maxsize
 
     sizes = range(1, _LARGEST)
     enough = bisect_left(sizes, wanted, key=count)

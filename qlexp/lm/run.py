@@ -14,7 +14,7 @@ from qlexp import environment, tracking
 from qlexp.config.identity import plain
 from qlexp.errors import UsageError
 from qlexp.lm.data import Data, prepare
-from qlexp.lm.exam import Exam, examine, mean, shares
+from qlexp.lm.exam import Exam, constant_accuracy, examine, mean, shares
 from qlexp.lm.identity import backbone_id, run_id
 from qlexp.lm.methods import attach
 from qlexp.lm.plan import model_of
@@ -67,7 +67,7 @@ def _run(config: LmConfig, store: Store, advance: Callable[[int], object]) -> No
     frozen = _frozen(config, store, data)
     began = time.monotonic()
     if config.method.target is None:
-        outcome = _outcome(Exam(**frozen["exam"]), History(), frozen)
+        outcome = _outcome(Exam(**frozen["exam"]), History(), frozen, data)
         _store(config, store, outcome, _curves(History()), {})
         return
     folder = store.root / "groups" / run_id(config)
@@ -85,7 +85,7 @@ def _run(config: LmConfig, store: Store, advance: Callable[[int], object]) -> No
         name: mean_routes(adapted, own, tokenizer.pad_token_id) for name, own in data.test.items()
     }
     outcome = {
-        **_outcome(exam, history, frozen),
+        **_outcome(exam, history, frozen, data),
         **_size(config, adapted, tensors),
         "atom_usage": {name: usage(own) for name, own in routes.items() if own is not None} or None,
         "seconds": max(checkpoint.seconds, time.monotonic() - began),
@@ -109,7 +109,7 @@ def _frozen(config: LmConfig, store: Store, data: Data) -> dict[str, Any]:
     return found
 
 
-def _outcome(exam: Exam, history: History, frozen: Mapping[str, Any]) -> dict[str, Any]:
+def _outcome(exam: Exam, history: History, frozen: Mapping[str, Any], data: Data) -> dict[str, Any]:
     """What a summary says of both exams."""
     before = Exam(**frozen["exam"])
     alive = history.alive and math.isfinite(exam.test_loss)
@@ -119,6 +119,7 @@ def _outcome(exam: Exam, history: History, frozen: Mapping[str, Any]) -> dict[st
         "backbone_id": frozen["backbone_id"],
         "accuracy": exam.accuracy,
         "frozen_accuracy": before.accuracy,
+        "constant_accuracy": constant_accuracy(data),
         "test_error": exam.error,
         "frozen_error": before.error,
         "test_count": len(exam.every),

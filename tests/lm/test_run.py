@@ -138,6 +138,19 @@ def test_tasks_in_sequence_are_looked_back_at(tmp_path: Path) -> None:
     assert all(0 <= moved <= 1 for row in summary["route_drift"] for moved in row)
 
 
+def test_one_answer_to_every_question(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    rows = [{"question": f"q{i}", "answer": "yes" if i % 4 else "no"} for i in range(60)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    part = f"+task.parts.mine={{source: jsonl, name: {path}, score: exact}}"
+    own = ("~task.parts.addition", part, "task.name=mine")
+    config = planned(*own, "method=frozen", store=tmp_path)
+    summary = execute(config)
+    _, tokenizer = model_of(config)
+    answers = [one.sample.answer for one in prepare(config, tokenizer).test["mine"]]
+    assert summary["constant_accuracy"] == answers.count("yes") / len(answers)
+
+
 def test_forgetting_is_what_was_lost_since() -> None:
     assert forgetting([[0, 0, 0], [0.9, 0, 0], [0.5, 0.8, 0], [0.3, 0.4, 1]]) == pytest.approx(
         ((0.9 - 0.3) + (0.8 - 0.4)) / 2

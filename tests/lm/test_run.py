@@ -18,6 +18,7 @@ from qlexp.lm.identity import run_id
 from qlexp.lm.methods import attach, reference_count
 from qlexp.lm.plan import model_of
 from qlexp.lm.run import execute, forgetting
+from qlexp.lm.schema import PartConfig, TaskConfig
 from qlexp.lm.train import train
 from qlexp.store.files import read_curves, read_tensors
 from qlexp.store.store import Store
@@ -142,9 +143,9 @@ def test_one_answer_to_every_question(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     rows = [{"question": f"q{i}", "answer": "yes" if i % 4 else "no"} for i in range(60)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    part = f"+task.parts.mine={{source: jsonl, name: {path}, score: exact}}"
-    own = ("~task.parts.addition", part, "task.name=mine")
-    config = planned(*own, "method=frozen", store=tmp_path)
+    config = planned("method=frozen", store=tmp_path)
+    part = PartConfig(source="jsonl", name=str(path), score="exact")
+    config.task = TaskConfig(name="mine", parts={"mine": part})
     summary = execute(config)
     _, tokenizer = model_of(config)
     answers = [one.sample.answer for one in prepare(config, tokenizer).test["mine"]]

@@ -58,10 +58,7 @@ def _run(options: argparse.Namespace) -> None:
         measure(load_model(SMOLLM2, PRECISIONS[name]), name, options.rank, options.repeats)
         for name in options.precision
     ]
-    setting = (
-        f"{SMOLLM2.name}, all linears of its decoder layers, rank {options.rank}, "
-        f"{options.threads} thread(s)."
-    )
+    setting = f"{SMOLLM2.name}, all linears of its decoder layers, rank {options.rank}."
     publish(shown(measured, setting), options.out)
 
 

@@ -47,7 +47,7 @@ class Measured:
 
 
 def shown(measured: Sequence[Measured], setting: str) -> Shown:
-    """The figures; `setting` says of which model, at which rank and with how many threads."""
+    """The figures; `setting` says of which model and at which rank."""
     rounds = len(measured[0].rounds[STEP.name])
     notes = [
         setting,

@@ -14,7 +14,7 @@ from qlexp.config.settings import told
 from qlexp.lm.identity import run_id
 from qlexp.lm.methods import reference_count
 from qlexp.lm.plan import model_of, plan
-from qlexp.lm.run import execute, updates
+from qlexp.lm.run import check_data, execute, stored, updates
 from qlexp.lm.schema import LmConfig
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
@@ -57,16 +57,17 @@ def run_jobs(jobs: Sequence[LmJob], goes_on: bool = False) -> list[dict[str, Any
     Raises:
         UsageError: the mirror or the store cannot work, or a task's source is not to be had.
     """
+    todo = [job.config for job in jobs if not _finished(job.config)]
     for job in jobs:
         tracking.check(job.config.tracking)
+    check_data(todo)
     name_cells(jobs, goes_on)
-    todo = [job.config for job in jobs if not _finished(job.config)]
     total = sum(map(updates, todo))
     with tqdm(total=total, unit="update", disable=not total, smoothing=0.05) as progress:
         for config in todo:
             progress.set_description(f"{config.task.name}/{config.method.name}/s{config.seed}")
             execute(config, progress.update)
-    return [execute(job.config) for job in jobs]
+    return [stored(job.config) for job in jobs]
 
 
 def _finished(config: LmConfig) -> bool:

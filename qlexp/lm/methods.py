@@ -5,12 +5,12 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import fields, is_dataclass, replace
-from functools import cache
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 import qlexp.peft  # noqa: F401, registers the method
@@ -21,6 +21,7 @@ from qlexp.problem.seeding import seed_stream
 _PACKAGES = ("peft", "qlexp")  # that a method may come from
 _SCALES = ("lora_alpha", "alpha")  # scaled along with a rank, so that alpha / rank stays
 _LARGEST = 4096  # size that is tried
+_counts: dict[tuple[str, tuple[str, ...], str], int] = {}
 
 
 def method_of(values: Mapping[str, Any]) -> Method:
@@ -66,22 +67,64 @@ def attach(model: PreTrainedModel, config: LmConfig) -> Any:
         return model
     with torch.random.fork_rng():
         torch.manual_seed(seed_stream("lm adapter", config.seed))
-        return _made(deepcopy(model), method, tuple(config.model.target_modules))
+        shared: dict[int, Any] = {id(one): one for one in model.parameters()}
+        made = _made(deepcopy(model, shared), method, tuple(config.model.target_modules))
+    _begin_as_the_model(made)
+    return made
+
+
+def _begin_as_the_model(made: Any) -> None:
+    """DoRA's magnitudes in float32: peft takes them from the frozen weights in their own type, and
+    what bfloat16 rounds off would move the model before it is trained."""
+    for module in made.modules():
+        for magnitude in dict(getattr(module, "lora_magnitude_vector", {})).values():
+            weight = module.get_base_layer().weight
+            magnitude.weight.data = torch.linalg.vector_norm(weight.float(), dim=1).to(
+                weight.device
+            )
 
 
 def _made(model: PreTrainedModel, method: Method, targets: tuple[str, ...]) -> Any:
     assert method.target is not None
     values = {"target_modules": list(targets) or "all-linear", **method.fields}
     try:
-        return get_peft_model(model, _kind(method.target)(task_type="CAUSAL_LM", **values))
+        made = get_peft_model(model, _kind(method.target)(task_type="CAUSAL_LM", **values))
+    except UsageError:
+        raise
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise UsageError(f"method={method.name} does not fit model ({reason}).") from error
+        raise UsageError(f"method={method.name} does not fit the model ({reason}).") from error
+    if method.sized_by == "r":
+        _check_rank(made, method)
+    return made
+
+
+def _check_rank(made: Any, method: Method) -> None:
+    for name, module in made.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            shape = tuple(module.get_base_layer().weight.shape)
+            if method.fields["r"] > min(shape):
+                raise UsageError(
+                    f"method.r={method.fields['r']} is larger than the linear {name} of shape "
+                    f"{shape} allows: it must be at most {min(shape)}."
+                )
 
 
 def trainable_count(model: PreTrainedModel, method: Method, targets: tuple[str, ...]) -> int:
-    """The method's trainable parameters on `model`; 0 where nothing trains."""
-    return 0 if method.target is None else _counts(model, targets)(method)
+    """The method's trainable parameters on a model of this shape, for which no weights are made; 0
+    where nothing trains.
+
+    Raises:
+        UsageError: the method does not fit the model.
+    """
+    if method.target is None:
+        return 0
+    key = (model.config.to_json_string(), targets, repr(method.plain()))
+    if key not in _counts:
+        with torch.device("meta"):
+            made = _made(type(model)(model.config), method, targets)
+        _counts[key] = sum(one.numel() for one in made.parameters() if one.requires_grad)
+    return _counts[key]
 
 
 def reference_count(config: LmConfig, model: PreTrainedModel) -> int | None:
@@ -99,6 +142,8 @@ def with_budget(config: LmConfig, model: PreTrainedModel) -> LmConfig:
         UsageError: a method that promises to stay near LoRA's count (`near_lora`) does not.
     """
     method: Method = config.method
+    targets = tuple(config.model.target_modules)
+    trainable_count(model, method, targets)  # refuses what does not fit at its own size
     if method.target is None or config.budget.rank is None:
         return config
     if config.budget.by == "rank":
@@ -108,7 +153,6 @@ def with_budget(config: LmConfig, model: PreTrainedModel) -> LmConfig:
         return config
     wanted = reference_count(config, model)
     assert wanted is not None
-    targets = tuple(config.model.target_modules)
 
     def count(size: int) -> int:
         try:
@@ -121,6 +165,7 @@ def with_budget(config: LmConfig, model: PreTrainedModel) -> LmConfig:
     around = sizes[max(enough - 1, 0) : enough + 1]
     best = min(around, key=lambda size: abs(count(size) - wanted))
     found = sized(method, best)
+    trainable_count(model, found, targets)  # refuses what fits at no size
     promised = config.budget.enforce and getattr(_kind(method.target), "near_lora", False)
     if promised and abs(count(best) - wanted) > config.budget.tolerance * wanted:
         raise UsageError(
@@ -134,10 +179,10 @@ def with_budget(config: LmConfig, model: PreTrainedModel) -> LmConfig:
 
 def sized(method: Method, size: int) -> Method:
     """`method` with the field that it is sized by at `size`; where that is its rank, alpha is
-    scaled along."""
+    scaled along, but for rsLoRA, whose point is another scale."""
     assert method.sized_by is not None
     own = {**method.fields, method.sized_by: size}
-    if method.sized_by == "r":
+    if method.sized_by == "r" and not method.fields.get("use_rslora"):
         own |= {
             key: method.fields[key] * size / method.fields["r"]
             for key in _SCALES
@@ -148,19 +193,3 @@ def sized(method: Method, size: int) -> Method:
 
 def _lora(rank: int) -> Method:
     return Method("lora", f"{LoraConfig.__module__}.LoraConfig", "r", {"r": rank})
-
-
-@cache
-def _counts(model: PreTrainedModel, targets: tuple[str, ...]) -> Any:
-    """By method its trainable parameters on a model of this shape; no weights are made."""
-    known: dict[str, int] = {}
-
-    def count(method: Method) -> int:
-        key = repr((method.target, sorted(method.fields.items())))
-        if key not in known:
-            with torch.device("meta"):
-                made = _made(type(model)(model.config), method, targets)
-            known[key] = sum(one.numel() for one in made.parameters() if one.requires_grad)
-        return known[key]
-
-    return count

@@ -73,6 +73,8 @@ def _read(kind: Any, config: ModelConfig, **options: Any) -> Any:
     place = _place(config)
     if config.file is not None:
         options["gguf_file"] = config.file
+    elif kind is AutoModelForCausalLM:
+        options["use_safetensors"] = True  # a pickle can run code when read
     disable_progress_bar()
     try:
         return kind.from_pretrained(place, **options)

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -50,9 +50,28 @@ def execute(config: LmConfig, advance: Callable[[int], object] = lambda n: None)
                 raise
             except Exception as error:  # whatever a model raises is a failed run, not a lost sweep
                 _record_failure(config, store, error)
-    summary = store.summary(identity)
+    return stored(config)
+
+
+def stored(config: LmConfig) -> dict[str, Any]:
+    """The summary of a run that was executed, failed ones included."""
+    summary = Store(config.store).summary(run_id(config))
     assert summary is not None
     return summary
+
+
+def check_data(configs: Iterable[LmConfig]) -> None:
+    """Reads the samples of every run once, so that one that cannot be had stops none halfway.
+
+    Raises:
+        UsageError: a source is not to be had, or does not have what is wanted of it.
+    """
+    seen = set()
+    for config in configs:
+        key = (backbone_id(config), repr(config.instruction), config.data.longest)
+        if key not in seen:
+            seen.add(key)
+            prepare(config, model_of(config)[1])
 
 
 def updates(config: LmConfig) -> int:
@@ -63,6 +82,7 @@ def updates(config: LmConfig) -> int:
 
 def _run(config: LmConfig, store: Store, advance: Callable[[int], object]) -> None:
     model, tokenizer = model_of(config)
+    environment.start_peak_memory(model.device)
     data = prepare(config, tokenizer)
     frozen = _frozen(config, store, data)
     began = time.monotonic()
@@ -159,11 +179,10 @@ def _learnt(history: History, exam: Exam) -> float:
     if not history.accuracies:
         return exam.validation_loss
     kept = [
-        next(loss for step, loss, _ in one["path"] if step == one["best_step"])
+        next((loss for step, loss, _ in one["path"] if step == one["best_step"]), math.inf)
         for one in history.trained
-        if one["path"]
     ]
-    return sum(kept) / len(kept) if kept else math.inf
+    return sum(kept) / len(kept)
 
 
 def forgetting(accuracies: Sequence[Sequence[float]]) -> float:

@@ -50,6 +50,11 @@ class PartConfig(Checked):
                 f"score=verifier wants a task of reasoning_gym, and {self.name} is of "
                 f"{self.source}: choose exact or choice."
             )
+        if self.score != "choice" and self.choices is not None:
+            raise UsageError(
+                f"choices are for score=choice, and {self.name} has score={self.score}: leave one "
+                "out."
+            )
         if self.score == "choice" and self.choices is None:
             raise UsageError(
                 f"score=choice wants the column of the choices: set choices of {self.name}."
@@ -79,7 +84,9 @@ class LmDataConfig(Checked):
     train: int = bounded(512, minimum=1)
     validation: int = bounded(64, minimum=1)
     test: int = bounded(200, minimum=1)
-    longest: int = bounded(256, minimum=8)  # tokens of a prompt, and of an answer, at most
+    longest: int = plays(
+        Role.PLACE, bounded(256, minimum=8)
+    )  # tokens of a prompt, and of an answer, at most
 
 
 @dataclass
@@ -112,7 +119,9 @@ class LmTrainerConfig(Checked):
     clip: float | None = plays(Role.METHOD, bounded(1.0, above=0.0))
     evaluations: int = bounded(4, minimum=1)  # how often the validation split is looked at
     keep: str = one_of("validation_loss", "validation_loss", "training_accuracy", "last")
-    record_every: int = bounded(5, minimum=1)  # updates between two rows of the curves
+    record_every: int = plays(
+        Role.PLACE, bounded(5, minimum=1)
+    )  # updates between two rows of the curves
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,13 @@ class Method:
     reading: bool = False
 
     def plain(self) -> dict[str, Any]:
-        return {"name": self.name, "_target_": self.target, **self.fields}
+        fields = {key: _plain(value) for key, value in self.fields.items()}
+        return {"name": self.name, "_target_": self.target, **fields}
+
+
+def _plain(value: Any) -> Any:
+    """16.0 as 16: the same number has one identity."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 @dataclass

@@ -64,6 +64,7 @@ def adapt(
     for index in range(number, len(stages)):
         names = stages[index]
         samples = joined({name: data.train[name] for name in names})
+        asked = [one for name in names for one in data.train[name][: _ASKED // len(names)]]
         trained = train(
             model,
             samples,
@@ -72,7 +73,7 @@ def adapt(
             tokenizer.pad_token_id,
             seed_stream("lm order", config.seed, index),
             Part(checkpoint, index, vars(history)),
-            partial(_accuracy, model, samples[:_ASKED], tokenizer),
+            partial(_accuracy, model, asked, tokenizer),
             advance,
         )
         _note(history, trained)

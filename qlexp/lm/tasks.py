@@ -4,8 +4,10 @@ No question of the test split is in another one, and no question is there twice.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -16,6 +18,8 @@ from qlexp.lm.schema import PartConfig
 from qlexp.problem.seeding import seed_stream
 
 SPLITS = ("test", "validation", "train")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # 007 is none
+_GROUPED = re.compile(r"-?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
 _TRIES = 50  # generated questions for each that is wanted
 
 
@@ -172,7 +176,5 @@ def _sample(
 def plain(text: str) -> str:
     """An answer as it is compared: blanks, capitals, a full stop and the form of a number aside."""
     short = " ".join(text.split()).casefold().removesuffix(".")
-    try:
-        return f"{float(short.replace(',', '')):.10g}"
-    except ValueError:
-        return short
+    digits = short.replace(",", "") if _GROUPED.fullmatch(short) else short
+    return str(Decimal(digits).normalize()) if _NUMBER.fullmatch(digits) else short

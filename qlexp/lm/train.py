@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qlexp.lm.evaluate import answer_losses, mean_loss
 from qlexp.lm.schema import LmTrainerConfig
 from qlexp.lm.tokens import Encoded, collate
+from qlexp.problem.seeding import seed_stream
 from qlexp.train.checkpoint import Checkpoint
 
 Row = dict[str, float]
@@ -72,8 +73,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = trainer.learning_rate * factor(trainer, step)
         batch = collate([samples[i] for i in chosen], padding, model.device)
-        loss = answer_losses(model, batch).sum() / batch.asked.sum()
-        loss.backward()
+        with torch.random.fork_rng():  # dropout, the same whatever ran before and after a kill
+            torch.manual_seed(seed_stream("lm dropout", seed, step))
+            loss = answer_losses(model, batch).sum() / batch.asked.sum()
+            loss.backward()
         norms = gradient_norms(parameters)
         norm = math.hypot(*norms.values())
         found.alive = math.isfinite(loss.item()) and math.isfinite(norm)

@@ -44,9 +44,12 @@ def test_a_study_runs_goes_on_and_is_whole(tmp_path: Path) -> None:
         (("model.source=/nowhere",), "is no folder"),
         (("method._target_=os.system",), "must name a config class of peft or qlexp"),
         (("+method.rank=3",), "Unknown field of peft.LoraConfig 'rank'"),
-        (("model.target_modules=[nothing]",), "does not fit model"),
+        (("model.target_modules=[nothing]",), "does not fit the model"),
         (("budget=equal_rank", "method=queryable", "method.r=99"), "r=99 is larger than"),
         (("method=instruction_queryable",), "reads an instruction: choose instruction="),
+        (("budget=equal_rank", "method.r=9999"), "r=9999 is larger than the linear"),
+        (("method=queryable", "method.block_size=99"), "block_size=99 exceeds"),
+        (("method=vb_lora", "method.vector_length=48"), "does not fit the model"),
         (("trainer.steps=0",), "steps=0 is out of range"),
         (("data.longest=8",), "a sample of"),
         (("task.order=sequence",), "takes one part after another"),
@@ -67,6 +70,23 @@ def test_bad_input_is_one_sentence(
     assert shown.startswith("qlexp-lm: ")
     assert sentence in shown
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_sweep_with_a_task_that_cannot_be_had_computes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "broken.yaml").write_text(
+        "name: broken\nparts: {broken: {source: jsonl, name: /nowhere, score: exact}}\n"
+    )
+    found = command(
+        "-m", "--config-dir", str(tmp_path), *SMALL, f"store={tmp_path}", "task=gcd,broken"
+    )
+    assert found.returncode == 2
+    assert (
+        found.stderr.strip()
+        .splitlines()[-1]
+        .startswith("qlexp-lm: Task broken could not read /nowhere")
+    )
+    assert not list((tmp_path / "runs").iterdir())
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -19,6 +19,7 @@ from qlexp.lm.methods import attach, reference_count
 from qlexp.lm.plan import model_of
 from qlexp.lm.run import execute, forgetting
 from qlexp.lm.schema import PartConfig, TaskConfig
+from qlexp.lm.tokens import collate
 from qlexp.lm.train import train
 from qlexp.store.files import read_curves, read_tensors
 from qlexp.store.store import Store
@@ -55,6 +56,34 @@ def test_every_method_runs_and_is_stored(method: str, tmp_path: Path) -> None:
     assert len(layers) == model_of(config)[0].config.num_hidden_layers
     assert curves["loss"].notna().all()
     assert curves[layers].to_numpy().max() > 0
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "vb_lora"])
+@torch.no_grad()
+def test_an_adapted_model_begins_as_the_frozen_one(method: str) -> None:
+    """Also under weights in bfloat16; VB-LoRA's vectors are not zero at the start."""
+    config = planned(f"method={method}", "instruction=hashing", "budget.enforce=false")
+    model, tokenizer = model_of(config)
+    sample = prepare(config, tokenizer).test["addition"][:1]
+    batch = collate(sample, tokenizer.pad_token_id, model.device)
+    logits = attach(model, config)(input_ids=batch.ids).logits
+    torch.testing.assert_close(logits, model(input_ids=batch.ids).logits, rtol=0, atol=1e-6)
+
+
+def test_a_run_does_not_depend_on_what_ran_before_it(tmp_path: Path) -> None:
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        dropped = ("method=lora", "method.lora_dropout=0.3")
+        losses.append(execute(planned(*dropped, store=tmp_path / str(seed)))["test_loss"])
+    assert losses[0] == losses[1]
+
+
+def test_a_number_is_one_number_however_it_is_written() -> None:
+    own = planned("budget=equal_rank", "method.r=8", "method.lora_alpha=16")
+    assert run_id(own) == run_id(planned("budget=lora_r8"))
+    assert run_id(own) == run_id(planned("budget=lora_r8", "data.longest=700"))
+    assert run_id(own) != run_id(planned("budget=lora_r4"))
 
 
 def test_the_frozen_exam_is_shared_and_stored_once(

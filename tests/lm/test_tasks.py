@@ -60,6 +60,13 @@ def test_numbers_are_compared_by_value(value: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("one", "other"), [("12345678901", "12345678902"), ("1,2", "12"), ("007", "7"), ("a", "b")]
+)
+def test_different_answers_stay_different(one: str, other: str) -> None:
+    assert plain(one) != plain(other)
+
+
+@pytest.mark.parametrize(
     ("text", "sentence"),
     [
         ("", "is empty: it wants a JSON object a line"),
@@ -86,6 +93,8 @@ def test_other_sources_that_do_not_do(tmp_path: Path) -> None:
         splits("mine", PartConfig(source="jsonl", name="/nowhere", score="exact"), SIZES, 0)
     with pytest.raises(UsageError, match="score=verifier wants a task of reasoning_gym"):
         PartConfig(source="jsonl", name="mine.jsonl")
+    with pytest.raises(UsageError, match="choices are for score=choice"):
+        PartConfig(name="syllogism", choices=["Yes", "No"])
     part = jsonl(tmp_path)
     part.choices = ["yes", "no"]
     with pytest.raises(UsageError, match="is not among its choices"):

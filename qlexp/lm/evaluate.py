@@ -15,7 +15,7 @@ from torch import Tensor
 from qlexp.lm.tokens import Batch, Encoded, by_length, collate
 
 _ROWS = 32  # samples at a time
-_SPARE = 8  # tokens that a generated answer may be longer than the longest right one
+_SPARE = 32  # tokens that a generated answer may be longer than the longest right one
 _WINDOW = 256  # tokens of neutral text at a time
 
 
@@ -48,15 +48,21 @@ def mean_loss(model: Any, samples: Sequence[Encoded], padding: int) -> float:
 
 def right_answers(model: Any, samples: Sequence[Encoded], tokenizer: Any) -> list[bool]:
     """Of every sample whether it is answered rightly: by the most likely of its choices, where it
-    has some, else by what the model generates greedily."""
+    has some, else by what the model generates greedily, as a whole or its last word, so that a
+    model that answers in sentences is not judged by its manners."""
     if not samples:
         return []
     if samples[0].choices:
         return _chosen(model, samples, tokenizer.pad_token_id)
     return [
-        sample.sample.judge(text)
+        sample.sample.judge(text) or sample.sample.judge(last_word(text))
         for sample, text in zip(samples, generated(model, samples, tokenizer), strict=True)
     ]
+
+
+def last_word(text: str) -> str:
+    """`The answer is 7.` -> `7`."""
+    return text.rsplit(maxsplit=1)[-1].strip(".,;:!?*\"'") if text.split() else ""
 
 
 @torch.no_grad()

@@ -102,7 +102,8 @@ def _made(model: PreTrainedModel, method: Method, targets: tuple[str, ...]) -> A
 def _check_rank(made: Any, method: Method) -> None:
     for name, module in made.named_modules():
         if isinstance(module, BaseTunerLayer):
-            shape = tuple(module.get_base_layer().weight.shape)
+            weight: Any = module.get_base_layer().weight
+            shape = tuple(weight.shape)
             if method.fields["r"] > min(shape):
                 raise UsageError(
                     f"method.r={method.fields['r']} is larger than the linear {name} of shape "

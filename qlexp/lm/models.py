@@ -23,9 +23,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from qlexp.errors import UsageError
-from qlexp.lm.schema import RANDOM, ModelConfig
+from qlexp.lm.schema import PACKAGE, RANDOM, ModelConfig
 
-_PACKAGE = "package:"
 _PADDING, _END = "<|pad|>", "<|end|>"
 _TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '"
@@ -88,7 +87,7 @@ def _read(kind: Any, config: ModelConfig, **options: Any) -> Any:
 
 def _place(config: ModelConfig) -> str:
     """The folder or the hub name of a model."""
-    if not config.source.startswith(_PACKAGE):
+    if not config.source.startswith(PACKAGE):
         folder = os.path.expanduser(config.source)
         looks_local = folder.startswith(("/", ".", "~")) or folder.count("/") > 1
         if looks_local and not Path(folder).is_dir():
@@ -96,7 +95,7 @@ def _place(config: ModelConfig) -> str:
         if not Path(folder).is_dir():
             _require_hub(config.source)
         return folder
-    package = config.source.removeprefix(_PACKAGE)
+    package = config.source.removeprefix(PACKAGE)
     found = find_spec(package) if package.isidentifier() else None
     if found is None or found.origin is None:
         raise UsageError(

@@ -15,6 +15,7 @@ from qlexp.config.schema import BudgetConfig, InstructionConfig, TrackingConfig
 from qlexp.errors import UsageError
 
 RANDOM = "random"  # a source: a network with random weights
+PACKAGE = "package:"  # what a source that is an installed package begins with
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Losses and answers against the plain loop, one sample at a time and without padding."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +9,19 @@ import torch.nn.functional as F
 from made import planned
 
 from qlexp.lm.data import prepare
-from qlexp.lm.evaluate import generated, mean_loss, right_answers, smoothed_error, text_loss
+from qlexp.lm.evaluate import (
+    generated,
+    last_word,
+    mean_loss,
+    right_answers,
+    smoothed_error,
+    text_loss,
+)
 from qlexp.lm.methods import attach
 from qlexp.lm.plan import model_of
-from qlexp.lm.tokens import Encoded
+from qlexp.lm.schema import PartConfig
+from qlexp.lm.tasks import splits
+from qlexp.lm.tokens import Encoded, encode
 
 
 @pytest.fixture(scope="module", params=["lora", "instruction_queryable"])
@@ -54,7 +64,7 @@ def test_the_loss_is_that_of_answers_alone(asked: tuple) -> None:
 def test_generation_is_greedy(asked: tuple) -> None:
     model, tokenizer, data = asked
     samples = next(iter(data.test.values()))[:4]
-    most = max(len(one.answer) for one in samples) + 8
+    most = max(len(one.answer) for one in samples) + 32
     for sample, text in zip(samples, generated(model, samples, tokenizer), strict=True):
         tokens: list[int] = []
         while len(tokens) < most and tokenizer.eos_token_id not in tokens:
@@ -65,7 +75,10 @@ def test_generation_is_greedy(asked: tuple) -> None:
 @torch.no_grad()
 def test_the_most_likely_choice_is_the_answer(asked: tuple) -> None:
     model, tokenizer, data = asked
-    samples = data.untrained["syllogism"]
+    part = PartConfig(name="syllogism", score="choice", choices=["Yes", "No"])
+    samples = encode(splits("syllogism", part, {"test": 6}, 0)["test"], tokenizer, 600)
+    if data.test["addition"][0].text is not None:
+        samples = [replace(one, text=torch.randn(16)) for one in samples]
     wanted = []
     for sample in samples:
         scores = [
@@ -86,6 +99,13 @@ def test_running_text_is_read_in_windows(asked: tuple) -> None:
     logits = model(input_ids=ids[None]).logits[0, :-1]
     assert text_loss(model, ids) == pytest.approx(F.cross_entropy(logits, ids[1:]).item(), rel=1e-5)
     assert math.isnan(text_loss(model, ids[:0]))
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [("The answer is 7.", "7"), ("7", "7"), ("**-3**", "-3"), (" ", "")]
+)
+def test_the_last_word_of_an_answer(text: str, word: str) -> None:
+    assert last_word(text) == word
 
 
 def test_an_error_has_a_logarithm() -> None:

@@ -79,6 +79,18 @@ def test_a_run_does_not_depend_on_what_ran_before_it(tmp_path: Path) -> None:
     assert losses[0] == losses[1]
 
 
+def test_another_file_is_another_run(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    config = planned("method=lora", store=tmp_path)
+    part = PartConfig(source="jsonl", name=str(path), score="exact")
+    config.task = TaskConfig(name="mine", parts={"mine": part})
+    ids = []
+    for text in ("a", "b", "a"):
+        path.write_text(json.dumps({"question": text, "answer": text}))
+        ids.append(run_id(config))
+    assert ids[0] == ids[2] != ids[1]
+
+
 def test_a_number_is_one_number_however_it_is_written() -> None:
     own = planned("budget=equal_rank", "method.r=8", "method.lora_alpha=16")
     assert run_id(own) == run_id(planned("budget=lora_r8"))

@@ -205,8 +205,9 @@ LANGUAGE = Benchmark(
     scales={
         "": _TOKENS,
         "final_loss": "Losses are shares of wrong answers, 0 to 1.",
-        "accuracy": "Accuracy: the share of the test examples whose generated answer the task's "
-        "verifier calls right, in percent.",
+        "test_error": "The share of wrong answers to the test examples, 0 to 1, smoothed.",
+        "accuracy": "Accuracy: the share of the test examples whose generated answer, as a whole "
+        "or its last word, the task's verifier calls right, in percent.",
     },
     deciding_note="Test error (test_error): the share of wrong answers to the n test examples, "
     "smoothed to (wrong + 1/2) / (n + 1) so that ratios have logarithms.",
@@ -217,7 +218,8 @@ LANGUAGE = Benchmark(
         "peak_memory_bytes": "MiB at peak",
     },
     cost_note="Seconds: wall time of a run, whatever else the machine did. MiB of adapter: its "
-    "file. MiB at peak: measured in training.",
+    "tensors. MiB at peak: of the process, on a CPU since it began, so that a run of a sweep holds "
+    "the most of those before it.",
     settings=(
         ("model", "model"),
         ("precision", "config.precision"),

@@ -164,7 +164,7 @@ def test_a_frozen_run_of_its_own_has_the_row(tmp_path: Path) -> None:
 def test_notes_say_what_was_measured_and_of_which_model(runs: Store) -> None:
     text = text_of(shown("tables", runs) / "accuracy.md")
     for told in (
-        "whose generated answer the task's verifier calls right",
+        "as a whole or its last word, the task's verifier calls right",
         f"test examples {COUNT}",
         "smollm2: weights rounded to 4 bits.",
         "batch 8, learning rate 0.001",

@@ -122,7 +122,9 @@ def weights_of(method: str) -> dict[str, torch.Tensor]:
 
 def write_run(store: Store, summary: dict, *overrides: str) -> Cell:
     """Stores a run; returns its cell."""
-    tensors = {} if summary["method"] == "frozen" else {"adapter": weights_of(summary["method"])}
+    tensors = (
+        {} if summary["method"] == "frozen" else {"adapter_model": weights_of(summary["method"])}
+    )
     write_folder(store.run_folder(summary["run_id"]), summary, curves_of(summary), tensors)
     own, asked = meant(overrides, {})
     names = ("run_id", "function", "method", "seed")

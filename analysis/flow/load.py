@@ -96,7 +96,8 @@ def saved_parameters(store: Store, identity: str) -> Counter[str]:
         UsageError: the file is not readable.
     """
     counts: Counter[str] = Counter()
-    for name, tensor in read_tensors(store.run_folder(identity) / "adapter.safetensors").items():
+    file = store.run_folder(identity) / "adapter_model.safetensors"  # as peft calls it
+    for name, tensor in read_tensors(file).items():
         if layer := re.search(r"\.layers\.(\d+)\.", name):
             counts[f"layer_{layer[1]}"] += tensor.numel()
     return counts

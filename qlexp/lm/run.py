@@ -5,10 +5,10 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
 from qlexp import environment, tracking
 from qlexp.config.identity import plain
@@ -88,7 +88,7 @@ def _run(config: LmConfig, store: Store, advance: Callable[[int], object]) -> No
     began = time.monotonic()
     if config.method.target is None:
         outcome = _outcome(Exam(**frozen["exam"]), History(), frozen, data)
-        _store(config, store, outcome, _curves(History()), {})
+        _store(config, store, outcome, _curves(History()))
         return
     folder = store.root / "groups" / run_id(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,21 +96,16 @@ def _run(config: LmConfig, store: Store, advance: Callable[[int], object]) -> No
     adapted = attach(model, config)
     history = adapt(adapted, config, data, tokenizer, checkpoint, advance)
     exam = examine(adapted, data, tokenizer)
-    tensors = {
-        name: one.detach().cpu().contiguous()
-        for name, one in adapted.named_parameters()
-        if one.requires_grad
-    }
     routes = {
         name: mean_routes(adapted, own, tokenizer.pad_token_id) for name, own in data.test.items()
     }
     outcome = {
         **_outcome(exam, history, frozen, data),
-        **_size(config, adapted, tensors),
+        **_size(config, adapted),
         "atom_usage": {name: usage(own) for name, own in routes.items() if own is not None} or None,
         "seconds": max(checkpoint.seconds, time.monotonic() - began),
     }
-    _store(config, store, outcome, _curves(history), tensors)
+    _store(config, store, outcome, _curves(history), adapted)
     for path in folder.iterdir():
         path.unlink(missing_ok=True)
     folder.rmdir()
@@ -201,12 +196,13 @@ def _mean_of(right: Mapping[str, Sequence[bool]]) -> float | None:
     return sum(map(mean, right.values())) / len(right) if right else None
 
 
-def _size(config: LmConfig, adapted: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _size(config: LmConfig, adapted: Any) -> dict[str, Any]:
+    trained = [one for one in adapted.parameters() if one.requires_grad]
     return {
-        "trainable_parameters": sum(one.numel() for one in tensors.values()),
+        "trainable_parameters": sum(one.numel() for one in trained),
         "total_parameters": sum(one.numel() for one in adapted.parameters()),
         "rank": config.method.fields.get("r"),
-        "adapter_bytes": sum(one.numel() * one.element_size() for one in tensors.values()),
+        "adapter_bytes": sum(one.numel() * one.element_size() for one in trained),
     }
 
 
@@ -224,7 +220,7 @@ def _store(
     store: Store,
     outcome: Mapping[str, Any],
     curves: pd.DataFrame,
-    tensors: Mapping[str, Tensor],
+    adapted: Any = None,
 ) -> None:
     device = environment.pick_device(config.device)
     summary = {
@@ -243,7 +239,10 @@ def _store(
         "config": plain(config),
     }
     folder = store.run_folder(run_id(config))
-    if write_folder(folder, summary, curves, {"adapter": tensors} if tensors else None):
+    save = None
+    if adapted is not None:  # as peft saves, so that PeftModel.from_pretrained reads the folder
+        save = partial(adapted.save_pretrained, save_embedding_layers=False)
+    if write_folder(folder, summary, curves, save=save):
         tracking.mirror(
             config.tracking, run_id(config), config.study, summary["config"], summary, curves
         )

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +37,10 @@ def write_folder(
     curves: pd.DataFrame | None = None,
     tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
     state: Mapping[str, Any] | None = None,
+    save: Callable[[Path], object] | None = None,
 ) -> bool:
-    """Puts a run in place whole: `summary.json`, `curves.parquet`, `<name>.safetensors`, and where
-    it is paused the state that it goes on from.
+    """Puts a run in place whole: `summary.json`, `curves.parquet`, `<name>.safetensors`, where it
+    is paused the state that it goes on from, and what `save` writes into the folder.
 
     Returns whether it did: where a finished run is already there, that one stays.
 
@@ -55,6 +56,8 @@ def write_folder(
                 save_file(dict(lane), draft / f"{name}.safetensors")
             if state is not None:
                 torch.save(state, draft / _STATE)
+            if save is not None:
+                save(draft)
             (draft / "summary.json").write_text(_to_json(summary))
             return _put_in_place(draft, folder)
         finally:

@@ -1,6 +1,7 @@
 """Samples of a task: generated, from a JSONL file or from a dataset, in seeded splits.
 
-No question of the test split is in another one, and no question is there twice.
+No question of the test split is in another one, and no question is there twice, not even with its
+words in another order, such as a sum with its terms swapped.
 """
 
 import json
@@ -66,10 +67,11 @@ def splits(
 
 
 def _distinct(samples: Iterable[Sample]) -> Iterator[Sample]:
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     for sample in samples:
-        if sample.prompt not in seen:
-            seen.add(sample.prompt)
+        words = tuple(sorted(re.findall(r"\w+", sample.prompt)))
+        if words not in seen:
+            seen.add(words)
             yield sample
 
 

@@ -1,6 +1,7 @@
 """Samples of tasks: seeded splits without leaks, and one sentence for what is wrong."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,18 @@ def test_splits_are_seeded_and_share_no_question(
     assert len({prompt for own in prompts.values() for prompt in own}) == sum(SIZES.values())
     assert prompts == {split: [sample.prompt for sample in own] for split, own in same.items()}
     assert prompts != {split: [sample.prompt for sample in own] for split, own in other.items()}
+
+
+def test_a_sum_with_its_terms_swapped_is_the_same_question() -> None:
+    options = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+    part = PartConfig(name="chain_sum", options=options)
+    sizes = {"train": 30, "validation": 10, "test": 10}
+    pairs = [
+        tuple(sorted(re.findall(r"\d", sample.prompt)) + re.findall("[-+]", sample.prompt))
+        for own in splits("mine", part, sizes, 0).values()
+        for sample in own
+    ]
+    assert len(set(pairs)) == len(pairs)
 
 
 def test_the_test_split_does_not_depend_on_the_other_sizes(tmp_path: Path) -> None:

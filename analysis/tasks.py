@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from qlexp.lm.scores import smoothed
+
 
 def with_tasks(summary: Mapping[str, Any]) -> dict[str, Any]:
     """`summary` with what it holds by the name of a task in lists, in the order of the tasks.
@@ -32,5 +34,5 @@ def with_tasks(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def smoothed_error(accuracy: float | None, count: float) -> float | None:
-    """(wrong + 1/2) / (n + 1) of n = `count` answers; None where the accuracy is not known."""
-    return None if accuracy is None else (count * (1 - accuracy) + 0.5) / (count + 1)
+    """Of `count` answers; None where the accuracy is not known."""
+    return None if accuracy is None else smoothed(count * (1 - accuracy), count)

@@ -45,9 +45,10 @@ from analysis.claims.measures import (
     spread_ratio,
 )
 from analysis.claims.own import read_claims
-from analysis.claims.rules import ABOVE, KEPT, LITTLE, Claim, Finding, LackingError
-from analysis.claims.traces import forgetting, sparsity, text_ratio
+from analysis.claims.rules import KEPT, LITTLE, Claim, Finding, LackingError
+from analysis.claims.traces import forgetting, text_ratio
 from analysis.names import function_title, loss_title
+from analysis.paper.atom_claims import sparsity_claim
 from analysis.paper.gradient_claims import gradient_claims
 from analysis.paper.language_claims import LANGUAGE_CLAIMS
 from analysis.paper.names import INSTRUCTED, LORA, PAPER, QUERYABLE, SETTLED
@@ -207,16 +208,7 @@ CLAIMS: list[Claim] = [
         partial(forgetting, QUERYABLE, LORA),
         _CONTINUAL,
     ),
-    Claim(
-        "sparsity",
-        "Atoms are used sparsely, not uniformly",
-        f"{PAPER}, appendix C",
-        "all atoms over those in effect used",
-        partial(sparsity, QUERYABLE),
-        _CONTINUAL,
-        ABOVE,
-        SETTLED,
-    ),
+    sparsity_claim(_CONTINUAL),
 ]
 
 CLAIMS_OF = {SYNTHETIC.name: CLAIMS, LANGUAGE.name: LANGUAGE_CLAIMS}

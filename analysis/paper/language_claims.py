@@ -21,8 +21,9 @@ from typing import Any
 
 from analysis.claims.evidence import Evidence
 from analysis.claims.measures import loss_ratio
-from analysis.claims.rules import ABOVE, LITTLE, NO_WORSE, Claim, Finding, LackingError
-from analysis.claims.traces import forgetting, sparsity, stillness, text_ratio
+from analysis.claims.rules import LITTLE, NO_WORSE, Claim, Finding, LackingError
+from analysis.claims.traces import forgetting, stillness, text_ratio
+from analysis.paper.atom_claims import sparsity_claim
 from analysis.paper.gradient_claims import gradient_claims
 from analysis.paper.names import INSTRUCTED, LORA, PAPER, QUERYABLE, SETTLED
 
@@ -100,16 +101,7 @@ LANGUAGE_CLAIMS: list[Claim] = [
         LITTLE,
         SETTLED,
     ),
-    Claim(
-        "sparsity",
-        "Atoms are used sparsely, not uniformly",
-        f"{PAPER}, appendix C",
-        "all atoms over those in effect used",
-        partial(sparsity, QUERYABLE),
-        _CONTINUAL,
-        ABOVE,
-        SETTLED,
-    ),
+    sparsity_claim(_CONTINUAL),
     *(
         Claim(
             f"retention_{method}",

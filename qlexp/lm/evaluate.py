@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qlexp.lm.scores import smoothed
 from qlexp.lm.tokens import Batch, Encoded, by_length, collate
 
 _ROWS = 32  # samples at a time
@@ -110,6 +111,5 @@ def text_loss(model: Any, tokens: Tensor) -> float:
 
 
 def smoothed_error(right: Sequence[bool]) -> float:
-    """(wrong + 1/2) / (n + 1): the share of wrong answers, never 0 or 1, so that it has a
-    logarithm."""
-    return (len(right) - sum(right) + 0.5) / (len(right) + 1)
+    """The share of wrong answers, smoothed."""
+    return smoothed(len(right) - sum(right), len(right))

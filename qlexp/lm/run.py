@@ -1,6 +1,5 @@
 """One run: the frozen model's exam, training, the adapted model's exam, the store."""
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,11 +20,10 @@ from qlexp.lm.plan import model_of
 from qlexp.lm.routes import mean_routes, usage
 from qlexp.lm.schema import LmConfig
 from qlexp.lm.stages import History, adapt
+from qlexp.store.failure import record_failure
 from qlexp.store.files import read_summary, write_folder
 from qlexp.store.store import Store
 from qlexp.train.checkpoint import Checkpoint
-
-log = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 60.0  # at most this much work is lost when a run is stopped
 _CURVES = ("step", "loss", "learning_rate")
@@ -49,7 +47,8 @@ def execute(config: LmConfig, advance: Callable[[int], object] = lambda n: None)
             except UsageError:
                 raise
             except Exception as error:  # whatever a model raises is a failed run, not a lost sweep
-                _record_failure(config, store, error)
+                folder = store.run_folder(identity)
+                record_failure(folder, _identity(config), plain(config), error)
     return stored(config)
 
 
@@ -256,16 +255,3 @@ def _identity(config: LmConfig) -> dict[str, Any]:
         "method": config.method.name,
         "seed": config.seed,
     }
-
-
-def _record_failure(config: LmConfig, store: Store, error: Exception) -> None:
-    cell = _identity(config)
-    log.error("%s/%s/s%d failed: %s", cell["function"], cell["method"], cell["seed"], error)
-    log.debug("the failure in full", exc_info=error)
-    summary = {
-        **cell,
-        "status": "failed",
-        "error": f"{type(error).__name__}: {error}",
-        "config": plain(config),
-    }
-    write_folder(store.run_folder(run_id(config)), summary)

@@ -98,14 +98,10 @@ def _look_back(history: History, model: Any, data: Data, tokenizer: Any, index: 
     now = shares(answered(model, data.test, tokenizer))
     history.accuracies = [*history.accuracies, list(now.values())]
     tasks = list(data.test.values())
-    routes = [_routes(model, own, tokenizer) for own in tasks[: index + 1]]
+    routes = [mean_routes(model, own, tokenizer.pad_token_id) for own in tasks[: index + 1]]
     if any(one is None for one in routes):
         return
     known = [one for one in routes if one is not None]
     history.learnt = [*history.learnt, known[-1]]
     moved = [drift(before, one) for before, one in zip(history.learnt, known, strict=True)]
     history.drift = [*history.drift, moved]
-
-
-def _routes(model: Any, samples: list[Encoded], tokenizer: Any) -> Tensor | None:
-    return mean_routes(model, samples, tokenizer.pad_token_id)

@@ -64,16 +64,7 @@ def with_instruction(config: Config) -> Config:
     if wanted is None:
         return replace(config, instruction=InstructionConfig())
     settings = config.instruction
-    if settings.encoder == "none":
-        raise UsageError(
-            f"method={config.method.name} reads an instruction: choose instruction=hashing or "
-            "instruction=minilm."
-        )
-    if settings.dim != wanted:
-        raise UsageError(
-            f"method={config.method.name} reads {wanted} numbers of an instruction and "
-            f"instruction.dim={settings.dim}: make them equal."
-        )
+    require_text(config.method.name, wanted, settings)
     if settings.control == "shuffled" and config.shift.targets == 1:
         raise UsageError(
             "instruction.control=shuffled deals out the targets' texts: set shift.targets to at "
@@ -81,6 +72,24 @@ def with_instruction(config: Config) -> Config:
         )
     embed([""], settings.encoder, settings.folder, settings.dim)
     return config
+
+
+def require_text(method: str, wanted: int, settings: InstructionConfig) -> None:
+    """Refuses `settings` without a text of the `wanted` numbers that a method reads.
+
+    Raises:
+        UsageError: there is no text, or it is of another size.
+    """
+    if settings.encoder == "none":
+        raise UsageError(
+            f"method={method} reads an instruction: choose instruction=hashing or "
+            "instruction=minilm."
+        )
+    if settings.dim != wanted:
+        raise UsageError(
+            f"method={method} reads {wanted} numbers of an instruction and "
+            f"instruction.dim={settings.dim}: make them equal."
+        )
 
 
 def encode(config: Config, split: Split, held_out: bool = False) -> NDArray[np.float64] | None:

@@ -13,7 +13,7 @@ from qlexp.config.identity import backbone_id, plain, run_id
 from qlexp.config.schedule import updates
 from qlexp.config.schema import Config
 from qlexp.errors import StoreError
-from qlexp.store.files import write_folder
+from qlexp.store.failure import record_failure
 from qlexp.store.store import Store
 from qlexp.sweep.backends import Backend, run_elsewhere
 from qlexp.sweep.groups import Group, plan_groups
@@ -177,13 +177,5 @@ def _failure(group: Group, advance: Callable[[int], object]) -> Exception | None
 
 
 def _record_failure(config: Config, error: Exception) -> None:
-    cell = stages.identity(config)
-    log.error("%s/%s/s%d failed: %s", cell["function"], cell["method"], cell["seed"], error)
-    log.debug("the failure in full", exc_info=error)
-    summary = {
-        **cell,
-        "status": "failed",
-        "error": f"{type(error).__name__}: {error}",
-        "config": plain(config),
-    }
-    write_folder(Store(config.store).run_folder(run_id(config)), summary)
+    folder = Store(config.store).run_folder(run_id(config))
+    record_failure(folder, stages.identity(config), plain(config), error)

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from qlexp.adapters.budget import reference_count
 from qlexp.config.identity import plain, run_id
 from qlexp.config.schema import Config
 from qlexp.config.settings import told
+from qlexp.errors import RunError
 from qlexp.store.manifest import Cell
 from qlexp.store.store import Store
 from qlexp.sweep.backends import Backend
@@ -58,6 +60,16 @@ class Job:
 def objective(summary: Mapping[str, Any]) -> float:
     """What a sweeper minimises: the validation loss, infinite where the run diverged."""
     return summary["validation_loss"] if summary["status"] == "done" else math.inf
+
+
+def job_return(overrides: Sequence[str], summary: Mapping[str, Any]) -> JobReturn:
+    """What a launcher gives back of a run; its value is what sweepers minimise."""
+    failed = summary["status"] == "failed"
+    return JobReturn(
+        overrides=overrides,
+        status=JobStatus.FAILED if failed else JobStatus.COMPLETED,
+        _return_value=RunError.of(summary) if failed else objective(summary),
+    )
 
 
 def run_sweep(
